@@ -1,0 +1,62 @@
+// Package bindings is the contract of bindings: connectors that bring events
+// in from an outside system, send them out to one, or both.
+//
+// An implementation lives in a folder below this one, returns a [Driver] from
+// its open function and implements [Reader], [Invoker] or both. Everybody else
+// uses [Binding], which adds what all bindings share: opening in the
+// background, operation checks, error kinds and restart of a broken reader.
+//
+// Delivery: at least once. A reader's event stays owned by the outside system
+// until the route settles it.
+package bindings
+
+import (
+	"context"
+
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/component"
+)
+
+// Driver is what an implementation returns.
+type Driver = component.Driver
+
+// Reader is an input binding. Read fetches events and hands each to emit until
+// ctx ends, then returns nil without waiting for outcomes: they may still
+// arrive through Settle until Close. An error means that the connection broke;
+// Read is then called again after a pause.
+type Reader interface {
+	Read(ctx context.Context, emit cloudevents.EmitFunc) error
+}
+
+// Invoker is an output binding. Invoke returns when the effect is durable on
+// the other side, with an error of a kind that says whether trying again can
+// help. Operations lists what Invoke takes, the usual one first.
+type Invoker interface {
+	Operations() []string
+	Invoke(ctx context.Context, r *Request) (*Response, error)
+}
+
+// Request is one call of an output binding. Data and Metadata are not changed
+// by the implementation. Metadata may be nil.
+type Request struct {
+	Operation string
+	Data      []byte
+	Metadata  map[string]string
+}
+
+// Response is what an output binding answers; nil means nothing.
+type Response struct {
+	Data     []byte
+	Metadata map[string]string
+}
+
+// common are the options that every binding has.
+type common struct {
+	Route     string `meta:"route"     doc:"Path of the app that events go to; the component's name when empty."`
+	Direction string `meta:"direction" doc:"What to use the binding for: input, output, or both as in \"input, output\". Empty: whatever the app asks for."`
+}
+
+// Define makes the definition of a binding called "bindings.<name>".
+func Define[O any](name string, about component.About, open func(context.Context, component.Env, O) (Driver, error)) component.Definition {
+	return component.Define("bindings."+name, about, component.OptionsOf(common{}), open)
+}

@@ -1,0 +1,124 @@
+// Package component is the common part of everything that is configured by a
+// Component document: what it is called, which options it has and how it is
+// opened.
+//
+// One options struct is the only description of a component's settings. Its
+// field tags give decoding, defaults, messages about unknown keys, `penstock
+// describe`, the JSON schema and the reference page. A component is made with
+// Define of its contract's package (bindings, pubsub, secrets), which calls
+// [Define] here, and is listed in package all.
+//
+// The package promises that decoding reports every problem at once, each with
+// its place in the file, and that an [Instance] never blocks a start: a server
+// that cannot be reached is tried again in the background.
+package component
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/penstock-io/penstock/config"
+)
+
+// Driver is what every opened component can do. Close is called once, after
+// nothing uses the driver any more; it may wait for the network until ctx ends.
+type Driver interface {
+	Close(ctx context.Context) error
+}
+
+// Env is what a component gets to know of the process that opens it.
+type Env struct {
+	// AppID and Namespace identify the app; Namespace may be empty.
+	AppID, Namespace string
+	// Name is the name of this component.
+	Name string
+	// DataDir is where embedded components keep files, "./.penstock" unless
+	// set. It may not exist yet.
+	DataDir string
+	// Logger has the component's name attached.
+	Logger *slog.Logger
+	// Shared holds what several components use together: one connection per
+	// backing system, one listener per address.
+	Shared *Shared
+}
+
+// About is what people read about a component.
+type About struct {
+	// Summary is one sentence without a full stop.
+	Summary string
+	// Ack says what an acknowledgement means here: when the event is safe.
+	Ack string
+	// Order says which order is kept.
+	Order string
+	// Limits names the bounds, with their numbers.
+	Limits string
+	// Scale says how several processes share the work.
+	Scale string
+	// Dapr says what differs from Dapr's component of the same name; empty
+	// when there is none of that name.
+	Dapr string
+	// Example is a whole Component document in YAML.
+	Example string
+	// Capabilities are the words of the metadata document, such as
+	// "INPUT_BINDING" and "OUTPUT_BINDING".
+	Capabilities []string
+	// Operations are those of an output binding.
+	Operations []string
+}
+
+// Definition is one component of the build.
+type Definition struct {
+	// Type is kind and name: "bindings.cron".
+	Type string
+	// Versions are those accepted, the usual one first: "v1".
+	Versions []string
+	// About is for people.
+	About About
+	// Options are the component's own, in the order of the struct; Common are
+	// those every component of the kind has.
+	Options, Common []Option
+
+	check func([]config.Item) config.Problems
+	open  func(context.Context, Env, []config.Item) (Driver, error)
+}
+
+// Checker is implemented by an options struct whose fields must fit each
+// other. Check runs after decoding, without touching the network or the disk.
+// Use [OptionErrorf] to name the option at fault; join several with
+// [errors.Join].
+type Checker interface{ Check() error }
+
+// Define makes a definition; the contracts' own Define call it. O is the
+// options struct. It panics when a tag of O cannot be understood: a mistake of
+// ours, found by any test.
+func Define[O any, D Driver](typ string, about About, common []Option, open func(context.Context, Env, O) (D, error)) Definition {
+	var zero O
+	return Definition{
+		Type:     typ,
+		Versions: []string{"v1"},
+		About:    about,
+		Options:  optionsOf(zero),
+		Common:   common,
+		check: func(items []config.Item) config.Problems {
+			var o O
+			return decode(typ, items, common, &o)
+		},
+		open: func(ctx context.Context, env Env, items []config.Item) (Driver, error) {
+			var o O
+			if errs, _ := decode(typ, items, common, &o).Split(false); len(errs) > 0 {
+				return nil, errs
+			}
+			return open(ctx, env, o)
+		},
+	}
+}
+
+// Check decodes the items and returns every problem, unknown options included
+// (those are marked Lenient). It opens nothing.
+func (d Definition) Check(items []config.Item) config.Problems { return d.check(items) }
+
+// Open decodes the items and opens the component. A problem in the items is a
+// [config.Problems]; unknown options are not an error here.
+func (d Definition) Open(ctx context.Context, env Env, items []config.Item) (Driver, error) {
+	return d.open(ctx, env, items)
+}

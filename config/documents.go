@@ -1,0 +1,149 @@
+package config
+
+import "time"
+
+// Set is everything read from the resource folders and configuration files,
+// after scopes and templates. It is a value: reading again makes a new one.
+type Set struct {
+	Components    []Component
+	Subscriptions []Subscription
+	Pipelines     []Pipeline
+	Configuration Configuration
+	// Skipped lists documents of kinds that this version does not use.
+	Skipped []Skipped
+	// Files lists every file read, for the watcher and the start-up line.
+	Files []string
+}
+
+// Skipped is a document that was understood but is not used.
+type Skipped struct {
+	Kind, Name string
+	Place      Place
+}
+
+// Component is a Dapr Component document: one configured thing.
+type Component struct {
+	Name         string
+	Type         string // "bindings.cron"
+	Version      string // "v1"
+	IgnoreErrors bool
+	InitTimeout  time.Duration // zero: the default, 5 s
+	Metadata     []Item
+	SecretStore  string // auth.secretStore
+	Scopes       []string
+	Place        Place // of the document
+	TypePlace    Place // of spec.type
+}
+
+// Item is one metadata entry of a component. Exactly one of Value, SecretRef
+// and EnvRef is set when it leaves the reader; Resolve turns the last two into
+// Value and sets Secret.
+type Item struct {
+	Name      string
+	Value     string
+	Secret    bool // Value came from a secret store or the environment
+	SecretRef *SecretRef
+	EnvRef    string
+	Place     Place // of the value, else of the name
+	NamePlace Place
+}
+
+// SecretRef points into a secret store.
+type SecretRef struct{ Name, Key string }
+
+// Subscription is a Dapr Subscription document of either version, or one that
+// the app returned.
+type Subscription struct {
+	Name            string
+	PubSub          string
+	Topic           string
+	Rules           []Rule // in order; an empty Match always matches
+	DeadLetterTopic string
+	Bulk            Bulk
+	Metadata        map[string]string
+	Scopes          []string
+	Place           Place
+}
+
+// Rule sends events that match a CEL expression to a path of the app.
+type Rule struct {
+	Match string
+	Path  string
+	Place Place
+}
+
+// Bulk is the bulkSubscribe block of a subscription.
+type Bulk struct {
+	Enabled     bool
+	MaxMessages int           // default 100
+	MaxAwait    time.Duration // default 1 s
+}
+
+// Configuration is the part of Dapr's Configuration documents that this
+// version uses; later files win.
+type Configuration struct {
+	// Denied lists component types that may not be opened.
+	Denied []string
+	// SecretScopes limits which secrets the app and components may read.
+	SecretScopes []SecretScope
+	// Place is that of the last document read.
+	Place Place
+}
+
+// SecretScope is one entry of spec.secrets.scopes.
+type SecretScope struct {
+	Store           string
+	DefaultAccess   string // allow or deny
+	Allowed, Denied []string
+}
+
+// Pipeline is our own resource: a route without an app.
+type Pipeline struct {
+	Name        string
+	From        Endpoint
+	OrderingKey Expr
+	Concurrency int // default 1 when OrderingKey is empty, else 16
+	Steps       []Step
+	To          []Endpoint
+	Retry       Retry
+	Timeout     time.Duration // of one attempt at one target; default 60 s
+	DeadLetter  *Endpoint
+	Scopes      []string
+	Place       Place
+}
+
+// Endpoint is one end of a pipeline. Exactly one of Binding, PubSub and Route
+// is set.
+type Endpoint struct {
+	Binding   string
+	Operation string            // of a binding
+	Metadata  map[string]string // values are templates over the event
+	PubSub    string
+	Topic     string // a template over the event when it is a target
+	Route     string // a path of the app
+	Place     Place
+}
+
+// Expr is the text of an expression and where it stands.
+type Expr struct {
+	Text  string
+	Place Place
+}
+
+// Step is one step of a pipeline. Exactly one field is set.
+type Step struct {
+	Filter Expr            // CEL, boolean
+	JQ     Expr            // jq program over the whole event; its result is the new data
+	Set    map[string]Expr // attribute to CEL expression
+	Place  Place
+}
+
+// Retry is a retry policy.
+type Retry struct {
+	Policy      string // "exponential" or "constant"; empty: the default
+	Duration    time.Duration
+	MaxInterval time.Duration
+	MaxRetries  int // -1: for ever
+	Place       Place
+	Set         bool // whether the document has a retry block
+}
