@@ -15,9 +15,11 @@ package component
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
 )
 
 // Driver is what every opened component can do. Close is called once, after
@@ -105,8 +107,9 @@ func Define[O any, D Driver](typ string, about About, common []Option, open func
 		},
 		open: func(ctx context.Context, env Env, items []config.Item) (Driver, error) {
 			var o O
-			if errs, _ := decode(typ, items, common, &o).Split(false); len(errs) > 0 {
-				return nil, errs
+			problems := append(unfetched(items), decode(typ, items, common, &o)...)
+			if errs, _ := problems.Split(false); len(errs) > 0 {
+				return nil, fault.As(fault.Invalid, errs)
 			}
 			return open(ctx, env, o)
 		},
@@ -114,11 +117,25 @@ func Define[O any, D Driver](typ string, about About, common []Option, open func
 }
 
 // Check decodes the items and returns every problem, unknown options included
-// (those are marked Lenient). It opens nothing.
+// (those are marked Lenient). It opens nothing. A problem that no item is to
+// blame for, such as a missing option, has no Place: the caller fills in that of
+// the component. The value of an item that is still a reference to a secret is
+// taken for right, and options are then not held against each other.
 func (d Definition) Check(items []config.Item) config.Problems { return d.check(items) }
 
+// unfetched returns a problem for each item whose secret nobody fetched.
+func unfetched(items []config.Item) (ps config.Problems) {
+	for _, it := range items {
+		if unresolved(it) {
+			ps = append(ps, config.Problem{Place: it.Place, Text: fmt.Sprintf("option %q has no value yet: its secret was not fetched", it.Name)})
+		}
+	}
+	return ps
+}
+
 // Open decodes the items and opens the component. A problem in the items is a
-// [config.Problems]; unknown options are not an error here.
+// [config.Problems] inside an error of kind Invalid; unknown options are not an
+// error here.
 func (d Definition) Open(ctx context.Context, env Env, items []config.Item) (Driver, error) {
 	return d.open(ctx, env, items)
 }

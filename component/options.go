@@ -5,8 +5,6 @@ import (
 	"reflect"
 	"strings"
 	"time"
-
-	"github.com/penstock-io/penstock/config"
 )
 
 // Secret is a setting that must not be seen. It prints as "***" everywhere.
@@ -59,7 +57,8 @@ type Option struct {
 	Enum     []string
 	Required bool
 
-	field int
+	field  int
+	narrow bool // an int, which may have 32 bits
 }
 
 // OptionsOf reads the field tags of an options struct.
@@ -71,6 +70,7 @@ func optionsOf(o any) []Option {
 		panic(fmt.Sprintf("component: options must be a struct, not %T", o))
 	}
 	var opts []Option
+	seen := map[string]bool{}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		tag, ok := f.Tag.Lookup("meta")
@@ -81,7 +81,7 @@ func optionsOf(o any) []Option {
 		opt := Option{
 			Name: name, Type: typeWord(f.Type), Doc: f.Tag.Get("doc"),
 			Default: f.Tag.Get("default"), Example: f.Tag.Get("example"),
-			Required: flag == "required", field: i,
+			Required: flag == "required", field: i, narrow: f.Type.Kind() == reflect.Int,
 		}
 		if e := f.Tag.Get("enum"); e != "" {
 			opt.Enum = strings.Split(e, "|")
@@ -89,12 +89,46 @@ func optionsOf(o any) []Option {
 		if a := f.Tag.Get("alias"); a != "" {
 			opt.Aliases = strings.Split(a, ",")
 		}
-		if opt.Doc == "" || opt.Type == "" {
-			panic(fmt.Sprintf("component: %s.%s needs a doc tag and a known type", t, f.Name))
+		if wrong := opt.mistake(flag, f.IsExported(), seen); wrong != "" {
+			panic(fmt.Sprintf("component: %s.%s: %s", t, f.Name, wrong))
 		}
 		opts = append(opts, opt)
 	}
 	return opts
+}
+
+// mistake says what is wrong with the tags of an option, or nothing.
+func (o *Option) mistake(flag string, exported bool, seen map[string]bool) string {
+	for _, name := range append([]string{o.Name}, o.Aliases...) {
+		if seen[strings.ToLower(name)] {
+			return "has the name of another option"
+		}
+		seen[strings.ToLower(name)] = true
+	}
+	switch {
+	case !exported:
+		return "is not exported"
+	case flag != "" && flag != "required":
+		return fmt.Sprintf("flag %q is not known", flag)
+	case o.Type == "":
+		return "has a type that options cannot have"
+	case o.Doc == "":
+		return "has no doc tag"
+	case o.Name == "":
+		return "has no name in its meta tag"
+	case (o.Name == "*") != (o.Type == "any"):
+		return `only a map[string]string is tagged "*"`
+	case len(o.Enum) > 0 && o.Type != "string" && o.Type != "list":
+		return "only a string or a list has an enum"
+	case o.Required && o.Default != "":
+		return "is required and has a default"
+	}
+	if o.Default != "" {
+		if _, want := o.parse(o.Default); want != "" {
+			return fmt.Sprintf("default %q is not %s", o.Default, want)
+		}
+	}
+	return ""
 }
 
 func typeWord(t reflect.Type) string {
@@ -141,5 +175,3 @@ func (e *OptionError) Error() string { return fmt.Sprintf("option %q: %v", e.Opt
 
 // Unwrap returns the cause.
 func (e *OptionError) Unwrap() error { return e.Err }
-
-var _ = config.Item{}
