@@ -1,33 +1,23 @@
-// Package resilience is retry, time-out, breaker and limits as one chain around
-// a call.
+// Package resilience is retry, time-out and breaker as one chain around a call.
 //
-// A [Policy] is a value made once per target; Do runs an operation under it.
-// Nothing here starts a goroutine.
+// A [Policy] is a value made once per target. Do runs an operation under all of
+// it: retry( breaker( time-out( operation ))). A caller that must not sit still
+// between tries runs them one by one with Try and asks Next what follows.
+//
+// Nothing here starts a goroutine, every wait ends with its context, and a call
+// that the caller itself gave up is never counted against the other side.
 package resilience
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/penstock-io/penstock/fault"
 )
 
-// Retry says how often and how fast to try again.
-type Retry struct {
-	// Constant keeps the pause at Initial; otherwise it doubles (with jitter)
-	// up to Max.
-	Constant bool
-	Initial  time.Duration // default 200 ms
-	Max      time.Duration // default 15 s
-	// Limit is how many times to try again after the first try; 0 is not at
-	// all, -1 for ever.
-	Limit int
-}
-
-// Delay returns the pause after the n-th failed try, n from 1. It is at least
-// what the other side asked for (asked), and never negative.
-func (r Retry) Delay(n int, asked time.Duration) time.Duration { panic("being written") }
-
-// Allows tells whether another try may follow the n-th failed one.
-func (r Retry) Allows(n int) bool { return r.Limit < 0 || n <= r.Limit }
+// errSlow is the cause of a context that a policy's time-out ended.
+var errSlow = fault.New(fault.Timeout, "wait for the result: time is up")
 
 // Policy is the chain: retry( breaker( timeout( operation ))).
 type Policy struct {
@@ -38,11 +28,75 @@ type Policy struct {
 	Breaker *Breaker
 }
 
-// Breaker opens after failures and refuses calls for a while.
-type Breaker struct{}
-
 // Do runs op until it succeeds, its error is not retriable (by fault kind), the
-// retries are used up or ctx ends. The error is op's last one.
+// breaker refuses, the retries are used up or ctx ends. The error is op's last
+// one; when op was never called it says why: the breaker's or ctx's.
 func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
-	panic("being written")
+	var last error
+	for n := 1; ; n++ {
+		err := p.Try(ctx, op)
+		if err == nil {
+			return nil
+		}
+		if last == nil || !errors.Is(err, ErrOpen) {
+			last = err
+		}
+		pause, again := p.Next(n, err)
+		if !again || ctx.Err() != nil || Sleep(ctx, pause) != nil {
+			return last
+		}
+	}
+}
+
+// Try runs op once, under breaker and time-out. A try that ran out of time
+// returns an error of kind [fault.Timeout]; one that the breaker refused
+// returns one that is [ErrOpen], and op was not called.
+func (p Policy) Try(ctx context.Context, op func(context.Context) error) error {
+	if p.Breaker == nil {
+		return p.timed(ctx, op)
+	}
+	return p.Breaker.run(ctx, func() error { return p.timed(ctx, op) })
+}
+
+// Next tells whether another try may follow the n-th failed one, which ended
+// with err, and after which pause.
+func (p Policy) Next(n int, err error) (pause time.Duration, again bool) {
+	if !fault.Retriable(err) || errors.Is(err, ErrOpen) || !p.Retry.Allows(n) {
+		return 0, false
+	}
+	return p.Retry.Delay(n, fault.RetryAfter(err)), true
+}
+
+func (p Policy) timed(ctx context.Context, op func(context.Context) error) error {
+	if p.Timeout <= 0 {
+		return op(ctx)
+	}
+	timed, cancel := context.WithTimeoutCause(ctx, p.Timeout, errSlow)
+	defer cancel()
+	err := op(timed)
+	// Only an error that speaks of the ended context is about time: an answer
+	// that came in with the bell is still an answer.
+	if err == nil || ctx.Err() != nil || timed.Err() == nil || !aboutContext(err) {
+		return err
+	}
+	return fault.New(fault.Timeout, "no result within %s: %w", p.Timeout, err)
+}
+
+func aboutContext(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, errSlow)
+}
+
+// Sleep waits for d or until ctx ends; then it returns the cause.
+func Sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return context.Cause(ctx)
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
