@@ -104,12 +104,7 @@ func (e *Event) end(name string, at int) {
 		nameLen: uint16(len(name)),
 		value:   uint32(at),
 	}
-	for _, ch := range e.text[at:] {
-		if ch == '\\' {
-			s.kind = valueEscaped
-			break
-		}
-	}
+	s.kind = stringKind(e.text[at:])
 	e.text = append(e.text, '"')
 	s.end = uint32(len(e.text))
 	e.tail = s.end

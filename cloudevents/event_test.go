@@ -1,6 +1,7 @@
 package cloudevents_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -11,11 +12,7 @@ import (
 
 // attrsOf returns all attributes of e.
 func attrsOf(e *cloudevents.Event) map[string]string {
-	got := make(map[string]string)
-	for name, value := range e.Attrs() {
-		got[name] = value
-	}
-	return got
+	return maps.Collect(e.Attrs())
 }
 
 // mustScan scans text and fails the test when it is refused.

@@ -44,8 +44,13 @@ func checkJSON(data []byte) error {
 	if err := c.skip(); err != nil {
 		return err
 	}
+	return c.end()
+}
+
+// end tells whether nothing but white space follows.
+func (c *cursor) end() error {
 	if c.space(); c.pos < len(c.text) {
-		return wrong(c.pos, "something follows the value")
+		return wrong(c.pos, "something follows the end")
 	}
 	return nil
 }

@@ -53,8 +53,8 @@ func scan(raw []byte) (*Event, error) {
 	if err := e.scanMembers(&c); err != nil {
 		return nil, err
 	}
-	if c.space(); c.pos < len(c.text) {
-		return nil, wrong(c.pos, "something follows the event")
+	if err := c.end(); err != nil {
+		return nil, err
 	}
 	e.settleData()
 	return e, nil
