@@ -2,25 +2,137 @@ package bindings
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
+)
+
+// The capabilities that a definition's About lists.
+const (
+	InputCapability  = "INPUT_BINDING"
+	OutputCapability = "OUTPUT_BINDING"
 )
 
 // Binding is one configured binding: the type everybody but implementations
 // uses.
-type Binding struct{}
+type Binding struct {
+	name     string
+	about    component.About
+	options  common
+	instance *component.Instance[Driver]
+}
+
+// New makes the binding of a component; nothing is opened before Run of its
+// instance.
+func New(def component.Definition, env component.Env, c config.Component) (*Binding, error) {
+	o, problems := component.Decode[common](def.Type, c.Metadata, def.Options)
+	if errs, _ := problems.Split(false); len(errs) > 0 {
+		return nil, fault.As(fault.Invalid, errs)
+	}
+	return &Binding{
+		name: c.Name, about: def.About, options: o,
+		instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout),
+	}, nil
+}
+
+// Instance returns the component's life: opening, state, closing.
+func (b *Binding) Instance() *component.Instance[Driver] { return b.instance }
 
 // Name returns the component's name.
-func (b *Binding) Name() string { panic("being written") }
+func (b *Binding) Name() string { return b.name }
 
-// Invoke calls the output binding. Kinds: NotFound when it has no output,
-// Invalid for an operation it does not take, Unavailable while it is opening.
-func (b *Binding) Invoke(ctx context.Context, r *Request) (*Response, error) {
-	panic("being written")
+// Route returns the path of the app that events go to, with a leading slash.
+func (b *Binding) Route() string {
+	r := b.options.Route
+	if r == "" {
+		r = b.name
+	}
+	return "/" + strings.TrimPrefix(r, "/")
+}
+
+// Replies tells whether what the app's answer asks for is carried out.
+func (b *Binding) Replies() bool { return b.options.Reply != "ignore" }
+
+// Input tells whether the binding can be read from and is not declared for
+// output only.
+func (b *Binding) Input() bool {
+	return slices.Contains(b.about.Capabilities, InputCapability) &&
+		(b.options.Direction == "" || b.declares("input"))
+}
+
+// InputDeclared tells whether the component says that it is an input, so that
+// the app need not be asked.
+func (b *Binding) InputDeclared() bool { return b.declares("input") }
+
+// Output tells whether the binding can be invoked.
+func (b *Binding) Output() bool {
+	return slices.Contains(b.about.Capabilities, OutputCapability) &&
+		(b.options.Direction == "" || b.declares("output"))
+}
+
+func (b *Binding) declares(word string) bool {
+	for part := range strings.SplitSeq(b.options.Direction, ",") {
+		if strings.EqualFold(strings.TrimSpace(part), word) {
+			return true
+		}
+	}
+	return false
 }
 
 // Operations returns what Invoke takes, nil for an input only.
-func (b *Binding) Operations() []string { panic("being written") }
+func (b *Binding) Operations() []string {
+	if !b.Output() {
+		return nil
+	}
+	return b.about.Operations
+}
 
-// Run implements router.Source with the binding's events.
-func (b *Binding) Run(ctx context.Context, emit cloudevents.EmitFunc) error { panic("being written") }
+// Invoke calls the output binding and returns when its effect is durable.
+// Kinds: NotFound when it has no output, Invalid for an operation it does not
+// take, Unavailable while it is opening.
+func (b *Binding) Invoke(ctx context.Context, r *Request) (*Response, error) {
+	if !b.Output() {
+		return nil, fault.New(fault.NotFound, "invoke binding %s: it has no output", b.name)
+	}
+	if r.Operation == "" {
+		return nil, fault.New(fault.Invalid, "invoke binding %s: operation is missing; use one of %s", b.name, strings.Join(b.about.Operations, ", "))
+	}
+	d, err := b.instance.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer b.instance.Release()
+	inv, ok := d.(Invoker)
+	if !ok {
+		return nil, fault.New(fault.NotFound, "invoke binding %s: it has no output", b.name)
+	}
+	if ops := inv.Operations(); !slices.Contains(ops, r.Operation) {
+		return nil, fault.New(fault.Invalid, "invoke binding %s: operation %q is not supported; use one of %s", b.name, r.Operation, strings.Join(ops, ", "))
+	}
+	resp, err := inv.Invoke(ctx, r)
+	if err != nil {
+		return nil, fault.Wrap(err, "invoke binding %s: %s", b.name, r.Operation)
+	}
+	return resp, nil
+}
+
+// Run hands the binding's events to emit until ctx ends; it has the shape of
+// router.Source. It waits for the component to open first.
+func (b *Binding) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
+	d, err := b.instance.Await(ctx)
+	if err != nil {
+		return err
+	}
+	r, ok := d.(Reader)
+	if !ok {
+		return fault.New(fault.Invalid, "read binding %s: it has no input", b.name)
+	}
+	return r.Read(ctx, func(ctx context.Context, d *cloudevents.Delivery) error {
+		d.Origin = b.name
+		return emit(ctx, d)
+	})
+}

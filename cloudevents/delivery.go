@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// ContentType is the media type of one structured event in JSON.
+const ContentType = "application/cloudevents+json"
+
 // Delivery is one event on its way from a source, with the means to tell the
 // source how it ended. A source makes it, the router owns it until Settle.
 type Delivery struct {

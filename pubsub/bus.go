@@ -2,40 +2,245 @@ package pubsub
 
 import (
 	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
 )
 
 // Bus is one configured broker: the type everybody but implementations uses.
-type Bus struct{}
+type Bus struct {
+	name, app string
+	group     string
+	scopes    scopes
+	instance  *component.Instance[Driver]
+}
+
+// New makes the bus of a component; nothing is opened before Run.
+func New(def component.Definition, env component.Env, c config.Component) (*Bus, error) {
+	o, problems := component.Decode[common](def.Type, c.Metadata, def.Options)
+	if errs, _ := problems.Split(false); len(errs) > 0 {
+		return nil, fault.As(fault.Invalid, errs)
+	}
+	s, err := newScopes(o, env.AppID)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bus{name: c.Name, app: env.AppID, group: o.ConsumerID, scopes: s}
+	if b.group == "" {
+		b.group = env.AppID
+	}
+	b.instance = component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)
+	return b, nil
+}
+
+// Instance returns the component's life: opening, state, closing.
+func (b *Bus) Instance() *component.Instance[Driver] { return b.instance }
+
+// Name returns the component's name.
+func (b *Bus) Name() string { return b.name }
 
 // PublishRequest is one event to publish, as an app sends it.
 type PublishRequest struct {
 	Topic       string
 	Data        []byte
 	ContentType string            // empty: text/plain
-	Metadata    map[string]string // Dapr's request metadata: rawPayload, ttlInSeconds, cloudevent.*, ...
+	Metadata    map[string]string // rawPayload, ttlInSeconds, delay, deliverAt, partitionKey, cloudevent.*
 	TraceParent string            // W3C trace context of the request, may be empty
 	TraceState  string
 }
 
-// Name returns the component's name.
-func (b *Bus) Name() string { panic("being written") }
+// ErrEnvelope marks a publish that failed while its envelope was made.
+var ErrEnvelope = errors.New("make envelope")
+
+// ErrMetadata marks a publish whose request metadata cannot be used.
+var ErrMetadata = errors.New("read request metadata")
 
 // Publish wraps the data into an envelope (unless rawPayload or already a
 // CloudEvent) and returns when the broker has it. Kinds: Denied when the topic
 // is out of scope, NotFound when the topic is empty, Invalid for bad metadata,
 // Unavailable and the rest from the broker.
-func (b *Bus) Publish(ctx context.Context, r *PublishRequest) error { panic("being written") }
+func (b *Bus) Publish(ctx context.Context, r *PublishRequest) error {
+	if err := b.mayPublish(r.Topic); err != nil {
+		return err
+	}
+	d, err := b.instance.Acquire()
+	if err != nil {
+		return err
+	}
+	defer b.instance.Release()
+	m, err := b.message(r, features(d))
+	if err != nil {
+		return err
+	}
+	err = d.Publish(ctx, r.Topic, []Message{m})
+	if be, ok := errors.AsType[*BatchError](err); ok && len(be.Errs) == 1 {
+		err = be.Errs[0]
+	}
+	return fault.Wrap(err, "publish to %s/%s", b.name, r.Topic)
+}
 
 // BulkPublish publishes many events to one topic; errs has one entry per
 // request, nil where it was published. err is set when nothing was tried.
 func (b *Bus) BulkPublish(ctx context.Context, topic string, rs []PublishRequest) (errs []error, err error) {
-	panic("being written")
+	if err := b.mayPublish(topic); err != nil {
+		return nil, err
+	}
+	d, err := b.instance.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer b.instance.Release()
+	errs = make([]error, len(rs))
+	batch := make([]Message, 0, len(rs))
+	at := make([]int, 0, len(rs)) // index in rs of each message in the batch
+	for i := range rs {
+		m, err := b.message(&rs[i], features(d))
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		batch, at = append(batch, m), append(at, i)
+	}
+	if len(batch) == 0 {
+		return errs, nil
+	}
+	err = d.Publish(ctx, topic, batch)
+	if be, ok := errors.AsType[*BatchError](err); ok {
+		for j, e := range be.Errs {
+			errs[at[j]] = e
+		}
+		return errs, nil
+	}
+	if err != nil {
+		for _, i := range at {
+			errs[i] = fault.Wrap(err, "publish to %s/%s", b.name, topic)
+		}
+	}
+	return errs, nil
 }
 
-// Source is one subscription's events; it has the shape of router.Source.
-type Source struct{}
+func (b *Bus) mayPublish(topic string) error {
+	if topic == "" {
+		return fault.New(fault.NotFound, "publish to %s: topic is empty", b.name)
+	}
+	if !b.scopes.mayPublish(topic) {
+		return fault.New(fault.Denied, "publish to %s/%s: topic is not allowed for app id %q", b.name, topic, b.app)
+	}
+	return nil
+}
 
-// Run implements router.Source.
-func (s *Source) Run(ctx context.Context, emit cloudevents.EmitFunc) error { panic("being written") }
+// Features returns what the broker can do, none while it is opening.
+func (b *Bus) Features() Features {
+	d, err := b.instance.Driver()
+	if err != nil {
+		return Features{}
+	}
+	return features(d)
+}
+
+func features(d Driver) Features {
+	if f, ok := d.(Featured); ok {
+		return f.Features()
+	}
+	return Features{}
+}
+
+// message turns a request into what the broker stores.
+func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
+	m := Message{Data: r.Data, ContentType: r.ContentType, Metadata: r.Metadata, Key: lookup(r.Metadata, "partitionKey")}
+	ttl, _, err := cloudevents.TTL(r.Metadata)
+	if err != nil {
+		return m, errors.Join(ErrMetadata, err)
+	}
+	if m.DeliverAt, err = deliverAt(r.Metadata, time.Now()); err != nil {
+		return m, errors.Join(ErrMetadata, err)
+	}
+	if !m.DeliverAt.IsZero() && !f.Delay {
+		return m, errors.Join(ErrMetadata, fault.New(fault.Invalid, "publish to %s/%s: this broker cannot delay messages", b.name, r.Topic))
+	}
+	if ttl > 0 && f.TTL {
+		m.Expires = time.Now().Add(ttl)
+	}
+	if isTrue(lookup(r.Metadata, "rawPayload")) {
+		return m, nil
+	}
+	e, err := cloudevents.Envelope{
+		Source: b.app, Topic: r.Topic, PubSub: b.name, ContentType: r.ContentType,
+		TraceParent: r.TraceParent, TraceState: r.TraceState, Metadata: r.Metadata,
+	}.Wrap(r.Data)
+	if err != nil {
+		return m, errors.Join(ErrEnvelope, err)
+	}
+	if ttl > 0 && !f.TTL {
+		e = e.WithExpiration(time.Now().Add(ttl))
+	}
+	if m.Key == "" {
+		m.Key, _ = e.Attr("partitionkey")
+	}
+	m.Data, m.ContentType = e.JSON(), cloudevents.ContentType
+	return m, nil
+}
+
+// PublishEvent publishes an event as it is, with topic and pubsubname set: the
+// way of pipelines and dead letters. Scopes apply as for an app.
+func (b *Bus) PublishEvent(ctx context.Context, topic string, e *cloudevents.Event, metadata map[string]string) error {
+	return b.Publish(ctx, &PublishRequest{Topic: topic, Data: e.JSON(), ContentType: cloudevents.ContentType, Metadata: metadata})
+}
+
+// Forward publishes bytes as they are, without envelope or scopes: the way of
+// dead letters, which must reach their topic whatever the app may use.
+func (b *Bus) Forward(ctx context.Context, topic string, body []byte, metadata map[string]string) error {
+	d, err := b.instance.Acquire()
+	if err != nil {
+		return err
+	}
+	defer b.instance.Release()
+	m := Message{Data: body, ContentType: cloudevents.ContentType, Metadata: metadata}
+	return fault.Wrap(d.Publish(ctx, topic, []Message{m}), "publish to %s/%s", b.name, topic)
+}
+
+// Group returns the consumer group of subscriptions that name none.
+func (b *Bus) Group() string { return b.group }
+
+// deliverAt reads the metadata that delays a message; zero means now.
+func deliverAt(metadata map[string]string, now time.Time) (time.Time, error) {
+	if v := lookup(metadata, "delay"); v != "" {
+		d, err := config.ParseDuration(v)
+		if err != nil || d < 0 {
+			return time.Time{}, fault.New(fault.Invalid, "read metadata delay %q: want a duration such as 30s", v)
+		}
+		return now.Add(d), nil
+	}
+	if v := lookup(metadata, "deliverAt"); v != "" {
+		t, err := time.Parse(time.RFC3339, v)
+		if err != nil {
+			return time.Time{}, fault.New(fault.Invalid, "read metadata deliverAt %q: want an RFC 3339 time", v)
+		}
+		return t, nil
+	}
+	return time.Time{}, nil
+}
+
+// lookup finds a metadata key, in its usual spelling first.
+func lookup(metadata map[string]string, key string) string {
+	if v, ok := metadata[key]; ok || len(metadata) == 0 {
+		return v
+	}
+	for k, v := range metadata {
+		if strings.EqualFold(k, key) {
+			return v
+		}
+	}
+	return ""
+}
+
+func isTrue(v string) bool {
+	b, err := strconv.ParseBool(v)
+	return err == nil && b
+}
