@@ -1,0 +1,62 @@
+# Penstock. `make` prints the targets.
+GO      ?= go
+BIN     := bin/penstock
+TOOL    := $(GO) tool -modfile=tools.mod
+LDFLAGS := -s -w
+PORT    ?= 3500
+
+.DEFAULT_GOAL := help
+
+help: ## print the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/penstock, stripped and static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/penstock
+
+demo: build ## run the demo until Ctrl-C: cron, webhook, folder, pipeline, app, outputs
+	$(GO) build -o bin/shop ./examples/shop
+	$(GO) build -o bin/shopdemo ./examples/shop/demo
+	bin/shopdemo -penstock $(BIN) -shop bin/shop -resources examples/shop/resources
+
+test: ## run the tests; needs only Go
+	$(GO) test ./...
+	cd test/sdk && $(GO) test ./...
+
+check: format vet lint house test race ## everything that must hold before a change lands
+
+format: ## fail when a file is not gofumpt-formatted
+	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted (run make fix):"; echo "$$out"; exit 1; }
+
+vet: ## go vet, and go fix for old idioms
+	$(GO) vet ./...
+	$(GO) fix -diff ./...
+
+lint: ## staticcheck
+	$(TOOL) staticcheck ./...
+
+house: ## the project's own rules: floors, sizes, docs, modules
+	$(GO) test -count=1 ./test/house
+
+race: ## the tests of everything concurrent, with the race detector
+	$(GO) test -race $$($(GO) list ./... | grep -v -e /test/house -e /test/crash -e /test/bench)
+
+fix: ## format and modernise
+	$(TOOL) gofumpt -w $$(git ls-files '*.go')
+	$(GO) fix ./...
+
+docs: ## write the component pages of docs/ from their options
+	$(GO) run ./test/pages
+
+bench: build ## measure the limits of docs/operations.md on this machine
+	$(GO) run ./test/bench -penstock $(BIN)
+
+test-sdk: build ## run the official SDKs that need another language
+	cd test/sdk/node && npm ci --no-audit --no-fund --loglevel=error && PENSTOCK=$(abspath $(BIN)) node --test
+
+crash: build ## kill -9, SIGTERM and reloads under load, at full length
+	$(GO) test -count=1 -v ./test/crash -args -full
+
+clean: ## remove what was built
+	rm -rf bin .penstock
+
+.PHONY: help build demo test check format vet lint house race fix docs bench test-sdk crash clean
