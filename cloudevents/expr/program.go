@@ -1,0 +1,102 @@
+package expr
+
+import (
+	"fmt"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types/ref"
+
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/fault"
+)
+
+// program is one compiled CEL text.
+type program struct {
+	c    *Compiler
+	text string
+	out  *cel.Type
+	root ast.Expr
+	prog cel.Program
+}
+
+func (c *Compiler) compile(text string) (*program, error) {
+	if err := checkText(text); err != nil {
+		return nil, err
+	}
+	env, err := c.env()
+	if err != nil {
+		return nil, fault.New(fault.Internal, "make CEL environment: %w", err)
+	}
+	checked, issues := env.Compile(text)
+	if issues != nil && issues.Err() != nil {
+		return nil, issueError(issues)
+	}
+	m := &meter{constant: map[string]*pattern{}}
+	prog, err := env.Program(checked,
+		cel.EvalOptions(cel.OptOptimize),
+		cel.CustomDecoratorV2(m.decorate),
+		cel.CostTracking(m),
+		cel.CostLimit(maxCost),
+	)
+	if err != nil {
+		return nil, problem("%s", plain(err.Error()))
+	}
+	return &program{
+		c: c, text: text, prog: prog,
+		out: checked.OutputType(), root: checked.NativeRep().Expr(),
+	}, nil
+}
+
+// issueError is the first thing that CEL found wrong.
+func issueError(issues *cel.Issues) *Error {
+	list := issues.Errors()
+	if len(list) == 0 {
+		return problem("%s", plain(issues.Err().Error()))
+	}
+	first := list[0]
+	e := &Error{Line: 1, Column: 1, Text: plain(first.Message)}
+	if loc := first.Location; loc != nil && loc.Line() > 0 {
+		e.Line, e.Column = loc.Line(), loc.Column()+1
+	}
+	return e
+}
+
+// plain rewrites CEL's messages in our tone and says what does exist.
+func plain(message string) string {
+	message, _, _ = strings.Cut(message, "\n")
+	message = strings.TrimPrefix(message, "Syntax error: ")
+	if rest, ok := strings.CutPrefix(message, "undeclared reference to '"); ok {
+		name, _, _ := strings.Cut(rest, "'")
+		return fmt.Sprintf("unknown name %q: the only variable is event, as in event.type or event.data.id", name)
+	}
+	if strings.HasPrefix(message, "mismatched input '<EOF>'") {
+		return "the expression ends too early"
+	}
+	message, _, _ = strings.Cut(message, " expecting ") // lists every token there is
+	message = strings.TrimSuffix(strings.TrimSpace(message), ".")
+	if message == "" {
+		return "not an expression"
+	}
+	// A lone capital at the beginning is CEL's; words such as JSON stay.
+	if len(message) > 1 && message[1] >= 'a' && message[1] <= 'z' {
+		message = strings.ToLower(message[:1]) + message[1:]
+	}
+	return short(message)
+}
+
+// eval runs the program over e and hands the result to use. The result must
+// not be kept: it may refer to a view that is used again.
+func (p *program) eval(e *cloudevents.Event, use func(ref.Val) error) error {
+	v := p.c.view(e)
+	defer p.c.views.Put(v)
+	out, _, err := p.prog.Eval(v)
+	if err == nil {
+		err = use(out)
+	}
+	if err != nil {
+		return fault.New(fault.Invalid, "evaluate %q: %w", short(p.text), err)
+	}
+	return nil
+}
