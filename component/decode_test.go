@@ -90,14 +90,18 @@ func TestDecodeValues(t *testing.T) {
 		"bare seconds":      {items("url", "u", "wait", "90"), with(func(o *every) { o.Wait = 90 * time.Second })},
 		"negative duration": {items("url", "u", "linger", "-5m"), with(func(o *every) { o.Linger = -5 * time.Minute })},
 		"size":              {items("url", "u", "max", "64Ki"), with(func(o *every) { o.Max = 65536 })},
-		"numbers": {items("url", "u", "count", "-7", "total", "9000000000", "ratio", "0.25"),
-			with(func(o *every) { o.Count, o.Total, o.Ratio = -7, 9e9, 0.25 })},
+		"numbers": {
+			items("url", "u", "count", "-7", "total", "9000000000", "ratio", "0.25"),
+			with(func(o *every) { o.Count, o.Total, o.Ratio = -7, 9e9, 0.25 }),
+		},
 		"secret":  {items("url", "u", "token", "hush"), with(func(o *every) { o.Token = NewSecret("hush") })},
 		"list":    {items("url", "u", "hosts", " a, b ,,c"), with(func(o *every) { o.Hosts = []string{"a", "b", "c"} })},
 		"enums":   {items("url", "u", "levels", "B,c"), with(func(o *every) { o.Levels = []string{"b", "c"} })},
 		"ignored": {items("url", "u", "old", "whatever"), defaults},
-		"rest": {items("url", "u", "Other", "x", "route", "/r"),
-			with(func(o *every) { o.Nothing = map[string]string{"Other": "x"} })},
+		"rest": {
+			items("url", "u", "Other", "x", "route", "/r"),
+			with(func(o *every) { o.Nothing = map[string]string{"Other": "x"} }),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -148,8 +152,11 @@ func TestDecodeProblems(t *testing.T) {
 		"check":           {items("high", "5", "low", "7"), true, []string{`a.yaml:2:9: option "low": 7 is more than high, which is 5`}},
 		"check, absent":   {items("high", "0"), true, []string{`option "low": 1 is more than high, which is 0`}},
 		"check hides":     {items("token", "bad-pa\"ss"), true, []string{`a.yaml:1:9: option "TOKEN": *** will not do`}},
-		"check hides short": {[]config.Item{secret("token", "bad")}, true,
-			[]string{`a.yaml:1:9: option "TOKEN": *** will not do`}},
+		"check hides short": {
+			[]config.Item{secret("token", "bad")},
+			true,
+			[]string{`a.yaml:1:9: option "TOKEN": *** will not do`},
+		},
 		"check, several": {items("high", "666", "token", "bad word", "other", "1"), true, []string{
 			`a.yaml:3:1: bindings.x has no option "other"; known: route, limit, low, high, token (lenient)`,
 			`a.yaml:2:9: option "TOKEN": *** will not do`, `that number is taken`,

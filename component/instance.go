@@ -3,282 +3,257 @@ package component
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 )
 
-// Word says in one word how a component is.
-type Word string
-
-// The words.
+// Waits of an [Instance].
 const (
-	// Opening: the first try is under way.
-	Opening Word = "opening"
-	// Ready: open and in use.
-	Ready Word = "ready"
-	// Failing: it could not be opened yet and is tried again.
-	Failing Word = "failing"
-	// Failed: it cannot be opened as it is configured.
-	Failed Word = "failed"
-	// Closed: it was closed.
-	Closed Word = "closed"
+	openTimeout = 5 * time.Second // of one try, unless the component says otherwise
+	retryFirst  = 200 * time.Millisecond
+	retryMost   = 15 * time.Second
+	waitMost    = 5 * time.Minute // that a server may ask for
 )
 
-// State is how a component is, since when, and why.
+// The words of a [State].
+const (
+	Opening = "opening" // the first try is under way
+	Ready   = "ready"
+	Failing = "failing" // tried in vain, and tried again
+	Failed  = "failed"  // for good: the configuration is wrong
+	Closed  = "closed"
+)
+
+// State says how an instance is doing.
 type State struct {
-	Word      Word
-	Since     time.Time
-	LastError string
+	Word      string    // opening, ready, failing, failed or closed
+	Since     time.Time // when it became so
+	LastError string    // of the last try; empty when ready
 }
 
-// ErrClosed is the error of using a component after Close. Its kind is
-// Unavailable.
-var ErrClosed = fault.New(fault.Unavailable, "use component: it is closed")
-
-// The pauses between tries to open, and the default limit of one try.
-const (
-	firstPause  = 200 * time.Millisecond
-	lastPause   = 15 * time.Second
-	defaultOpen = 5 * time.Second
-)
-
-// Instance is one configured component that opens in the background. It is
-// safe for concurrent use.
+// Instance is one configured component that opens in the background, so that a
+// server that cannot be reached never holds up a start. All methods may be used
+// by many goroutines. Make one with [NewInstance], call Run in a goroutine of
+// its own and Close at the end.
 type Instance[D Driver] struct {
 	def     Definition
 	env     Env
 	items   []config.Item
 	timeout time.Duration
 
-	first chan struct{} // closed after the first try, whatever came of it
-	fixed chan struct{} // closed when ready, failed or closed
+	live    atomic.Pointer[D] // the driver while it may be used
+	outcome chan struct{}     // closed after the first try, or when there is none
+	known   sync.Once         // closes outcome
+	closing sync.Once
+	closed  error // what Close returns; written inside closing
 
-	mu     sync.Mutex
-	driver D
-	state  State
-	err    error
-	users  int
-	idle   chan struct{} // made by Close when there are users; closed by the last
+	mu      sync.Mutex // guards what follows
+	state   State
+	err     error              // of the last try
+	cancel  context.CancelFunc // ends Run; nil before Run
+	stopped chan struct{}      // closed when Run has returned; nil before Run
 }
 
-// NewInstance makes an instance; Run opens it. timeout bounds one try to open;
-// zero is 5 s.
+// NewInstance makes an instance that is not opened yet. A timeout of zero is 5 s
+// for one try.
 func NewInstance[D Driver](def Definition, env Env, items []config.Item, timeout time.Duration) *Instance[D] {
 	if timeout <= 0 {
-		timeout = defaultOpen
+		timeout = openTimeout
 	}
 	return &Instance[D]{
-		def: def, env: env, items: items, timeout: timeout,
-		first: make(chan struct{}), fixed: make(chan struct{}),
+		def: def, env: env, items: items, timeout: timeout, outcome: make(chan struct{}),
 		state: State{Word: Opening, Since: time.Now()},
 	}
 }
 
-// Run opens the component, trying again with a growing pause (200 ms to 15 s)
-// for as long as the error is one that may pass. It returns when the component
-// is ready, cannot be opened as it is configured, or ctx ends.
-func (i *Instance[D]) Run(ctx context.Context) {
-	pause := firstPause
-	for {
-		driver, err := i.try(ctx)
-		if i.note(ctx, driver, err) {
-			return
+// Run opens the component. As long as trying again may help it does so for
+// ever, after pauses that double from 200 ms to 15 s. It returns nil when the
+// component is open, when ctx ends or Close was called, and the error when the
+// component will never open. Call it at most once. A panic while opening counts
+// as an error of kind Internal.
+func (i *Instance[D]) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stopped, ok := i.start(cancel)
+	if !ok {
+		return nil
+	}
+	defer close(stopped)
+	defer i.known.Do(func() { close(i.outcome) })
+	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
+		d, err := i.try(ctx)
+		switch {
+		case err == nil:
+			return i.ready(ctx, d)
+		case ctx.Err() != nil:
+			return nil
+		case !fault.Retriable(err):
+			i.turn(Failed, err)
+			return err
 		}
+		i.turn(Failing, err)
+		timer := time.NewTimer(max(pause, min(fault.RetryAfter(err), waitMost)))
 		select {
 		case <-ctx.Done():
-			return
-		case <-i.fixed: // closed meanwhile
-			return
-		case <-time.After(pause):
+			timer.Stop()
+			return nil
+		case <-timer.C:
 		}
-		pause = min(2*pause, lastPause)
 	}
 }
 
-// try opens once; a panic of the component is an error.
-func (i *Instance[D]) try(ctx context.Context) (driver D, err error) {
+// start notes that Run has begun, unless the instance is closed.
+func (i *Instance[D]) start(cancel context.CancelFunc) (stopped chan struct{}, ok bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.state.Word == Closed {
+		return nil, false
+	}
+	i.cancel, i.stopped = cancel, make(chan struct{})
+	return i.stopped, true
+}
+
+// try opens the component once.
+func (i *Instance[D]) try(ctx context.Context) (d D, err error) {
 	ctx, cancel := context.WithTimeout(ctx, i.timeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			err = fault.New(fault.Invalid, "open component %s: panic: %v\n%s", i.env.Name, p, debug.Stack())
+			err = fault.New(fault.Internal, "open component %s: panic: %v\n%s", i.env.Name, p, debug.Stack())
 		}
 	}()
 	opened, err := i.def.Open(ctx, i.env, i.items)
 	if err != nil {
-		return driver, err
+		return d, fault.Wrap(err, "open component %s", i.env.Name)
 	}
-	driver, ok := opened.(D)
+	d, ok := opened.(D)
 	if !ok {
-		return driver, fault.New(fault.Invalid, "open component %s: %s is not what its kind asks for", i.env.Name, i.def.Type)
+		err := fault.New(fault.Invalid, "open component %s: %T is not what a %s must be", i.env.Name, opened, i.def.Type)
+		return d, errors.Join(err, discard(ctx, opened))
 	}
-	return driver, nil
+	return d, nil
 }
 
-// note keeps the outcome of a try and tells whether it was the last one.
-func (i *Instance[D]) note(ctx context.Context, driver D, err error) (done bool) {
+// discard closes a driver that nobody will use.
+func discard(ctx context.Context, d Driver) error {
+	if d == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
+	defer cancel()
+	return d.Close(ctx)
+}
+
+// ready hands the driver out, or closes it when Close came first.
+func (i *Instance[D]) ready(ctx context.Context, d D) error {
+	i.mu.Lock()
+	if i.state.Word != Closed {
+		defer i.mu.Unlock()
+		i.live.Store(&d)
+		i.become(Ready, nil)
+		return nil
+	}
+	i.mu.Unlock()
+	return discard(ctx, d)
+}
+
+func (i *Instance[D]) turn(word string, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	defer i.firstOver()
-	if i.state.Word == Closed {
-		if err == nil {
-			// Close came while the component was opening.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.timeout)
-			defer cancel()
-			i.err = fault.Wrap(driver.Close(ctx), "close component %s", i.env.Name)
-		}
-		return true
+	if i.state.Word != Closed {
+		i.become(word, err)
 	}
-	if err == nil {
-		i.driver, i.err = driver, nil
-		i.state = State{Word: Ready, Since: time.Now()}
-		close(i.fixed)
-		return true
-	}
-	if _, wrong := errors.AsType[config.Problems](err); wrong {
-		err = fault.As(fault.Invalid, err)
-	}
-	i.err = err
-	word := Failing
-	if !fault.Retriable(err) {
-		word = Failed
-		defer close(i.fixed)
-	}
+}
+
+// become changes the state; the caller holds mu.
+func (i *Instance[D]) become(word string, err error) {
 	if i.state.Word != word {
 		i.state = State{Word: word, Since: time.Now()}
 	}
-	i.state.LastError = err.Error()
-	return word == Failed
-}
-
-// firstOver marks the first try as done. The caller holds mu.
-func (i *Instance[D]) firstOver() {
-	select {
-	case <-i.first:
-	default:
-		close(i.first)
+	i.err, i.state.LastError = err, ""
+	if err != nil {
+		i.state.LastError = err.Error()
 	}
+	i.known.Do(func() { close(i.outcome) })
 }
 
-// Wait returns the outcome of the first try to open: nil when the component is
-// ready, and its error otherwise, which may be one that passes.
+// Driver returns the opened component. Until it is open, the error is of kind
+// Unavailable and names the last try's; when it will never open, the error is
+// that of the try.
+func (i *Instance[D]) Driver() (d D, err error) {
+	if p := i.live.Load(); p != nil {
+		return *p, nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch i.state.Word {
+	case Failed:
+		return d, i.err
+	case Closed:
+		return d, fault.New(fault.Unavailable, "component %s is closed", i.env.Name)
+	}
+	if i.err != nil {
+		return d, fault.New(fault.Unavailable, "component %s is not ready: %w", i.env.Name, i.err)
+	}
+	return d, fault.New(fault.Unavailable, "component %s is still opening", i.env.Name)
+}
+
+// Wait waits for the end of the first try and returns nil when the component is
+// open, else the error of the last try: of a retriable kind when Run goes on
+// trying. When ctx ends first it returns that as an error of kind Timeout or
+// Unavailable.
 func (i *Instance[D]) Wait(ctx context.Context) error {
 	select {
-	case <-i.first:
+	case <-i.outcome:
 	case <-ctx.Done():
-		return fault.New(fault.Timeout, "open component %s: still opening", i.env.Name)
+		return fault.Wrap(ctx.Err(), "wait for component %s", i.env.Name)
 	}
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.err
-}
-
-// Await returns the driver as soon as the component is ready. It fails when the
-// component cannot be opened, is closed, or ctx ends.
-func (i *Instance[D]) Await(ctx context.Context) (D, error) {
-	select {
-	case <-i.fixed:
-	case <-ctx.Done():
-		var none D
-		return none, ctx.Err()
+	err := i.err
+	i.mu.Unlock()
+	if err != nil {
+		return err
 	}
-	return i.Driver()
+	_, err = i.Driver()
+	return err
 }
 
-// Driver returns the driver when the component is ready, else an error of kind
-// Unavailable (or that of the failed opening) that says why it is not.
-func (i *Instance[D]) Driver() (D, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.current()
-}
-
-func (i *Instance[D]) current() (driver D, err error) {
-	switch i.state.Word {
-	case Ready:
-		return i.driver, nil
-	case Closed:
-		return driver, ErrClosed
-	case Failed:
-		return driver, fault.Wrap(i.err, "open component %s", i.env.Name)
-	case Failing:
-		return driver, fault.New(fault.Unavailable, "open component %s: %w", i.env.Name, i.err)
-	default:
-		return driver, fault.New(fault.Unavailable, "use component %s: it is still opening", i.env.Name)
-	}
-}
-
-// Acquire is Driver for the time of one call: Close waits until Release.
-func (i *Instance[D]) Acquire() (D, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	d, err := i.current()
-	if err == nil {
-		i.users++
-	}
-	return d, err
-}
-
-// Release ends a call that began with an Acquire without error.
-func (i *Instance[D]) Release() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.users--; i.users == 0 && i.idle != nil {
-		close(i.idle)
-	}
-}
-
-// State tells how the component is.
+// State returns how the instance is doing.
 func (i *Instance[D]) State() State {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.state
 }
 
-// Close frees the component: it refuses new calls, waits for those under way
-// until ctx ends, and closes the driver. Closing twice does nothing more. A
-// component that is still opening is closed by Run when it is open.
+// Close ends Run, waits for it until ctx ends, and closes the driver. A driver
+// that opens only after that is closed by Run. Every call returns the same
+// error, after the first call is through.
 func (i *Instance[D]) Close(ctx context.Context) error {
-	i.mu.Lock()
-	was := i.state.Word
-	if was == Closed {
-		i.mu.Unlock()
-		return nil
-	}
-	i.state = State{Word: Closed, Since: time.Now()}
-	if was == Opening || was == Failing {
-		close(i.fixed)
-	}
-	var idle chan struct{}
-	if i.users > 0 {
-		i.idle = make(chan struct{})
-		idle = i.idle
-	}
-	i.mu.Unlock()
-	if was != Ready {
-		return nil
-	}
-	if idle != nil {
-		select {
-		case <-idle:
-		case <-ctx.Done():
-		}
-	}
-	return closeDriver(ctx, i.env.Name, i.driver)
+	i.closing.Do(func() { i.closed = i.shut(ctx) })
+	return i.closed
 }
 
-// closeDriver turns a panic of the component into an error.
-func closeDriver(ctx context.Context, name string, d Driver) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
+func (i *Instance[D]) shut(ctx context.Context) error {
+	i.mu.Lock()
+	cancel, stopped := i.cancel, i.stopped
+	i.become(Closed, nil)
+	i.mu.Unlock()
+	live := i.live.Swap(nil)
+	if cancel != nil {
+		cancel()
+		select {
+		case <-stopped:
+		case <-ctx.Done():
+			return fault.Wrap(ctx.Err(), "close component %s: it is still opening", i.env.Name)
 		}
-		err = fault.Wrap(err, "close component %s", name)
-	}()
-	return d.Close(ctx)
+	}
+	if live == nil {
+		return nil
+	}
+	return fault.Wrap((*live).Close(ctx), "close component %s", i.env.Name)
 }

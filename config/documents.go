@@ -13,11 +13,14 @@ type Set struct {
 	Skipped []Skipped
 	// Files lists every file read, for the watcher and the start-up line.
 	Files []string
+	// Sum is a digest of the files' contents: equal when nothing changed.
+	Sum string
 }
 
-// Skipped is a document that was understood but is not used.
+// Skipped is a document, or a part of one, that is not used.
 type Skipped struct {
 	Kind, Name string
+	Why        string // for people: "this kind is not used by this version"
 	Place      Place
 }
 
@@ -35,9 +38,9 @@ type Component struct {
 	TypePlace    Place // of spec.type
 }
 
-// Item is one metadata entry of a component. Exactly one of Value, SecretRef
-// and EnvRef is set when it leaves the reader; Resolve turns the last two into
-// Value and sets Secret.
+// Item is one metadata entry of a component. Its value is in Value unless it is
+// a SecretRef, which [Resolve] turns into Value. Load has already looked up what
+// the environment holds. The reader itself never sets EnvRef.
 type Item struct {
 	Name      string
 	Value     string

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"strings"
+
+	"github.com/penstock-io/penstock/fault"
 )
 
 // Place is a position in a configuration file, for people to find.
@@ -37,6 +39,8 @@ type Problem struct {
 	// Lenient marks what a file that runs under Dapr may contain: an error in
 	// check and with --strict, a warning in serve.
 	Lenient bool
+	// Cause is the error behind the problem, when it came from somewhere else.
+	Cause error
 }
 
 // String returns "file:line:column: text; hint" and the marked source line.
@@ -52,10 +56,26 @@ func (p Problem) String() string {
 	if p.Place.Text != "" {
 		fmt.Fprintf(&b, "\n  %4d | %s", p.Place.Line, p.Place.Text)
 		if p.Place.Column > 0 {
-			fmt.Fprintf(&b, "\n       | %s^", strings.Repeat(" ", p.Place.Column-1))
+			fmt.Fprintf(&b, "\n       | %s^", blank(p.Place.Text, p.Place.Column-1))
 		}
 	}
 	return b.String()
+}
+
+// blank returns what is as wide as the first n letters of a text.
+func blank(text string, n int) string {
+	var b strings.Builder
+	for _, c := range text {
+		if n == 0 {
+			break
+		}
+		n--
+		if c != '\t' {
+			c = ' '
+		}
+		b.WriteRune(c)
+	}
+	return b.String() + strings.Repeat(" ", n)
 }
 
 // Problems is a list of them, and an error when it is not empty.
@@ -68,6 +88,20 @@ func (ps Problems) Error() string {
 		lines[i] = p.String()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Unwrap gives problems the kind Invalid, or that of the causes when doing the
+// same again may help all of them.
+func (ps Problems) Unwrap() error {
+	for _, p := range ps {
+		if !fault.Retriable(p.Cause) {
+			return fault.New(fault.Invalid, "the configuration is wrong")
+		}
+	}
+	if len(ps) == 0 {
+		return nil
+	}
+	return ps[0].Cause
 }
 
 // Split returns the problems that are errors for a strict or a lenient reader,

@@ -1,0 +1,81 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// configuration reads a Configuration document and returns what merges it into
+// the set: each field that it has wins over earlier files.
+func (r *reader) configuration(d *fields, h header) (put func()) {
+	if r.config {
+		r.expand(d.n)
+	}
+	spec := d.table("spec")
+	unused := spec.skip("tracing", "metric", "metrics", "httpPipeline", "appHttpPipeline", "mtls", "accessControl",
+		"nameResolution", "features", "api", "logging", "wasm", "workflow", "mcp")
+	var c Configuration
+	components := spec.table("components")
+	c.Denied = components.texts("deny")
+	components.done()
+	secrets := spec.table("secrets")
+	for i, n := range secrets.items("scopes") {
+		c.SecretScopes = append(c.SecretScopes, r.secretScope(n, i))
+	}
+	secrets.done()
+	spec.done()
+	return func() {
+		into := &r.set.Configuration
+		into.Place = h.at
+		if components.get("deny") != nil {
+			into.Denied = c.Denied
+		}
+		if secrets.get("scopes") != nil {
+			into.SecretScopes = c.SecretScopes
+		}
+		if len(unused) > 0 {
+			r.set.Skipped = append(r.set.Skipped, Skipped{
+				Kind: h.kind, Name: h.name, Place: h.at,
+				Why: "not used by this version: spec." + strings.Join(unused, ", spec."),
+			})
+		}
+	}
+}
+
+func (r *reader) secretScope(n *node, i int) SecretScope {
+	f := r.table(n, fmt.Sprintf("spec.secrets.scopes[%d]", i), n.at, false)
+	s := SecretScope{Store: f.need("storeName"), DefaultAccess: strings.ToLower(f.text("defaultAccess"))}
+	switch s.DefaultAccess {
+	case "":
+		s.DefaultAccess = "allow"
+	case "allow", "deny":
+	default:
+		f.wrong(f.get("defaultAccess"), "defaultAccess", "allow or deny")
+	}
+	s.Allowed = f.texts("allowedSecrets")
+	s.Denied = f.texts("deniedSecrets")
+	f.done()
+	return s
+}
+
+// expand puts environment variables into every text below n. It works on values,
+// not on the file, so what a variable holds cannot change the structure.
+func (r *reader) expand(n *node) {
+	for _, v := range n.list {
+		r.expand(v)
+	}
+	for _, p := range n.pairs {
+		r.expand(p.value)
+	}
+	if n.kind != scalarNode || !strings.Contains(n.text, "$") {
+		return
+	}
+	n.text = os.Expand(n.text, func(name string) string {
+		value, ok := r.o.Env(name)
+		if !ok {
+			r.lenient(n.at, "", "environment variable %s is not set", cut(name, 80))
+		}
+		return value
+	})
+}

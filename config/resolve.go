@@ -1,0 +1,177 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/penstock-io/penstock/fault"
+)
+
+// Resolve returns a copy of c in which every reference to a secret is replaced
+// by its value. get reads the secret called name from a store; it is called once
+// per name. A problem about a secret that cannot be read has the error of get as
+// its Cause. No value ever reaches a problem's text.
+func Resolve(c Component, get func(store, name string) (map[string]string, error)) (Component, Problems) {
+	var problems Problems
+	type answer struct {
+		pairs map[string]string
+		err   error
+	}
+	answers := map[string]answer{}
+	c.Metadata = slices.Clone(c.Metadata)
+	for i := range c.Metadata {
+		it := &c.Metadata[i]
+		if it.SecretRef == nil {
+			continue
+		}
+		if c.SecretStore == "" {
+			problems = append(problems, noStore(c, *it))
+			continue
+		}
+		a, asked := answers[it.SecretRef.Name]
+		if !asked {
+			a.pairs, a.err = get(c.SecretStore, it.SecretRef.Name)
+			answers[it.SecretRef.Name] = a
+		}
+		value, ok := a.pairs[it.SecretRef.Key]
+		if a.err != nil || !ok {
+			problems = append(problems, unread(c, *it, a.pairs, a.err))
+			continue
+		}
+		it.Value, it.Secret, it.SecretRef = value, true, nil
+	}
+	return c, problems
+}
+
+func noStore(c Component, it Item) Problem {
+	return Problem{
+		Place: it.Place,
+		Text:  fmt.Sprintf("component %s: option %q is a secret, but the component names no secret store", c.Name, it.Name),
+		Hint:  "add auth: {secretStore: NAME}",
+	}
+}
+
+// unread says why a secret has no value.
+func unread(c Component, it Item, pairs map[string]string, err error) Problem {
+	p := Problem{Place: it.Place, Cause: err}
+	if err != nil {
+		p.Text = fmt.Sprintf("component %s: option %q: read secret %q of store %q: %v", c.Name, it.Name, it.SecretRef.Name, c.SecretStore, err)
+		return p
+	}
+	p.Text = fmt.Sprintf("component %s: option %q: secret %q of store %q has no key %q", c.Name, it.Name, it.SecretRef.Name, c.SecretStore, it.SecretRef.Key)
+	p.Cause = fault.New(fault.NotFound, "%s", p.Text)
+	known := make([]string, 0, len(pairs))
+	for k := range pairs {
+		known = append(known, k)
+	}
+	p.Hint = DidYouMean(it.SecretRef.Key, sorted(known))
+	return p
+}
+
+// storeKind begins the types of secret stores.
+const storeKind = "secretstores."
+
+// OpenOrder returns the components in the order to open them: secret stores
+// first, each after the store that it takes its own secrets from, the rest as
+// they were. A reference to a store that is not there, or to something that is
+// no store, is a problem, and so is a circle of stores that need each other.
+func OpenOrder(components []Component) ([]Component, Problems) {
+	o := ordering{all: components, byName: map[string]int{}, state: make([]visit, len(components))}
+	for i, c := range components {
+		if isStore(c) {
+			o.byName[c.Name] = i
+		}
+	}
+	for i, c := range components {
+		if isStore(c) {
+			o.visit(i, nil)
+		}
+	}
+	for i, c := range components {
+		if !isStore(c) {
+			o.store(i)
+			o.ordered = append(o.ordered, c)
+		}
+	}
+	return o.ordered, o.problems
+}
+
+func isStore(c Component) bool { return strings.HasPrefix(strings.ToLower(c.Type), storeKind) }
+
+type visit uint8
+
+const (
+	unseen visit = iota
+	open
+	done
+)
+
+type ordering struct {
+	all      []Component
+	byName   map[string]int // secret stores
+	state    []visit
+	ordered  []Component
+	problems Problems
+}
+
+// store returns the index of the store that component i needs; ok is false when
+// it needs none or a problem was reported.
+func (o *ordering) store(i int) (need int, ok bool) {
+	c := o.all[i]
+	at := slices.IndexFunc(c.Metadata, func(it Item) bool { return it.SecretRef != nil })
+	if at < 0 {
+		return 0, false
+	}
+	it := c.Metadata[at]
+	if c.SecretStore == "" {
+		o.problems = append(o.problems, noStore(c, it))
+		return 0, false
+	}
+	if need, ok = o.byName[c.SecretStore]; ok {
+		return need, true
+	}
+	p := Problem{Place: it.Place, Text: fmt.Sprintf("component %s: secret store %q is not configured", c.Name, c.SecretStore)}
+	for _, other := range o.all {
+		if other.Name == c.SecretStore {
+			p.Text = fmt.Sprintf("component %s: %q is a %s, not a secret store", c.Name, c.SecretStore, other.Type)
+		}
+	}
+	known := make([]string, 0, len(o.byName))
+	for name := range o.byName {
+		known = append(known, name)
+	}
+	p.Hint = DidYouMean(c.SecretStore, sorted(known))
+	o.problems = append(o.problems, p)
+	return 0, false
+}
+
+// visit opens what store i needs and then the store itself. The path holds the
+// stores that led here.
+func (o *ordering) visit(i int, path []string) {
+	path = append(path, o.all[i].Name)
+	switch o.state[i] {
+	case done:
+		return
+	case open:
+		o.circle(i, path)
+		return
+	}
+	o.state[i] = open
+	if need, ok := o.store(i); ok {
+		o.visit(need, path)
+	}
+	o.state[i] = done
+	o.ordered = append(o.ordered, o.all[i])
+}
+
+func (o *ordering) circle(i int, path []string) {
+	path = path[slices.Index(path, o.all[i].Name):]
+	text := fmt.Sprintf("secret stores need each other to open: %s", strings.Join(path, " -> "))
+	if len(path) == 2 {
+		text = fmt.Sprintf("secret store %s needs itself to open", path[0])
+	}
+	o.problems = append(o.problems, Problem{
+		Place: o.all[i].Place, Text: text, Hint: "give one of them its secrets by value or envRef",
+	})
+}
