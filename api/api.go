@@ -1,0 +1,141 @@
+// Package api is what an app may ask of a running instance: one method per
+// verb, without HTTP or gRPC inside.
+//
+// The servers in the folders below turn their requests into calls of [API] and
+// its errors into their own form; both read the one table of [Problem], so that
+// an error looks alike on every protocol. An instance makes one API with [New]
+// from what it offers as [Runtime].
+//
+// Every error returned is an [*Error] that carries Dapr's error code, the rich
+// reason, the HTTP status and the gRPC code; it has a kind for package fault.
+// The package keeps nothing but the metadata an app has set, and that is
+// bounded.
+package api
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/secrets"
+)
+
+// Runtime is what the API needs from the running instance.
+type Runtime interface {
+	Components
+	Instance
+}
+
+// Components finds what the configuration names. An unknown name is an error of
+// kind fault.NotFound. Components may be added and removed at any time; what
+// was found stays usable until the call it was looked up for ends.
+type Components interface {
+	PubSub(name string) (*pubsub.Bus, error)
+	Binding(name string) (*bindings.Binding, error)
+	SecretStore(name string) (*secrets.Store, error)
+	// Configured tells whether there is any component of a kind: "pubsub",
+	// "bindings" or "secretstores".
+	Configured(kind string) bool
+}
+
+// Instance is the process as a whole.
+type Instance interface {
+	// Snapshot describes the instance. The caller owns the result. Extended
+	// holds what the instance itself has to say; the API adds what was set.
+	Snapshot() Metadata
+	// NotReady names what readiness still waits for; empty when ready.
+	NotReady() []string
+	// NotOutbound names what calls from the app still wait for; empty as soon
+	// as such calls are worth making, which is early.
+	NotOutbound() []string
+	// Shutdown asks the instance to stop and returns at once. Forced is
+	// without draining, with exit code 1.
+	Shutdown(force bool)
+}
+
+// API is the verbs. It is safe for concurrent use.
+type API struct {
+	app string
+	rt  Runtime
+
+	mu       sync.RWMutex
+	extended map[string]string // under mu
+}
+
+// New makes the API of the instance that serves the app called appID.
+func New(appID string, rt Runtime) *API {
+	return &API{app: appID, rt: rt, extended: map[string]string{}}
+}
+
+// AppID returns the id of the app this instance serves.
+func (a *API) AppID() string { return a.app }
+
+// Health returns nil when the instance is ready. When appID is not empty it
+// must be that of the app served here.
+func (a *API) Health(appID string) error {
+	if appID != "" && appID != a.app {
+		return Errorf(HealthAppID, "this instance serves app id %q, not %q", a.app, appID)
+	}
+	if missing := a.rt.NotReady(); len(missing) > 0 {
+		return Errorf(HealthNotReady, "not ready, waiting for %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// OutboundHealth returns nil when calls from the app are worth making: the
+// ports are open and components are known, whether or not the app is up.
+func (a *API) OutboundHealth() error {
+	if missing := a.rt.NotOutbound(); len(missing) > 0 {
+		return Errorf(OutboundNotReady, "not ready for calls from the app, waiting for %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// Shutdown asks the instance to stop and returns at once; see [Instance].
+func (a *API) Shutdown(force bool) { a.rt.Shutdown(force) }
+
+// Binding is one call of an output binding.
+type Binding struct {
+	// Name is the component's.
+	Name string
+	// Request is handed on; trace context is added to a copy of its metadata.
+	Request bindings.Request
+	// Trace is the trace context of the request.
+	Trace Trace
+}
+
+// Trace is the W3C trace context of a request; both parts may be empty.
+type Trace struct{ Parent, State string }
+
+// InvokeBinding calls an output binding. The answer is nil when the binding has
+// nothing to say. Every failure is an InvokeBinding problem, as in Dapr.
+func (a *API) InvokeBinding(ctx context.Context, b *Binding) (*bindings.Response, error) {
+	found, err := a.rt.Binding(b.Name)
+	if err != nil {
+		return nil, Errorf(InvokeBinding, "invoke binding %q: %w", b.Name, err).on("binding", b.Name)
+	}
+	r := b.Request
+	r.Metadata = b.Trace.addTo(r.Metadata)
+	resp, err := found.Invoke(ctx, &r)
+	if err != nil {
+		return nil, wrap(InvokeBinding, err).on("binding", b.Name)
+	}
+	return resp, nil
+}
+
+// addTo returns metadata with the trace context; what the caller gave wins.
+func (t Trace) addTo(metadata map[string]string) map[string]string {
+	if t.Parent == "" {
+		return metadata
+	}
+	m := map[string]string{"traceparent": t.Parent}
+	if t.State != "" {
+		m["tracestate"] = t.State
+	}
+	for k, v := range metadata {
+		m[k] = v
+	}
+	return m
+}

@@ -1,0 +1,244 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/penstock-io/penstock/fault"
+)
+
+// Problem is a class of errors as apps see them: one row of the table.
+type Problem uint8
+
+// The problems.
+const (
+	// Internal: a mistake of ours.
+	Internal Problem = iota
+	// PubSubEmpty: the request names no pub/sub.
+	PubSubEmpty
+	// PubSubNotFound: no pub/sub of that name.
+	PubSubNotFound
+	// PubSubNotConfigured: no pub/sub at all.
+	PubSubNotConfigured
+	// PubSubForbidden: the app may not use the topic.
+	PubSubForbidden
+	// TopicEmpty: the request names no topic.
+	TopicEmpty
+	// PublishMetadata: the metadata of a publish cannot be read.
+	PublishMetadata
+	// PublishEnvelope: no event can be made of the data.
+	PublishEnvelope
+	// PublishMessage: the broker did not take it.
+	PublishMessage
+	// BulkEvents: the body of a bulk publish cannot be read.
+	BulkEvents
+	// InvokeBinding: calling an output binding came to nothing.
+	InvokeBinding
+	// SecretNotConfigured: no secret store at all.
+	SecretNotConfigured
+	// SecretNotFound: no secret store of that name.
+	SecretNotFound
+	// SecretGet: the store did not give the secret.
+	SecretGet
+	// PermissionDenied: a rule forbids it.
+	PermissionDenied
+	// Unauthenticated: the API token is missing or wrong.
+	Unauthenticated
+	// HealthNotReady: the instance is starting or stopping.
+	HealthNotReady
+	// HealthAppID: another app is served here.
+	HealthAppID
+	// OutboundNotReady: calls from the app are too early.
+	OutboundNotReady
+	// BodyRead: the request's body is too large or did not arrive.
+	BodyRead
+	// Malformed: the request's body is not what the API takes.
+	Malformed
+	// BadRequest: something else in the request is wrong.
+	BadRequest
+	// LimitReached: a bound of ours is used up.
+	LimitReached
+	// Unimplemented: an API of Dapr's that this build lacks.
+	Unimplemented
+	// NotFound: no such API.
+	NotFound
+	// MethodNotAllowed: the API exists, under another method.
+	MethodNotAllowed
+
+	problems
+)
+
+// row is what a problem looks like from outside.
+type row struct {
+	code   string
+	reason string // of the rich form; empty where Dapr has the legacy form only
+	status int
+	grpc   uint32
+	kind   fault.Kind // of an error that has no cause with a kind of its own
+}
+
+// The gRPC numbers are those of google.golang.org/grpc/codes.
+const (
+	grpcInvalidArgument    = 3
+	grpcNotFound           = 5
+	grpcPermissionDenied   = 7
+	grpcExhausted          = 8
+	grpcFailedPrecondition = 9
+	grpcUnimplemented      = 12
+	grpcInternal           = 13
+	grpcUnauthenticated    = 16
+)
+
+func (p Problem) row() row {
+	rows := [problems]row{
+		Internal:            {"ERR_INTERNAL", "", 500, grpcInternal, fault.Internal},
+		PubSubEmpty:         {"ERR_PUBSUB_EMPTY", "DAPR_PUBSUB_NAME_EMPTY", 404, grpcInvalidArgument, fault.NotFound},
+		PubSubNotFound:      {"ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND", 404, grpcInvalidArgument, fault.NotFound},
+		PubSubNotConfigured: {"ERR_PUBSUB_NOT_CONFIGURED", "DAPR_PUBSUB_NOT_CONFIGURED", 400, grpcFailedPrecondition, fault.Invalid},
+		PubSubForbidden:     {"ERR_PUBSUB_FORBIDDEN", "DAPR_PUBSUB_FORBIDDEN", 403, grpcPermissionDenied, fault.Denied},
+		TopicEmpty:          {"ERR_TOPIC_NAME_EMPTY", "DAPR_PUBSUB_TOPIC_NAME_EMPTY", 404, grpcInvalidArgument, fault.NotFound},
+		PublishMetadata:     {"ERR_PUBSUB_REQUEST_METADATA", "DAPR_PUBSUB_METADATA_DESERIALIZATION", 400, grpcInvalidArgument, fault.Invalid},
+		PublishEnvelope:     {"ERR_PUBSUB_CLOUD_EVENTS_SER", "DAPR_PUBSUB_CLOUD_EVENT_CREATION", 500, grpcInvalidArgument, fault.Invalid},
+		PublishMessage:      {"ERR_PUBSUB_PUBLISH_MESSAGE", "DAPR_PUBSUB_PUBLISH_MESSAGE", 500, grpcInternal, fault.Internal},
+		BulkEvents:          {"ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_UNMARSHAL_EVENTS", 400, grpcInvalidArgument, fault.Invalid},
+		InvokeBinding:       {"ERR_INVOKE_OUTPUT_BINDING", "", 500, grpcInternal, fault.Internal},
+		SecretNotConfigured: {"ERR_SECRET_STORES_NOT_CONFIGURED", "", 500, grpcFailedPrecondition, fault.NotFound},
+		SecretNotFound:      {"ERR_SECRET_STORE_NOT_FOUND", "", 401, grpcInvalidArgument, fault.NotFound},
+		SecretGet:           {"ERR_SECRET_GET", "", 500, grpcInternal, fault.Internal},
+		PermissionDenied:    {"ERR_PERMISSION_DENIED", "", 403, grpcPermissionDenied, fault.Denied},
+		Unauthenticated:     {"ERR_UNAUTHENTICATED", "", 401, grpcUnauthenticated, fault.Denied},
+		HealthNotReady:      {"ERR_HEALTH_NOT_READY", "", 500, grpcInternal, fault.Unavailable},
+		HealthAppID:         {"ERR_HEALTH_APPID_NOT_MATCH", "", 500, grpcInternal, fault.NotFound},
+		OutboundNotReady:    {"ERR_OUTBOUND_HEALTH_NOT_READY", "", 500, grpcInternal, fault.Unavailable},
+		BodyRead:            {"ERR_BODY_READ", "", 400, grpcInvalidArgument, fault.Invalid},
+		Malformed:           {"ERR_MALFORMED_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
+		BadRequest:          {"ERR_BAD_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
+		LimitReached:        {"ERR_LIMIT_REACHED", "", 429, grpcExhausted, fault.Exhausted},
+		Unimplemented:       {"ERR_API_UNIMPLEMENTED", "", 501, grpcUnimplemented, fault.NotFound},
+		NotFound:            {"ERR_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
+		MethodNotAllowed:    {"ERR_METHOD_NOT_ALLOWED", "", 405, grpcUnimplemented, fault.Invalid},
+	}
+	if p >= problems {
+		p = Internal
+	}
+	return rows[p]
+}
+
+// Code returns Dapr's legacy error code: "ERR_PUBSUB_NOT_FOUND".
+func (p Problem) Code() string { return p.row().code }
+
+// Reason returns the reason of the rich form: "DAPR_PUBSUB_NOT_FOUND". It is
+// empty where Dapr has no rich form.
+func (p Problem) Reason() string { return p.row().reason }
+
+// HTTPStatus returns the status code of the HTTP API.
+func (p Problem) HTTPStatus() int { return p.row().status }
+
+// GRPCCode returns the numeric status code of the gRPC API.
+func (p Problem) GRPCCode() uint32 { return p.row().grpc }
+
+// Error is an error as an app sees it.
+type Error struct {
+	// Problem is the row of the table.
+	Problem Problem
+	// Message is for people.
+	Message string
+	// ResourceType and ResourceName say what the request was about: "pubsub"
+	// and a component's name. Both empty when it is about none.
+	ResourceType, ResourceName string
+	// Metadata is more about it: appID, topic. May be nil.
+	Metadata map[string]string
+
+	cause error
+}
+
+// Errorf makes an error. The format takes %w like [fmt.Errorf].
+func Errorf(p Problem, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	e := &Error{Problem: p, Message: err.Error(), cause: errors.Unwrap(err)}
+	if e.cause == nil {
+		e.cause = fault.As(p.row().kind, err)
+	}
+	return e
+}
+
+// wrap makes err an error of p, keeping its text.
+func wrap(p Problem, err error) *Error {
+	return &Error{Problem: p, Message: err.Error(), cause: err}
+}
+
+// AsError returns err as an [*Error]; one that is none is Internal.
+func AsError(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return wrap(Internal, err)
+}
+
+func (e *Error) on(kind, name string) *Error {
+	e.ResourceType, e.ResourceName = kind, name
+	return e
+}
+
+func (e *Error) with(key, value string) *Error {
+	if e.Metadata == nil {
+		e.Metadata = map[string]string{}
+	}
+	e.Metadata[key] = value
+	return e
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns the cause, which has a kind.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Domain is the domain of the rich form's error info.
+const Domain = "dapr.io"
+
+// The type names of the rich form's details.
+const (
+	errorInfoType    = "type.googleapis.com/google.rpc.ErrorInfo"
+	resourceInfoType = "type.googleapis.com/google.rpc.ResourceInfo"
+)
+
+type errorInfo struct {
+	Type     string            `json:"@type"`
+	Reason   string            `json:"reason"`
+	Domain   string            `json:"domain"`
+	Metadata map[string]string `json:"metadata"`
+}
+
+type resourceInfo struct {
+	Type         string `json:"@type"`
+	ResourceType string `json:"resource_type"`
+	ResourceName string `json:"resource_name"`
+	Owner        string `json:"owner"`
+	Description  string `json:"description"`
+}
+
+// MarshalJSON writes the body of the HTTP API: errorCode and message, and the
+// details of the rich form where Dapr has one.
+func (e *Error) MarshalJSON() ([]byte, error) {
+	r := e.Problem.row()
+	body := struct {
+		Code    string `json:"errorCode"`
+		Message string `json:"message"`
+		Details []any  `json:"details,omitempty"`
+	}{Code: r.code, Message: e.Message}
+	if r.reason != "" {
+		info := errorInfo{Type: errorInfoType, Reason: r.reason, Domain: Domain, Metadata: e.Metadata}
+		if info.Metadata == nil {
+			info.Metadata = map[string]string{}
+		}
+		body.Details = append(body.Details, info)
+		if e.ResourceType != "" {
+			body.Details = append(body.Details, resourceInfo{
+				Type: resourceInfoType, ResourceType: e.ResourceType, ResourceName: e.ResourceName, Description: e.Message,
+			})
+		}
+	}
+	return json.Marshal(body)
+}

@@ -1,0 +1,158 @@
+// Package http serves the API over HTTP, with Dapr's paths, headers, status
+// codes and error bodies.
+//
+// [New] makes a handler of an [api.API]; [Server] serves it on listeners and
+// stops in two steps. Handlers only translate: what a verb does is in package
+// api.
+//
+// The package promises that the path is read once, and that the token check,
+// the choice of the handler and the log all use that one reading; that a
+// request from a foreign web page changes nothing; and that nothing is read
+// beyond the limits of [Options] and [ServerOptions].
+package http
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/penstock-io/penstock/api"
+)
+
+// DefaultMaxBody is the limit of a request body in bytes, 4 MiB.
+const DefaultMaxBody = 4 << 20
+
+// Options are the settings of the handler. The zero value is usable.
+type Options struct {
+	// Tokens are the accepted values of the header dapr-api-token; empty ones
+	// are ignored. Without any the header is not checked.
+	Tokens []string
+	// MaxBody limits a request body in bytes; zero or less is DefaultMaxBody.
+	MaxBody int64
+	// AllowedHosts are names that the Host header may have besides those of
+	// the loopback interface and the address a connection came in on. "*"
+	// allows every name.
+	AllowedHosts []string
+	// AllowedOrigins are the web origins that may call the API from a page;
+	// one "*" may stand for any text within an entry. An entry that is just
+	// "*" allows none: it is the default of Dapr's flag and means unset.
+	AllowedOrigins []string
+	// APILogging logs every request except health checks, at info level,
+	// without query and body.
+	APILogging bool
+	// Logger gets panics and, with APILogging, requests; nil discards both.
+	Logger *slog.Logger
+}
+
+// handler is the whole API. Requests pass ServeHTTP's checks and are then
+// dispatched on the canonical path.
+type handler struct {
+	api     *api.API
+	tokens  [][sha256.Size]byte
+	maxBody int64
+	hosts   hosts
+	origins origins
+	logging bool
+	log     *slog.Logger
+	mux     *chi.Mux
+}
+
+// New makes the handler.
+func New(a *api.API, o Options) http.Handler {
+	h := &handler{
+		api: a, tokens: hashes(o.Tokens), maxBody: o.MaxBody,
+		hosts: newHosts(o.AllowedHosts), origins: newOrigins(o.AllowedOrigins),
+		logging: o.APILogging, log: o.Logger,
+	}
+	if h.maxBody <= 0 {
+		h.maxBody = DefaultMaxBody
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	h.mux = h.routes()
+	return h
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := canonical(r.URL)
+	if h.logging && !exempt(r.Method, path) {
+		sw := &statusWriter{ResponseWriter: w}
+		defer h.logged(r, path, sw, time.Now())
+		w = sw
+	}
+	defer h.recovered(w, path)
+	if done := h.guard(w, r, path); done {
+		return
+	}
+	if topic, ok := publishTarget(r.Method, path); ok {
+		h.publish(w, r, topic)
+		return
+	}
+	h.mux.ServeHTTP(w, h.routed(r, path))
+}
+
+// routed makes chi dispatch on the canonical path instead of reading its own.
+func (h *handler) routed(r *http.Request, path string) *http.Request {
+	rc := chi.NewRouteContext()
+	rc.Routes, rc.RoutePath = h.mux, path
+	return r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, rc))
+}
+
+// recovered turns a panic of ours into an answer; the process goes on.
+func (h *handler) recovered(w http.ResponseWriter, path string) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	h.log.Error("handler panicked", "path", cut(path), "panic", p, "stack", string(debug.Stack()))
+	respondError(w, api.Errorf(api.Internal, "serve request: internal error"))
+}
+
+func (h *handler) logged(r *http.Request, path string, w *statusWriter, start time.Time) {
+	h.log.Info("HTTP API called", "method", cut(r.Method), "path", cut(path), "code", w.code(),
+		"duration", time.Since(start), "useragent", cut(r.UserAgent()))
+}
+
+// cut keeps log lines readable whatever a client sends.
+func cut(s string) string {
+	const limit = 256
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "..."
+}
+
+// statusWriter remembers the status for the log.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets [http.ResponseController] reach the connection.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *statusWriter) code() int {
+	if w.status == 0 {
+		return http.StatusOK
+	}
+	return w.status
+}
