@@ -50,7 +50,9 @@ type Instance[D Driver] struct {
 	outcome chan struct{}     // closed after the first try, or when there is none
 	known   sync.Once         // closes outcome
 	closing sync.Once
-	closed  error // what Close returns; written inside closing
+	closed  error         // what Close returns; written inside closing
+	users   atomic.Int64  // calls between Acquire and Release
+	idle    chan struct{} // gets one when users falls to zero
 
 	mu      sync.Mutex // guards what follows
 	state   State
@@ -66,7 +68,7 @@ func NewInstance[D Driver](def Definition, env Env, items []config.Item, timeout
 		timeout = openTimeout
 	}
 	return &Instance[D]{
-		def: def, env: env, items: items, timeout: timeout, outcome: make(chan struct{}),
+		def: def, env: env, items: items, timeout: timeout, outcome: make(chan struct{}), idle: make(chan struct{}, 1),
 		state: State{Word: Opening, Since: time.Now()},
 	}
 }
@@ -230,7 +232,8 @@ func (i *Instance[D]) State() State {
 	return i.state
 }
 
-// Close ends Run, waits for it until ctx ends, and closes the driver. A driver
+// Close ends Run, waits for it and for the calls between Acquire and Release
+// until ctx ends, and closes the driver. A driver
 // that opens only after that is closed by Run. Every call returns the same
 // error, after the first call is through.
 func (i *Instance[D]) Close(ctx context.Context) error {
@@ -255,5 +258,6 @@ func (i *Instance[D]) shut(ctx context.Context) error {
 	if live == nil {
 		return nil
 	}
+	i.awaitIdle(ctx)
 	return fault.Wrap((*live).Close(ctx), "close component %s", i.env.Name)
 }
