@@ -64,7 +64,7 @@ func one(e *Event, err error) ([]*Event, error) {
 func fromBinary(header http.Header, body []byte) (*Event, error) {
 	attrs := make([]Attr, 0, 16)
 	for key, values := range header {
-		if len(key) <= len(headerPrefix) || !strings.EqualFold(key[:len(headerPrefix)], headerPrefix) {
+		if len(key) < len(headerPrefix) || !strings.EqualFold(key[:len(headerPrefix)], headerPrefix) {
 			continue
 		}
 		name := lowerASCII(key[len(headerPrefix):])

@@ -2,6 +2,7 @@ package cloudevents
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -162,7 +163,11 @@ func (e *Event) scanAttr(c *cursor, s slot, name string) error {
 
 // attrFault says in which attribute the value is wrong.
 func attrFault(err error, name string) error {
-	return fmt.Errorf("attribute %q: %w", name, err)
+	s, ok := errors.AsType[*syntaxError](err)
+	if !ok {
+		return err
+	}
+	return &syntaxError{at: s.at, why: fmt.Sprintf("attribute %q: %s", name, s.why), limit: s.limit}
 }
 
 // attrValue moves over the value of an attribute and tells what it is.

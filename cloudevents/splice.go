@@ -163,14 +163,18 @@ func (e *Event) copyAttr(from *Event, s slot) {
 	if s.kind == valueNull {
 		return
 	}
-	name := from.name(s)
+	e.putValue(from.name(s), from.text[s.value:s.end], s.kind)
+}
+
+// putValue appends an attribute whose value is JSON already.
+func (e *Event) putValue(name string, value []byte, kind valueKind) {
 	e.text = append(append(e.text, `,"`...), name...)
 	e.text = append(e.text, `":`...)
 	at := uint32(len(e.text))
-	e.text = append(e.text, from.text[s.value:s.end]...)
+	e.text = append(e.text, value...)
 	e.tail = uint32(len(e.text))
 	e.record(slot{
 		name: at - 2 - uint32(len(name)), nameLen: uint16(len(name)),
-		value: at, end: e.tail, kind: s.kind,
+		value: at, end: e.tail, kind: kind,
 	}, name)
 }
