@@ -1,11 +1,20 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
+)
+
+const (
+	defaultWindow      = 64
+	defaultWindowBytes = 64 << 20
+	// maxLanes bounds what is set aside for a route: one pointer for each lane.
+	maxLanes = 1 << 16
 )
 
 // Source is where a route's events come from. Run fetches and emits until ctx
@@ -26,13 +35,19 @@ func (f SourceFunc) Run(ctx context.Context, emit cloudevents.EmitFunc) error { 
 // settled by the route.
 type Target struct {
 	// Name is for logs, metrics and dead letters: "app:/orders".
-	Name   string
-	Send   func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome
+	Name string
+	// Send may be called from several goroutines at once, never twice at once
+	// for one delivery. It must return when ctx ends: that is the hard stop.
+	Send func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome
+	// Policy bounds and breaks each call of Send and says how often a Retry is
+	// tried again. Between tries the delivery waits without holding a place:
+	// other keys go on, however many fail.
 	Policy resilience.Policy
 }
 
 // Step changes or filters an event on its way. It returns the event to go on
-// with. An outcome other than nil ends the delivery there.
+// with; nil is the same one. An outcome other than nil ends the delivery there;
+// a Retry runs the steps again, from the first, after the route's back-off.
 type Step struct {
 	// Name is for logs and metrics: "filter", "transform".
 	Name string
@@ -57,11 +72,14 @@ type Route struct {
 	Name   string
 	Source Source
 	// Decode sets d.Event when a source leaves that to the route; nil when the
-	// source always sets it. An error makes the delivery undecodable.
+	// source always sets it. An error makes the delivery undecodable, one of
+	// kind Dropped drops it.
 	Decode func(d *cloudevents.Delivery) error
-	// Key returns the ordering key; empty means no order. Nil uses d.Key.
+	// Key returns the ordering key; empty means no order. Nil uses d.Key. It
+	// is called in emit, with d.Event decoded where that is possible.
 	Key func(d *cloudevents.Delivery) string
-	// Lanes is how many deliveries are under way at once; at least 1.
+	// Lanes is how many deliveries are under way at once; zero is 1, the most
+	// is 65,536.
 	Lanes int
 	// Window bounds the deliveries taken from the source and not settled;
 	// default max(64, 4*Lanes). WindowBytes bounds their bodies; default
@@ -76,14 +94,55 @@ type Route struct {
 	// the route has none.
 	DeadLetter func(ctx context.Context, l *DeadLetter) error
 	// Redelivery is the back-off between rounds after the targets' own
-	// policies are used up and there is no dead letter; zero: 200 ms doubling
-	// to 15 s. A delivery without a key is given back to the source where the
-	// source can (GiveBack), otherwise it waits in its lane.
+	// policies are used up and there is no dead letter, for ever: its Limit is
+	// not looked at. Zero: 200 ms doubling to 15 s. A delivery without a key is
+	// given back to the source where the source can (GiveBack), otherwise it
+	// waits in its lane.
 	Redelivery resilience.Retry
 	GiveBack   bool
-	// Ready, when not nil, must be closed or receive before events are taken:
-	// the gate for app health. The engine calls it before each hand-over and
-	// it blocks until the app may be called or ctx ends. Waiting there is not
-	// an attempt.
+	// Gate, when not nil, is the gate for app health. The engine calls it
+	// before each hand-over and it blocks until the app may be called or ctx
+	// ends. Waiting there is not an attempt.
 	Gate func(ctx context.Context) error
+}
+
+// prepared returns the route with its defaults, or what is wrong with it.
+func (r Route) prepared() (Route, error) {
+	if err := r.check(); err != nil {
+		return r, err
+	}
+	r.Lanes = max(r.Lanes, 1)
+	r.Window = cmp.Or(r.Window, max(defaultWindow, 4*r.Lanes))
+	r.WindowBytes = cmp.Or(r.WindowBytes, defaultWindowBytes)
+	return r, nil
+}
+
+func (r Route) check() error {
+	switch {
+	case r.Name == "":
+		return fault.New(fault.Invalid, "add route: it has no name")
+	case r.Source == nil:
+		return r.wrong("it has no source")
+	case r.Lanes < 0 || r.Lanes > maxLanes:
+		return r.wrong("%d lanes: use 1 to %d", r.Lanes, maxLanes)
+	case r.Window < 0 || r.WindowBytes < 0:
+		return r.wrong("a window of %d events and %d bytes: use 0 for the default or more", r.Window, r.WindowBytes)
+	case len(r.Targets) == 0:
+		return r.wrong("it has no target")
+	}
+	for i, t := range r.Targets {
+		if t.Send == nil {
+			return r.wrong("target %d (%q) has no Send", i+1, t.Name)
+		}
+	}
+	for i, s := range r.Steps {
+		if s.Do == nil {
+			return r.wrong("step %d (%q) has no Do", i+1, s.Name)
+		}
+	}
+	return nil
+}
+
+func (r Route) wrong(format string, args ...any) error {
+	return fault.Wrap(fault.New(fault.Invalid, format, args...), "add route %q", r.Name)
 }

@@ -1,0 +1,226 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/resilience"
+)
+
+const (
+	// HopAttribute is the extension that counts how often an event was sent on
+	// from route to route; see [Hop].
+	HopAttribute = "penstockhops"
+	// MaxHops is how many hops an event may have behind it; one more and it is
+	// dropped, with a dead letter: it goes round in circles.
+	MaxHops = 32
+)
+
+// Hop returns the event with one hop more in its [HopAttribute]. A target that
+// sends an event to where another route may take it from uses it.
+func Hop(e *cloudevents.Event) *cloudevents.Event {
+	return e.With(cloudevents.Attr{Name: HopAttribute, Value: strconv.Itoa(hops(e) + 1)})
+}
+
+// hops reads the count; what is not a number was not written by us and is zero.
+func hops(e *cloudevents.Event) int {
+	text, ok := e.Attr(HopAttribute)
+	if !ok {
+		return 0
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
+}
+
+// These stand for an outcome without an error that a breaker could read.
+var (
+	errDropped = fault.New(fault.Dropped, "given up")
+	errRetry   = fault.New(fault.Unavailable, "to be tried again")
+)
+
+// handle is one round of a delivery: gate, then from the outside in recover,
+// observe, settle, and what carry does.
+func (in *incarnation) handle(r *round) (d decision) {
+	p := r.passage
+	defer func() {
+		if v := recover(); v != nil {
+			d = in.settle(r, p, in.panicked(p, v))
+		}
+	}()
+	if p.trip.letter != nil {
+		return in.settleLetter(r, p, p.trip.letter)
+	}
+	if err := in.passGate(); err != nil {
+		return in.settle(r, p, result{cloudevents.Retried(err, 0), refused})
+	}
+	if in.observe == nil {
+		return in.settle(r, p, in.carry(r, p))
+	}
+	ctx, end := in.observe(r, in.route.Name, p.d)
+	d = in.settle(ctx, p, in.carry(ctx, p))
+	end(d.seen)
+	return d
+}
+
+// passGate waits until the app may be called. The wait ends when the route
+// stops.
+func (in *incarnation) passGate() error {
+	if in.route.Gate == nil {
+		return nil
+	}
+	return in.route.Gate(in.flow.soft)
+}
+
+// carry brings the event through the steps to the targets that have not taken
+// it. A panic on the way is a result like any other.
+func (in *incarnation) carry(ctx context.Context, p *passage) (res result) {
+	defer func() {
+		if v := recover(); v != nil {
+			res = in.panicked(p, v)
+		}
+	}()
+	begin(p)
+	in.decode(p)
+	if err := p.trip.err; err != nil {
+		return unreadable(err)
+	}
+	if e := p.d.Event; e != nil && !p.trip.stepped && hops(e) > MaxHops {
+		return result{Outcome: cloudevents.Dropped("more than "+strconv.Itoa(MaxHops)+" hops: the event goes round in circles", nil)}
+	}
+	if o := in.runSteps(ctx, p); o != nil {
+		p.trip.failed = true
+		return result{Outcome: *o}
+	}
+	for p.trip.target < len(in.route.Targets) {
+		res := in.send(ctx, p, &in.route.Targets[p.trip.target])
+		if res.Verdict != cloudevents.Ack {
+			return res
+		}
+		p.trip.target++
+		p.trip.tries = 0
+	}
+	return result{Outcome: cloudevents.Acked()}
+}
+
+// begin counts the attempt that this round is.
+func begin(p *passage) {
+	if p.trip.failed {
+		p.trip.failed = false
+		p.d.Attempt++
+	}
+}
+
+// decode reads the event once, where the source did not.
+func (in *incarnation) decode(p *passage) {
+	if p.trip.decoded {
+		return
+	}
+	p.trip.decoded = true
+	p.trip.err = nil
+	if p.d.Event == nil && in.route.Decode != nil {
+		p.trip.err = guard(func() error { return in.route.Decode(p.d) })
+	}
+	if p.d.Event == nil && p.trip.err == nil && len(in.route.Steps) > 0 {
+		p.trip.err = fault.New(fault.Invalid, "decode event: there is none, and the route has steps")
+	}
+	p.trip.original = p.d.Event
+}
+
+func unreadable(err error) result {
+	o := cloudevents.Dropped("the event cannot be decoded: "+err.Error(), err)
+	if fault.KindOf(err) == fault.Dropped {
+		return result{Outcome: cloudevents.Dropped(err.Error(), err)}
+	}
+	return result{o, undecodable}
+}
+
+// runSteps runs the steps, once for each delivery.
+func (in *incarnation) runSteps(ctx context.Context, p *passage) *cloudevents.Outcome {
+	if p.trip.stepped {
+		return nil
+	}
+	e := p.trip.original
+	for i := range in.route.Steps {
+		next, o := in.route.Steps[i].Do(ctx, e)
+		if o != nil {
+			return o
+		}
+		if next != nil {
+			e = next
+		}
+	}
+	p.d.Event = e
+	p.trip.stepped = true
+	return nil
+}
+
+// send is one try of one target, under its breaker and time-out.
+func (in *incarnation) send(ctx context.Context, p *passage, t *Target) result {
+	var o cloudevents.Outcome
+	err := t.Policy.Try(ctx, func(ctx context.Context) error {
+		o = t.Send(ctx, p.d)
+		return asError(o)
+	})
+	switch {
+	case o.Verdict == cloudevents.Ack, o.Verdict == cloudevents.Drop:
+		return result{o, failed}
+	case errors.Is(err, resilience.ErrOpen):
+		return result{cloudevents.Retried(err, fault.RetryAfter(err)), refused}
+	case o.Verdict == cloudevents.Leave && fault.KindOf(err) != fault.Timeout:
+		return result{o, failed}
+	case o.Verdict == cloudevents.Leave:
+		// To the target, the policy's time-out looks like being cut short.
+		o = cloudevents.Retried(err, 0)
+	case fault.KindOf(err) == fault.Timeout:
+		o.Err = err
+	}
+	p.trip.tries++
+	p.trip.failed = true
+	return result{o, failed}
+}
+
+// asError is how an outcome looks to a breaker: only a Retry is a failure.
+func asError(o cloudevents.Outcome) error {
+	switch o.Verdict {
+	case cloudevents.Ack:
+		return nil
+	case cloudevents.Drop:
+		return errDropped
+	case cloudevents.Leave:
+		return context.Canceled
+	}
+	if fault.Retriable(o.Err) {
+		return o.Err
+	}
+	return errRetry
+}
+
+// panicked makes a result of a panic. The stack is logged once for a delivery.
+func (in *incarnation) panicked(p *passage, v any) result {
+	p.trip.panics++
+	p.trip.failed = true
+	if p.trip.panics == 1 {
+		in.log.Error("panic while handling an event", "id", p.id(), "origin", p.d.Origin,
+			"target", in.targetName(p), "panic", v, "stack", string(debug.Stack()))
+	}
+	err := fault.New(fault.Internal, "handle event: panic: %v", v)
+	return result{cloudevents.Retried(err, 0), panicked}
+}
+
+// guard calls f and turns a panic into an error of kind Internal, with the
+// stack.
+func guard(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fault.New(fault.Internal, "panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return f()
+}

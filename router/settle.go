@@ -1,0 +1,198 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/fault"
+)
+
+const (
+	// maxPanics is how many rounds of one delivery may end in a panic before
+	// its retries count as used up.
+	maxPanics = 3
+	// holdTime is the pause between two looks at an event that can neither be
+	// decoded nor dead-lettered.
+	holdTime = time.Minute
+
+	stoppingReason = "the route is stopping"
+)
+
+// cause is what kind of ending a result is.
+type cause uint8
+
+const (
+	said        cause = iota // a step said so
+	failed                   // a target was tried and said so
+	refused                  // nothing was tried: gate or open breaker
+	undecodable              // the event could not be read
+	panicked                 // something panicked
+)
+
+// result is what the chain made of one round.
+type result struct {
+	cloudevents.Outcome
+	cause cause
+}
+
+// decision is what follows from a result.
+type decision struct {
+	again bool          // hand the delivery over again, after wait
+	wait  time.Duration // with again
+	// tell is what the source is told, unless again.
+	tell cloudevents.Outcome
+	// seen is how the round ended, for counts and observers.
+	seen cloudevents.Outcome
+}
+
+func tell(o cloudevents.Outcome) decision { return decision{tell: o, seen: o} }
+
+func leave(reason string) decision { return tell(cloudevents.Left(reason)) }
+
+// settle is the one place that decides what becomes of a delivery: ack, another
+// round, dead letter, give back or leave. Look here when an event was lost or
+// doubled. Two rules stand above the rest: nothing is acked that was not
+// delivered, dead-lettered or dropped on purpose; and nothing that the hard stop
+// cut short is anything but left.
+func (in *incarnation) settle(ctx context.Context, p *passage, res result) decision {
+	switch {
+	case res.Verdict == cloudevents.Ack:
+		return tell(res.Outcome)
+	case res.Verdict == cloudevents.Leave:
+		return leave(res.Reason)
+	case in.flow.cutting.Load():
+		return leave(stoppingReason)
+	case res.cause == undecodable:
+		return in.settleUndecodable(ctx, p, res)
+	case res.Verdict == cloudevents.Drop:
+		return in.settleDrop(ctx, p, res)
+	default:
+		return in.settleRetry(ctx, p, res)
+	}
+}
+
+// settleDrop gives the delivery up on purpose: with a dead letter where there is
+// one, and then it is acked.
+func (in *incarnation) settleDrop(ctx context.Context, p *passage, res result) decision {
+	if !res.Discard && in.route.DeadLetter != nil {
+		return in.settleLetter(ctx, p, in.newLetter(p, res))
+	}
+	if !res.Discard {
+		in.log.Warn("event dropped", "id", p.id(), "origin", p.d.Origin,
+			"target", in.targetName(p), "attempt", p.d.Attempt, "reason", res.Reason, "error", res.Err)
+	}
+	return decision{tell: cloudevents.Outcome{Verdict: cloudevents.Ack, Reason: res.Reason}, seen: res.Outcome}
+}
+
+// settleRetry follows the target's policy, then the dead letter, then the
+// route's own back-off. A delivery that was not even tried is never
+// dead-lettered.
+func (in *incarnation) settleRetry(ctx context.Context, p *passage, res result) decision {
+	asked := max(res.After, fault.RetryAfter(res.Err))
+	usedUp := res.cause == panicked && p.trip.panics >= maxPanics
+	if res.cause == failed {
+		policy := in.route.Targets[p.trip.target].Policy.Retry
+		if policy.Allows(p.trip.tries) {
+			return in.waitInLane(p, res, policy.Delay(p.trip.tries, asked))
+		}
+		usedUp = true
+	}
+	if usedUp && in.route.DeadLetter != nil {
+		return in.settleLetter(ctx, p, in.newLetter(p, res))
+	}
+	p.trip.tries = 0
+	p.trip.series++
+	return in.giveBackOrWait(p, res, in.route.Redelivery.Delay(p.trip.series, asked))
+}
+
+// settleUndecodable dead-letters what cannot be read; without a dead letter it
+// is held, which is told once, and looked at again now and then.
+func (in *incarnation) settleUndecodable(ctx context.Context, p *passage, res result) decision {
+	if in.route.DeadLetter != nil {
+		return in.settleLetter(ctx, p, in.newLetter(p, res))
+	}
+	if !p.trip.alarmed {
+		p.trip.alarmed = true
+		in.log.Error("event held: it cannot be decoded and the route has no dead letter",
+			"origin", p.d.Origin, "bytes", len(p.d.Body), "error", res.Err)
+	}
+	p.trip.decoded = false
+	res.Verdict = cloudevents.Retry
+	return in.giveBackOrWait(p, res, holdTime)
+}
+
+// settleLetter writes the dead letter and acks only after that; as long as it
+// cannot be written, writing it is what the delivery waits for.
+func (in *incarnation) settleLetter(ctx context.Context, p *passage, l *DeadLetter) decision {
+	p.trip.letter = l
+	seen := cloudevents.Dropped(l.Reason, nil)
+	err := guard(func() error { return in.route.DeadLetter(ctx, l) })
+	if err == nil {
+		in.flow.tally.buried.Add(1)
+		in.log.Warn("event dead-lettered", "id", p.id(), "origin", p.d.Origin,
+			"target", l.Target, "attempts", l.Attempts, "reason", l.Reason)
+		return decision{tell: cloudevents.Outcome{Verdict: cloudevents.Ack, Reason: l.Reason}, seen: seen}
+	}
+	if in.flow.cutting.Load() {
+		return leave(stoppingReason)
+	}
+	p.trip.burials++
+	err = fault.Wrap(err, "write dead letter")
+	wait := in.route.Redelivery.Delay(p.trip.burials, fault.RetryAfter(err))
+	return in.waitInLane(p, result{Outcome: cloudevents.Retried(err, wait)}, wait)
+}
+
+// giveBackOrWait is for waits of which the source may take over its part: order
+// does not matter, and it can deliver again later.
+func (in *incarnation) giveBackOrWait(p *passage, res result, wait time.Duration) decision {
+	if p.key != "" || !in.route.GiveBack || in.flow.soft.Err() != nil {
+		return in.waitInLane(p, res, wait)
+	}
+	in.trouble("event given back to its source", p, res.Err)
+	return tell(cloudevents.Retried(res.Err, wait))
+}
+
+// waitInLane keeps the delivery for another round; when the route stops there
+// is none.
+func (in *incarnation) waitInLane(p *passage, res result, wait time.Duration) decision {
+	if in.flow.soft.Err() != nil {
+		return leave(stoppingReason)
+	}
+	in.trouble("event not delivered yet", p, res.Err)
+	in.flow.tally.retried.Add(1)
+	return decision{again: true, wait: wait, seen: res.Outcome}
+}
+
+func (in *incarnation) newLetter(p *passage, res result) *DeadLetter {
+	p.d.Event = p.trip.original
+	kind := fault.Dropped
+	if res.Err != nil {
+		kind = fault.KindOf(res.Err)
+	}
+	return &DeadLetter{
+		Delivery: p.d,
+		Route:    in.route.Name,
+		Target:   in.targetName(p),
+		Reason:   reason(res.Outcome),
+		Kind:     kind.String(),
+		Attempts: p.d.Attempt,
+		Time:     time.Now(),
+	}
+}
+
+func reason(o cloudevents.Outcome) string {
+	if o.Reason == "" && o.Err != nil {
+		return o.Err.Error()
+	}
+	return o.Reason
+}
+
+// targetName names the target that was being served; empty when none was
+// reached.
+func (in *incarnation) targetName(p *passage) string {
+	if !p.trip.stepped || p.trip.target >= len(in.route.Targets) {
+		return ""
+	}
+	return in.route.Targets[p.trip.target].Name
+}

@@ -1,0 +1,530 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/resilience"
+)
+
+// TestSettle is the delivery contract, row by row, in fake time.
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	nopeAfter := cloudevents.Retried(errors.New("busy"), 7*time.Second)
+	discard := cloudevents.Outcome{Verdict: cloudevents.Drop, Reason: "unimplemented", Discard: true}
+	rows := []struct {
+		name     string
+		event    string // "k/1" has a key
+		say      []cloudevents.Outcome
+		policy   resilience.Retry
+		letters  bool
+		closed   int // how many writes of the dead letter fail
+		giveBack bool
+		after    time.Duration // how long to wait before looking
+
+		want    string // what the source is told
+		calls   []string
+		at      []time.Duration
+		buried  int
+		reason  string
+		attempt int
+	}{
+		{name: "ack", event: "1", say: o(ack), want: "ack", calls: []string{"1@1"}},
+		{name: "drop without a dead letter", event: "1", say: o(drop), want: "ack", calls: []string{"1@1"}},
+		{name: "drop with a dead letter", event: "1", say: o(drop), letters: true, want: "ack", calls: []string{"1@1"}, buried: 1, reason: "the app said so", attempt: 1},
+		{name: "discard skips the dead letter", event: "1", say: o(discard), letters: true, want: "ack", calls: []string{"1@1"}},
+		{name: "leave", event: "1", say: o(cloudevents.Left("rebalanced")), letters: true, want: "leave", calls: []string{"1@1"}},
+		{
+			name: "retry under the policy, then ack", event: "1", say: o(nope, nope, ack), policy: everySecond(5), letters: true, after: 10 * time.Second,
+			want: "ack", calls: []string{"1@1", "1@2", "1@3"}, at: []time.Duration{0, time.Second, 2 * time.Second},
+		},
+		{
+			name: "retry after is kept to", event: "1", say: o(nopeAfter, ack), policy: everySecond(5), after: 10 * time.Second,
+			want: "ack", calls: []string{"1@1", "1@2"}, at: []time.Duration{0, 7 * time.Second},
+		},
+		{
+			name: "used up, with a dead letter", event: "1", say: o(nope), policy: everySecond(2), letters: true, after: time.Hour,
+			want: "ack", calls: []string{"1@1", "1@2", "1@3"}, buried: 1, reason: "refused", attempt: 3,
+		},
+		{
+			name: "used up, no dead letter: waits in its lane", event: "1", say: o(nope, nope, nope, ack), policy: everySecond(1), after: time.Minute,
+			want: "ack", calls: []string{"1@1", "1@2", "1@3", "1@4"},
+			at: []time.Duration{0, time.Second, 31 * time.Second, 32 * time.Second},
+		},
+		{
+			name: "used up, given back", event: "1", say: o(nope), policy: everySecond(1), giveBack: true, after: time.Minute,
+			want: "retry", calls: []string{"1@1", "1@2"},
+		},
+		{
+			name: "used up, but keyed: waits in its lane", event: "k/1", say: o(nope, nope, nope, ack), policy: everySecond(1), giveBack: true, after: time.Minute,
+			want: "ack", calls: []string{"k/1@1", "k/1@2", "k/1@3", "k/1@4"},
+		},
+		{name: "still waiting is not settled", event: "1", say: o(nope), policy: everySecond(-1), after: time.Hour, want: ""},
+		{
+			name: "dead letter not written at first", event: "1", say: o(drop), letters: true, closed: 3, after: 95 * time.Second,
+			want: "ack", calls: []string{"1@1"}, buried: 1, reason: "the app said so", attempt: 1,
+		},
+		{name: "dead letter never written", event: "1", say: o(drop), letters: true, closed: 1000, giveBack: true, after: time.Hour, want: "", calls: []string{"1@1"}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b, s, c := newBook(t), newScript(row.say...), &cemetery{fail: row.closed}
+				route := Route{
+					Name: "r", Source: b, GiveBack: row.giveBack,
+					Redelivery: resilience.Retry{Constant: true, Initial: 30 * time.Second},
+					Targets:    []Target{{Name: "target", Send: s.send, Policy: resilience.Policy{Retry: row.policy}}},
+				}
+				if row.letters {
+					route.DeadLetter = c.bury
+				}
+				r := running(t, Options{})
+				mustAdd(t, r, route)
+				b.put(row.event)
+				time.Sleep(row.after)
+				synctest.Wait()
+				b.want(row.event, row.want)
+				if row.calls != nil && !cmp.Equal(s.calls, row.calls) {
+					t.Errorf("calls %s", cmp.Diff(row.calls, s.calls))
+				}
+				if row.at != nil && !cmp.Equal(s.at, row.at) {
+					t.Errorf("times %s", cmp.Diff(row.at, s.at))
+				}
+				if c.count() != row.buried {
+					t.Fatalf("%d dead letters, want %d", c.count(), row.buried)
+				}
+				if row.buried > 0 {
+					l := c.letters[0]
+					if l.Reason != row.reason || l.Attempts != row.attempt || l.Target != "target" || l.Route != "r" || string(l.Delivery.Body) != row.event {
+						t.Errorf("letter %+v", l)
+					}
+				}
+			})
+		})
+	}
+}
+
+func o(list ...cloudevents.Outcome) []cloudevents.Outcome { return list }
+
+func TestUndecodable(t *testing.T) {
+	t.Parallel()
+	bad := fault.New(fault.Invalid, "scan event: not JSON")
+	rows := []struct {
+		name    string
+		err     error
+		letters bool
+		after   time.Duration
+		want    string
+		buried  int
+		kind    string
+		decodes int
+	}{
+		{name: "dead letter", err: bad, letters: true, want: "ack", buried: 1, kind: "invalid", decodes: 1},
+		{name: "held, and looked at once a minute", err: bad, after: 10*time.Minute + time.Second, want: "", decodes: 11},
+		{name: "dropped by the decoder", err: fault.New(fault.Dropped, "expired"), want: "ack", decodes: 1},
+		{name: "dropped by the decoder, dead letter", err: fault.New(fault.Dropped, "expired"), letters: true, want: "ack", buried: 1, kind: "dropped", decodes: 1},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b, s, c := newBook(t), newScript(ack), &cemetery{}
+				decodes := 0
+				route := Route{Name: "r", Source: b, Targets: to(s.send), Decode: func(*cloudevents.Delivery) error {
+					decodes++
+					return row.err
+				}}
+				if row.letters {
+					route.DeadLetter = c.bury
+				}
+				mustAdd(t, running(t, Options{}), route)
+				b.put("1")
+				time.Sleep(row.after)
+				synctest.Wait()
+				b.want("1", row.want)
+				if c.count() != row.buried || decodes != row.decodes || s.count() != 0 {
+					t.Errorf("%d letters, %d decodes, %d sends", c.count(), decodes, s.count())
+				}
+				if row.buried == 1 && (c.letters[0].Kind != row.kind || c.letters[0].Target != "" || string(c.letters[0].Delivery.Body) != "1") {
+					t.Errorf("letter %+v", c.letters[0])
+				}
+			})
+		})
+	}
+}
+
+func TestUndecodableHealsWhenDecodeDoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, s, broken := newBook(t), newScript(ack), true
+		mustAdd(t, running(t, Options{}), Route{
+			Name: "r", Source: b, Targets: to(s.send),
+			Decode: func(*cloudevents.Delivery) error {
+				if broken {
+					return errors.New("no schema yet")
+				}
+				return nil
+			},
+		})
+		b.put("1")
+		synctest.Wait()
+		broken = false
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		b.want("1", "ack")
+	})
+}
+
+func TestTargetsAreServedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, first, second := newBook(t), newScript(ack), newScript(nope, nope, nope, ack)
+		mustAdd(t, running(t, Options{}), Route{Name: "r", Source: b, Targets: []Target{
+			{Name: "first", Send: first.send},
+			{Name: "second", Send: second.send, Policy: resilience.Policy{Retry: everySecond(1)}},
+		}})
+		b.put("1")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.want("1", "ack")
+		if first.count() != 1 || second.count() != 4 {
+			t.Errorf("first %d, second %d", first.count(), second.count())
+		}
+	})
+}
+
+func TestSteps(t *testing.T) {
+	t.Parallel()
+	mark := Step{Name: "mark", Do: func(_ context.Context, e *cloudevents.Event) (*cloudevents.Event, *cloudevents.Outcome) {
+		return e.With(cloudevents.Attr{Name: "marked", Value: "yes"}), nil
+	}}
+	end := func(out cloudevents.Outcome) Step {
+		return Step{Name: "end", Do: func(context.Context, *cloudevents.Event) (*cloudevents.Event, *cloudevents.Outcome) {
+			return nil, &out
+		}}
+	}
+	same := Step{Name: "same", Do: func(context.Context, *cloudevents.Event) (*cloudevents.Event, *cloudevents.Outcome) { return nil, nil }}
+	rows := []struct {
+		name   string
+		steps  []Step
+		say    cloudevents.Outcome
+		want   string
+		marked bool // what the target saw
+		calls  int
+		buried int
+	}{
+		{name: "changed event reaches the target", steps: []Step{mark, same}, say: ack, want: "ack", marked: true, calls: 1},
+		{name: "filter", steps: []Step{end(ack), mark}, say: ack, want: "ack"},
+		{name: "drop", steps: []Step{mark, end(drop)}, say: ack, want: "ack", buried: 1},
+		{name: "dead letter has the event as it came", steps: []Step{mark}, say: drop, want: "ack", marked: true, calls: 1, buried: 1},
+		{name: "leave", steps: []Step{end(cloudevents.Left("away"))}, say: ack, want: "leave"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b, c := newBook(t), &cemetery{}
+				calls := 0
+				mustAdd(t, running(t, Options{}), Route{
+					Name: "r", Source: b, Steps: row.steps, DeadLetter: c.bury,
+					Targets: to(func(_ context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
+						calls++
+						if _, ok := d.Event.Attr("marked"); ok != row.marked {
+							t.Errorf("marked %v", ok)
+						}
+						return row.say
+					}),
+				})
+				d := b.delivery("1")
+				d.Event = event(t)
+				b.in <- d
+				synctest.Wait()
+				b.want("1", row.want)
+				if calls != row.calls || c.count() != row.buried {
+					t.Fatalf("%d calls, %d letters", calls, c.count())
+				}
+				if row.buried == 1 {
+					if _, ok := c.letters[0].Delivery.Event.Attr("marked"); ok {
+						t.Error("the dead letter has the changed event")
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestStepsRunOnceAcrossRetries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, s, runs := newBook(t), newScript(nope, nope, ack), 0
+		mustAdd(t, running(t, Options{}), Route{
+			Name: "r", Source: b, Targets: to(s.send),
+			Steps: []Step{{Name: "count", Do: func(_ context.Context, e *cloudevents.Event) (*cloudevents.Event, *cloudevents.Outcome) {
+				runs++
+				return e, nil
+			}}},
+		})
+		d := b.delivery("1")
+		d.Event = event(t)
+		b.in <- d
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.want("1", "ack")
+		if runs != 1 || s.count() != 3 {
+			t.Errorf("%d runs, %d sends", runs, s.count())
+		}
+	})
+}
+
+func TestHopLimit(t *testing.T) {
+	t.Parallel()
+	e := event(t)
+	for range MaxHops {
+		e = Hop(e)
+	}
+	if n, _ := e.Attr(HopAttribute); n != "32" {
+		t.Fatalf("%s hops", n)
+	}
+	rows := []struct {
+		name   string
+		event  *cloudevents.Event
+		calls  int
+		buried int
+	}{
+		{name: "none", event: event(t), calls: 1},
+		{name: "the most", event: e, calls: 1},
+		{name: "one more", event: Hop(e), buried: 1},
+		{name: "not a number", event: event(t, cloudevents.Attr{Name: HopAttribute, Value: "many"}), calls: 1},
+		{name: "negative", event: event(t, cloudevents.Attr{Name: HopAttribute, Value: "-5"}), calls: 1},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b, s, c := newBook(t), newScript(ack), &cemetery{}
+				mustAdd(t, running(t, Options{}), Route{Name: "r", Source: b, Targets: to(s.send), DeadLetter: c.bury})
+				d := b.delivery("1")
+				d.Event = row.event
+				b.in <- d
+				synctest.Wait()
+				b.want("1", "ack")
+				if s.count() != row.calls || c.count() != row.buried {
+					t.Errorf("%d sends, %d letters", s.count(), c.count())
+				}
+			})
+		})
+	}
+}
+
+func TestPanics(t *testing.T) {
+	t.Parallel()
+	rows := []struct {
+		name    string
+		letters bool
+		panics  int // how many calls panic
+		calls   int
+		buried  int
+	}{
+		{name: "once, then well", panics: 1, calls: 2},
+		{name: "always, with a dead letter", letters: true, panics: 1000, calls: maxPanics, buried: 1},
+		{name: "often, without a dead letter: never lost", panics: 6, calls: 7},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b, c, calls := newBook(t), &cemetery{}, 0
+				route := Route{Name: "r", Source: b, Targets: to(func(context.Context, *cloudevents.Delivery) cloudevents.Outcome {
+					if calls++; calls <= row.panics {
+						panic("boom")
+					}
+					return ack
+				})}
+				if row.letters {
+					route.DeadLetter = c.bury
+				}
+				mustAdd(t, running(t, Options{}), route)
+				b.put("1")
+				time.Sleep(5 * time.Minute)
+				synctest.Wait()
+				b.want("1", "ack")
+				if calls != row.calls || c.count() != row.buried {
+					t.Errorf("%d calls, %d letters", calls, c.count())
+				}
+				if row.buried == 1 && (c.letters[0].Kind != "internal" || c.letters[0].Attempts != maxPanics) {
+					t.Errorf("letter %+v", c.letters[0])
+				}
+			})
+		})
+	}
+}
+
+// TestPanicsElsewhere has everything that a caller hands in panic.
+func TestPanicsElsewhere(t *testing.T) {
+	t.Parallel()
+	boom := func() { panic("boom") }
+	once := func() func() {
+		first := true
+		return func() {
+			if first {
+				first = false
+				boom()
+			}
+		}
+	}
+	rows := []struct {
+		name  string
+		build func(r *Route, o *Options)
+		want  string
+	}{
+		{name: "key", want: "ack", build: func(r *Route, _ *Options) {
+			r.Key = func(*cloudevents.Delivery) string { boom(); return "" }
+		}},
+		{name: "gate", want: "ack", build: func(r *Route, _ *Options) {
+			f := once()
+			r.Gate = func(context.Context) error { f(); return nil }
+		}},
+		{name: "decode", want: "ack", build: func(r *Route, _ *Options) {
+			f := once()
+			r.Decode = func(*cloudevents.Delivery) error { f(); return nil }
+		}},
+		{name: "dead letter", want: "ack", build: func(r *Route, _ *Options) {
+			f := once()
+			r.Targets = to(newScript(drop).send)
+			r.DeadLetter = func(context.Context, *DeadLetter) error { f(); return nil }
+		}},
+		{name: "observer", want: "ack", build: func(_ *Route, o *Options) {
+			f := once()
+			o.Observer = func(ctx context.Context, _ string, _ *cloudevents.Delivery) (context.Context, func(cloudevents.Outcome)) {
+				f()
+				return ctx, func(cloudevents.Outcome) {}
+			}
+		}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b, opts := newBook(t), Options{}
+				route := Route{Name: "r", Source: b, Targets: to(ackAll)}
+				row.build(&route, &opts)
+				mustAdd(t, running(t, opts), route)
+				b.put("k/1", "k/2")
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				b.want("k/1", row.want)
+				b.want("k/2", row.want)
+			})
+		})
+	}
+}
+
+func TestOpenBreakerIsNotAnAttempt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, s, c := newBook(t), newScript(nope, nope, ack), &cemetery{}
+		breaker := resilience.NewBreaker(resilience.BreakerConfig{
+			Timeout: 10 * time.Second,
+			Trip:    func(n resilience.Counts) bool { return n.ConsecutiveFailures >= 2 },
+		})
+		mustAdd(t, running(t, Options{}), Route{
+			Name: "r", Source: b, DeadLetter: c.bury,
+			Targets: []Target{{Name: "target", Send: s.send, Policy: resilience.Policy{Retry: everySecond(5), Breaker: breaker}}},
+		})
+		b.put("1")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.want("1", "ack")
+		if want := []string{"1@1", "1@2", "1@3"}; !cmp.Equal(s.calls, want) || c.count() != 0 {
+			t.Errorf("calls %v, %d letters", s.calls, c.count())
+		}
+	})
+}
+
+func TestTimeoutOfATargetIsARetry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, c := newBook(t), &cemetery{}
+		mustAdd(t, running(t, Options{}), Route{
+			Name: "r", Source: b, DeadLetter: c.bury,
+			Targets: []Target{{
+				Name: "target", Policy: resilience.Policy{Timeout: time.Second, Retry: everySecond(1)},
+				Send: func(ctx context.Context, _ *cloudevents.Delivery) cloudevents.Outcome {
+					<-ctx.Done()
+					return cloudevents.Left("cut short")
+				},
+			}},
+		})
+		b.put("1")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.want("1", "ack")
+		if c.count() != 1 || c.letters[0].Kind != "timeout" || c.letters[0].Attempts != 2 {
+			t.Errorf("letters %+v", c.letters)
+		}
+	})
+}
+
+func TestGate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, s, open := newBook(t), newScript(ack), make(chan struct{})
+		mustAdd(t, running(t, Options{}), Route{
+			Name: "r", Source: b, Targets: to(s.send),
+			Gate: func(ctx context.Context) error {
+				select {
+				case <-open:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			},
+		})
+		b.put("1")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if s.count() != 0 {
+			t.Fatal("it went past the gate")
+		}
+		close(open)
+		synctest.Wait()
+		b.want("1", "ack")
+		if want := []string{"1@1"}; !cmp.Equal(s.calls, want) {
+			t.Errorf("calls %v", s.calls)
+		}
+	})
+}
+
+func TestObserver(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	synctest.Test(t, func(t *testing.T) {
+		var seen []string
+		b, s := newBook(t), newScript(nope, drop)
+		opts := Options{Observer: func(ctx context.Context, route string, d *cloudevents.Delivery) (context.Context, func(cloudevents.Outcome)) {
+			return context.WithValue(ctx, key{}, route), func(o cloudevents.Outcome) {
+				seen = append(seen, route+" "+string(d.Body)+" "+o.Verdict.String())
+			}
+		}}
+		mustAdd(t, running(t, opts), Route{Name: "r", Source: b, Targets: to(func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
+			if ctx.Value(key{}) != "r" || DeliveryFrom(ctx) != d {
+				t.Error("the target got another context")
+			}
+			return s.send(ctx, d)
+		})})
+		b.put("1")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if want := []string{"r 1 retry", "r 1 drop"}; !cmp.Equal(seen, want) {
+			t.Errorf("seen %v", seen)
+		}
+	})
+}
