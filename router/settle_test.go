@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,19 +165,20 @@ func TestUndecodable(t *testing.T) {
 func TestUndecodableHealsWhenDecodeDoes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b, s, broken := newBook(t), newScript(ack), true
+		b, s := newBook(t), newScript(ack)
+		var healed atomic.Bool
 		mustAdd(t, running(t, Options{}), Route{
 			Name: "r", Source: b, Targets: to(s.send),
 			Decode: func(*cloudevents.Delivery) error {
-				if broken {
-					return errors.New("no schema yet")
+				if healed.Load() {
+					return nil
 				}
-				return nil
+				return errors.New("no schema yet")
 			},
 		})
 		b.put("1")
 		synctest.Wait()
-		broken = false
+		healed.Store(true)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		b.want("1", "ack")
