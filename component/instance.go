@@ -126,7 +126,10 @@ func (i *Instance[D]) try(ctx context.Context) (d D, err error) {
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			err = fault.New(fault.Internal, "open component %s: panic: %v\n%s", i.env.Name, p, debug.Stack())
+			err = fault.New(fault.Internal, "open component %s: panic: %v", i.env.Name, p)
+			if i.env.Logger != nil { // the stack is not for whoever asks for the state
+				i.env.Logger.Error("Component panicked while opening", "panic", p, "stack", string(debug.Stack()))
+			}
 		}
 	}()
 	opened, err := i.def.Open(ctx, i.env, i.items)
@@ -247,17 +250,19 @@ func (i *Instance[D]) shut(ctx context.Context) error {
 	i.become(Closed, nil)
 	i.mu.Unlock()
 	live := i.live.Swap(nil)
-	if cancel != nil {
-		cancel()
+	if cancel == nil {
+		return nil
+	}
+	cancel()
+	if live == nil {
 		select {
 		case <-stopped:
+			return nil
 		case <-ctx.Done():
 			return fault.Wrap(ctx.Err(), "close component %s: it is still opening", i.env.Name)
 		}
 	}
-	if live == nil {
-		return nil
-	}
+	<-stopped // at once: Run had nothing left to do
 	i.awaitIdle(ctx)
 	return fault.Wrap((*live).Close(ctx), "close component %s", i.env.Name)
 }

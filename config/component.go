@@ -50,13 +50,13 @@ func (r *reader) item(n *node, path string) (Item, bool) {
 	if env := f.text("envRef"); env != "" {
 		r.env(&it, env)
 	}
-	switch {
+	empty := f.has("value")
+	switch clean := f.done(); {
 	case given > 1:
 		r.hard(it.NamePlace, "keep one of them", "%s has more than one of value, secretKeyRef and envRef", path)
-	case given == 0 && !f.has("value"):
+	case given == 0 && !empty && clean:
 		r.lenient(it.NamePlace, "", "%s has none of value, secretKeyRef and envRef", path)
 	}
-	f.done()
 	return it, it.Name != ""
 }
 

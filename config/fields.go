@@ -101,20 +101,24 @@ func (f *fields) skip(names ...string) (present []string) {
 	return present
 }
 
-// done reports the fields that nobody asked for.
-func (f *fields) done() {
+// done reports the fields that nobody asked for. It tells whether the mapping is
+// one and has no such field, so that what seems to be missing really is.
+func (f *fields) done() (clean bool) {
 	if f.n == nil {
-		return
+		return f.read != nil
 	}
+	clean = true
 	for _, p := range f.n.pairs {
 		if f.read[p.key] {
 			continue
 		}
+		clean = false
 		f.r.add(Problem{
 			Place: p.at, Lenient: !f.strict, Hint: DidYouMean(p.key, f.known),
 			Text: fmt.Sprintf("%s has no field %q", f.here(), cut(p.key, 80)),
 		})
 	}
+	return clean
 }
 
 func (f *fields) wrong(n *node, field, want string) {
@@ -208,7 +212,7 @@ func (f *fields) duration(name string, def time.Duration) time.Duration {
 			return d
 		}
 	}
-	f.wrong(n, name, "a duration such as 200ms or 5s")
+	f.wrong(n, name, "a duration above zero, such as 200ms or 5s")
 	return def
 }
 

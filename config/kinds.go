@@ -80,6 +80,8 @@ func (r *reader) strange(peek *fields, version, kind string, known []string) {
 		r.hard(peek.place("kind"), DidYouMean(kind, known), "kind %q is not known", kind)
 	case g != "":
 		r.skip(peek.n, kind, "this kind is not known")
+	case kind == "":
+		r.skip(peek.n, kind, "the document has no kind")
 	default:
 		r.skip(peek.n, kind, "apiVersion "+version+" is not read here")
 	}
@@ -120,9 +122,8 @@ func (r *reader) ours(n *node, version, kind string) {
 	before := len(r.problems)
 	d := r.table(n, "", n.at, kind == "Pipeline")
 	d.skip("apiVersion", "kind", "status")
-	h := header{kind: kind, at: n.at}
 	meta := d.table("metadata")
-	h.name = meta.need("name")
+	h := header{kind: kind, name: meta.need("name"), at: n.at, nameAt: meta.place("name")}
 	if h.name != "" && !goodName.MatchString(h.name) {
 		r.hard(meta.place("name"), `use letters, digits, "-", "." and "_", at most 253`, "metadata.name %q is not a good name", cut(h.name, 80))
 	}

@@ -60,8 +60,11 @@ type reader struct {
 	config bool // this file was given as a configuration file
 }
 
-// maxFileTokens bounds the work for one file.
-const maxFileTokens = 4 * maxTokens
+// Bounds for one file.
+const (
+	maxFileTokens = 4 * maxTokens
+	maxProblems   = 100
+)
 
 func read(sources []source, o Options) (*Set, Problems) {
 	if o.UUID == "" {
@@ -125,7 +128,12 @@ func (r *reader) read(s source) {
 		return
 	}
 	r.lines = strings.Split(text, "\n")
+	before := len(r.problems)
 	for _, c := range split(r.lines) {
+		if len(r.problems)-before > maxProblems || r.tokens > maxFileTokens {
+			r.hard(r.place(c.from+1, 0), "", "the rest of the file was not read")
+			return
+		}
 		for _, root := range r.parseYAML(strings.Join(r.lines[c.from:c.to], "\n")+"\n", c.from+1) {
 			r.document(root)
 		}
@@ -197,7 +205,7 @@ var goodName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}$`)
 type header struct {
 	kind, name string
 	scopes     []string
-	at         Place
+	at, nameAt Place
 }
 
 // take tells whether a document that was read without a problem is for this
@@ -208,9 +216,9 @@ func (r *reader) take(h header) bool {
 	}
 	key := h.kind + "/" + h.name
 	if first, dup := r.names[key]; dup {
-		r.hard(h.at, "rename one of them", "%s %q is already defined at %s", h.kind, h.name, first)
+		r.hard(h.nameAt, "rename one of them", "%s %q is already defined at %s", h.kind, h.name, first)
 		return false
 	}
-	r.names[key] = h.at
+	r.names[key] = h.nameAt
 	return true
 }

@@ -90,13 +90,11 @@ func (r *reader) endpoint(n *node, path string, kinds ...string) (e Endpoint) {
 		}
 		e.read(at, kind, kind)
 	}
-	f.done()
-	if len(found) != 1 && f.n != nil {
-		text := "none"
-		if len(found) > 1 {
-			text = "more than one"
-		}
-		r.hard(n.at, "", "%s has %s of %s", path, text, list(kinds))
+	switch clean := f.done(); {
+	case len(found) > 1:
+		r.hard(n.at, "keep one of them", "%s has more than one of %s", path, list(kinds))
+	case len(found) == 0 && clean:
+		r.hard(n.at, "", "%s has none of %s", path, list(kinds))
 	}
 	return e
 }
@@ -146,19 +144,33 @@ func (r *reader) step(n *node, path string) (s Step) {
 	}
 	s.Filter = f.expr("filter")
 	if f.get("transform") != nil {
-		t := f.table("transform")
-		t.need("jq")
-		s.JQ = t.expr("jq")
-		t.done()
+		s.JQ = f.transform()
 	}
 	if f.get("set") != nil {
 		s.Set = r.attributes(f.table("set"))
 	}
-	if given != 1 && f.n != nil {
-		r.hard(n.at, "", "%s has %d of filter, transform and set, want one", path, given)
+	switch clean := f.done(); {
+	case given > 1:
+		r.hard(n.at, "make a step of each", "%s has more than one of filter, transform and set", path)
+	case given == 0 && clean:
+		r.hard(n.at, "", "%s has none of filter, transform and set", path)
 	}
-	f.done()
 	return s
+}
+
+// transform reads the program of a transform step.
+func (f *fields) transform() Expr {
+	n := f.get("transform")
+	if n.kind == scalarNode {
+		f.r.hard(n.at, "write {jq: PROGRAM}", "%s is %s, want a mapping", f.name("transform"), n.what())
+		return Expr{}
+	}
+	t := f.table("transform")
+	e := t.expr("jq")
+	if t.done() {
+		t.need("jq")
+	}
+	return e
 }
 
 // attributes reads the attributes that a set step gives and their expressions.

@@ -66,6 +66,7 @@ type converter struct {
 	line     int // of the first line of the text
 	anchors  map[string]ast.Node
 	open     map[string]bool // aliases being expanded
+	outer    *token.Token    // the first of those
 	expanded int
 	broken   bool // the document is not to be used
 }
@@ -105,13 +106,15 @@ func (c *converter) syntax(err error) {
 func plainSyntax(text string) (words, hint string) {
 	for _, m := range []struct{ has, words, hint string }{
 		{`found character '	' that cannot start any token`, "a tab cannot indent", "indent with spaces"},
-		{"mapping value is not allowed", "a second colon on one line", `put text with ": " in it into quotes`},
+		{"mapping value is not allowed", "a colon too many after this", `check the indentation, or put text with ": " in it into quotes`},
 		{"non-map value is specified", "expected a key and a colon here", "check the indentation"},
 		{"value is not allowed in this context", "unexpected value here", "check the indentation"},
 		{"could not find end character of double-quoted", "the quoted text has no end", `add the closing "`},
 		{"could not find end character of single-quoted", "the quoted text has no end", "add the closing '"},
 		{"sequence end token ']' not found", "the list has no end", "add the closing ]"},
 		{"could not find flow mapping end token", "the mapping has no end", "add the closing }"},
+		{"',' or ']' must be", "the list is not closed", "add the missing , or ]"},
+		{"',' or '}' must be", "the mapping is not closed", "add the missing , or }"},
 		{"reserved character", text, "put the text into quotes"},
 		{"found an invalid key", "this cannot be a key", "check the indentation"},
 	} {
@@ -192,7 +195,7 @@ func (c *converter) node(from ast.Node, depth int) *node {
 	}
 	if len(c.open) > 0 {
 		if c.expanded++; c.expanded > maxExpanded {
-			return c.fail(tk, "write the values out", "aliases stand for more than %d values", maxExpanded)
+			return c.fail(c.outer, "write the values out", "aliases stand for more than %d values", maxExpanded)
 		}
 	}
 	switch from := from.(type) {
@@ -283,6 +286,9 @@ func (c *converter) alias(from *ast.AliasNode, depth int) *node {
 		return c.fail(from.Start, DidYouMean(name, sorted(known)), "alias *%s has no anchor above it", name)
 	case c.open[name]:
 		return c.fail(from.Start, "", "alias *%s stands inside its own anchor", name)
+	}
+	if len(c.open) == 0 {
+		c.outer = from.Start
 	}
 	c.open[name] = true
 	defer delete(c.open, name)
