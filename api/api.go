@@ -14,6 +14,7 @@ package api
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"sync"
 
@@ -134,8 +135,6 @@ func (t Trace) addTo(metadata map[string]string) map[string]string {
 	if t.State != "" {
 		m["tracestate"] = t.State
 	}
-	for k, v := range metadata {
-		m[k] = v
-	}
+	maps.Copy(m, metadata)
 	return m
 }

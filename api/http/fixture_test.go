@@ -33,6 +33,15 @@ type broker struct {
 	mu       sync.Mutex
 	messages []stored
 	discard  bool
+	slow     time.Duration
+	once     sync.Once
+	inside   chan struct{}
+}
+
+// entered is closed when a publish hangs.
+func (b *broker) entered() chan struct{} {
+	b.once.Do(func() { b.inside = make(chan struct{}) })
+	return b.inside
 }
 
 type stored struct {
@@ -49,8 +58,16 @@ func (b *broker) Publish(ctx context.Context, topic string, batch []pubsub.Messa
 	case "panics":
 		panic("broker lost its mind")
 	case "hangs":
+		close(b.entered())
 		<-ctx.Done()
 		return ctx.Err()
+	}
+	if b.slow > 0 {
+		select {
+		case <-time.After(b.slow):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,0 +1,224 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/penstock-io/penstock/api"
+	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/secrets"
+)
+
+// bare is an instance without components.
+type bare struct{ pubsubs bool }
+
+func (b bare) PubSub(name string) (*pubsub.Bus, error) {
+	return nil, fault.New(fault.NotFound, "no %s", name)
+}
+
+func (b bare) Binding(name string) (*bindings.Binding, error) {
+	return nil, fault.New(fault.NotFound, "no %s", name)
+}
+
+func (b bare) SecretStore(name string) (*secrets.Store, error) {
+	return nil, fault.New(fault.NotFound, "no %s", name)
+}
+func (b bare) Configured(kind string) bool { return kind == "pubsub" && b.pubsubs }
+func (b bare) Snapshot() api.Metadata {
+	return api.Metadata{Extended: map[string]string{"ours": "1"}}
+}
+func (b bare) NotReady() []string    { return nil }
+func (b bare) NotOutbound() []string { return nil }
+func (b bare) Shutdown(bool)         {}
+
+// The table, as the contract has it.
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	want := `
+0 ERR_INTERNAL  500 13
+1 ERR_PUBSUB_EMPTY DAPR_PUBSUB_NAME_EMPTY 404 3
+2 ERR_PUBSUB_NOT_FOUND DAPR_PUBSUB_NOT_FOUND 404 3
+3 ERR_PUBSUB_NOT_CONFIGURED DAPR_PUBSUB_NOT_CONFIGURED 400 9
+4 ERR_PUBSUB_FORBIDDEN DAPR_PUBSUB_FORBIDDEN 403 7
+5 ERR_TOPIC_NAME_EMPTY DAPR_PUBSUB_TOPIC_NAME_EMPTY 404 3
+6 ERR_PUBSUB_REQUEST_METADATA DAPR_PUBSUB_METADATA_DESERIALIZATION 400 3
+7 ERR_PUBSUB_CLOUD_EVENTS_SER DAPR_PUBSUB_CLOUD_EVENT_CREATION 500 3
+8 ERR_PUBSUB_PUBLISH_MESSAGE DAPR_PUBSUB_PUBLISH_MESSAGE 500 13
+9 ERR_PUBSUB_EVENTS_SER DAPR_PUBSUB_UNMARSHAL_EVENTS 400 3
+10 ERR_INVOKE_OUTPUT_BINDING  500 13
+11 ERR_SECRET_STORES_NOT_CONFIGURED  500 9
+12 ERR_SECRET_STORE_NOT_FOUND  401 3
+13 ERR_SECRET_GET  500 13
+14 ERR_PERMISSION_DENIED  403 7
+15 ERR_UNAUTHENTICATED  401 16
+16 ERR_HEALTH_NOT_READY  500 13
+17 ERR_HEALTH_APPID_NOT_MATCH  500 13
+18 ERR_OUTBOUND_HEALTH_NOT_READY  500 13
+19 ERR_BODY_READ  400 3
+20 ERR_MALFORMED_REQUEST  400 3
+21 ERR_BAD_REQUEST  400 3
+22 ERR_LIMIT_REACHED  429 8
+23 ERR_API_UNIMPLEMENTED  501 12
+24 ERR_NOT_FOUND  404 5
+25 ERR_METHOD_NOT_ALLOWED  405 12
+26 ERR_INTERNAL  500 13
+`
+	var got strings.Builder
+	got.WriteByte('\n')
+	for p := range api.MethodNotAllowed + 2 {
+		fmt.Fprintln(&got, p, p.Code(), p.Reason(), p.HTTPStatus(), p.GRPCCode())
+	}
+	if diff := cmp.Diff(want, got.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestErrorsHaveKinds(t *testing.T) {
+	t.Parallel()
+	cause := fault.New(fault.Exhausted, "too much")
+	tests := []struct {
+		err  error
+		want fault.Kind
+	}{
+		{api.Errorf(api.PubSubNotFound, "no bus"), fault.NotFound},
+		{api.Errorf(api.PublishMessage, "publish: %w", cause), fault.Exhausted},
+		{api.AsError(cause), fault.Exhausted},
+		{api.AsError(fmt.Errorf("serve: %w", api.Errorf(api.Malformed, "no json"))), fault.Invalid},
+		{fmt.Errorf("serve: %w", api.Errorf(api.PermissionDenied, "no")), fault.Denied},
+	}
+	for _, tt := range tests {
+		if got := fault.KindOf(tt.err); got != tt.want {
+			t.Errorf("%v: kind %v, want %v", tt.err, got, tt.want)
+		}
+	}
+	if got := api.AsError(errors.New("surprise")).Problem; got != api.Internal {
+		t.Errorf("unknown error is problem %v", got)
+	}
+}
+
+func TestVerbsWithoutComponents(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	tests := []struct {
+		name string
+		rt   bare
+		do   func(*api.API) error
+		want api.Problem
+	}{
+		{"publish", bare{}, func(a *api.API) error {
+			return a.Publish(ctx, "bus", &pubsub.PublishRequest{Topic: "t"})
+		}, api.PubSubNotConfigured},
+		{"publish elsewhere", bare{pubsubs: true}, func(a *api.API) error {
+			return a.Publish(ctx, "bus", &pubsub.PublishRequest{Topic: "t"})
+		}, api.PubSubNotFound},
+		{"publish to no name", bare{}, func(a *api.API) error {
+			return a.Publish(ctx, "", &pubsub.PublishRequest{Topic: "t"})
+		}, api.PubSubEmpty},
+		{"bulk", bare{}, func(a *api.API) error {
+			_, err := a.BulkPublish(ctx, &api.Bulk{PubSub: "bus", Topic: "t"})
+			return err
+		}, api.PubSubNotConfigured},
+		{"binding", bare{}, func(a *api.API) error {
+			_, err := a.InvokeBinding(ctx, &api.Binding{Name: "x"})
+			return err
+		}, api.InvokeBinding},
+		{"secret", bare{}, func(a *api.API) error {
+			_, err := a.GetSecret(ctx, "x", "y")
+			return err
+		}, api.SecretNotConfigured},
+		{"secrets", bare{}, func(a *api.API) error {
+			_, err := a.BulkSecrets(ctx, "x")
+			return err
+		}, api.SecretNotConfigured},
+		{"health of another app", bare{}, func(a *api.API) error { return a.Health("other") }, api.HealthAppID},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			e, ok := errors.AsType[*api.Error](tt.do(api.New("shop", tt.rt)))
+			if !ok || e.Problem != tt.want || e.Message == "" {
+				t.Errorf("%#v, want problem %s", e, tt.want.Code())
+			}
+		})
+	}
+}
+
+func TestSetMetadataBounds(t *testing.T) {
+	t.Parallel()
+	a := api.New("shop", bare{})
+	long := strings.Repeat("x", api.MaxExtendedKey+1)
+	for _, tt := range []struct{ name, key, value string }{
+		{"empty key", "", "x"},
+		{"long key", long, "x"},
+		{"long value", "key", strings.Repeat("x", api.MaxExtendedValue+1)},
+		{"version", api.VersionKey, "x"},
+		{"key of the instance", "ours", "x"},
+	} {
+		if e, ok := errors.AsType[*api.Error](a.SetMetadata(tt.key, tt.value)); !ok || e.Problem != api.BadRequest {
+			t.Errorf("%s: %v", tt.name, e)
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range api.MaxExtended {
+		wg.Go(func() {
+			if err := a.SetMetadata(fmt.Sprint("key", i), strings.Repeat("x", api.MaxExtendedValue)); err != nil {
+				t.Error(err)
+			}
+			_ = a.Metadata()
+		})
+	}
+	wg.Wait()
+	if e, ok := errors.AsType[*api.Error](a.SetMetadata("one more", "x")); !ok || e.Problem != api.LimitReached {
+		t.Errorf("one entry too many: %v", e)
+	}
+	if err := a.SetMetadata("key0", "changed"); err != nil {
+		t.Errorf("changing an entry when full: %v", err)
+	}
+	m := a.Metadata()
+	if m.Extended["key0"] != "changed" || m.Extended["ours"] != "1" || len(m.Extended) != api.MaxExtended+1 || m.ID != "shop" {
+		t.Errorf("%d entries, key0 %q, id %q", len(m.Extended), m.Extended["key0"], m.ID)
+	}
+	m.Extended["key0"] = "mine"
+	if a.Metadata().Extended["key0"] != "changed" {
+		t.Error("the caller does not own the result")
+	}
+}
+
+// An error is the same on every protocol; over HTTP it is this body.
+func ExampleError() {
+	err := api.New("shop", bare{pubsubs: true}).Publish(context.Background(), "bus", &pubsub.PublishRequest{Topic: "orders"})
+	e := api.AsError(err)
+	body, _ := json.MarshalIndent(e, "", "  ")
+	fmt.Println(e.Problem.HTTPStatus(), string(body))
+	// Output:
+	// 404 {
+	//   "errorCode": "ERR_PUBSUB_NOT_FOUND",
+	//   "message": "publish to \"bus\": no bus",
+	//   "details": [
+	//     {
+	//       "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+	//       "reason": "DAPR_PUBSUB_NOT_FOUND",
+	//       "domain": "dapr.io",
+	//       "metadata": {
+	//         "topic": "orders"
+	//       }
+	//     },
+	//     {
+	//       "@type": "type.googleapis.com/google.rpc.ResourceInfo",
+	//       "resource_type": "pubsub",
+	//       "resource_name": "bus",
+	//       "owner": "",
+	//       "description": "publish to \"bus\": no bus"
+	//     }
+	//   ]
+	// }
+}
