@@ -200,11 +200,11 @@ func TestBreaker(t *testing.T) {
 		if wait < 8*time.Second || wait > 11*time.Second {
 			t.Fatalf("retry after %s", wait)
 		}
-		time.Sleep(wait)
+		<-time.After(wait)
 		if err := p.Try(t.Context(), fail); errors.Is(err, ErrOpen) || p.Breaker.State() != "open" {
 			t.Fatalf("a failed probe: %v, %s", err, p.Breaker.State())
 		}
-		time.Sleep(11 * time.Second)
+		<-time.After(11 * time.Second)
 		if err := p.Try(t.Context(), func(context.Context) error { return nil }); err != nil || p.Breaker.State() != "closed" {
 			t.Fatalf("a good probe: %v, %s", err, p.Breaker.State())
 		}
@@ -217,7 +217,7 @@ func TestBreakerHalfOpenLimit(t *testing.T) {
 		b := NewBreaker(BreakerConfig{MaxRequests: 1, Timeout: time.Second, Trip: func(c Counts) bool { return c.TotalFailures >= 1 }})
 		p := Policy{Breaker: b}
 		_ = p.Try(t.Context(), func(context.Context) error { return down() })
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		release, done := make(chan struct{}), make(chan error, 1)
 		go func() { done <- p.Try(t.Context(), func(context.Context) error { <-release; return nil }) }()
 		synctest.Wait()

@@ -15,28 +15,29 @@ import (
 	"github.com/penstock-io/penstock/resilience"
 )
 
-// TestSettle is the delivery contract, row by row, in fake time.
-func TestSettle(t *testing.T) {
-	t.Parallel()
+// settleRow is one row of the delivery contract.
+type settleRow struct {
+	name     string
+	event    string // "k/1" has a key
+	say      []cloudevents.Outcome
+	policy   resilience.Retry
+	letters  bool
+	closed   int // how many writes of the dead letter fail
+	giveBack bool
+	after    time.Duration // how long to wait before looking
+
+	want    string // what the source is told
+	calls   []string
+	at      []time.Duration
+	buried  int
+	reason  string
+	attempt int
+}
+
+func settleRows() []settleRow {
 	nopeAfter := cloudevents.Retried(errors.New("busy"), 7*time.Second)
 	discard := cloudevents.Outcome{Verdict: cloudevents.Drop, Reason: "unimplemented", Discard: true}
-	rows := []struct {
-		name     string
-		event    string // "k/1" has a key
-		say      []cloudevents.Outcome
-		policy   resilience.Retry
-		letters  bool
-		closed   int // how many writes of the dead letter fail
-		giveBack bool
-		after    time.Duration // how long to wait before looking
-
-		want    string // what the source is told
-		calls   []string
-		at      []time.Duration
-		buried  int
-		reason  string
-		attempt int
-	}{
+	return []settleRow{
 		{name: "ack", event: "1", say: o(ack), want: "ack", calls: []string{"1@1"}},
 		{name: "drop without a dead letter", event: "1", say: o(drop), want: "ack", calls: []string{"1@1"}},
 		{name: "drop with a dead letter", event: "1", say: o(drop), letters: true, want: "ack", calls: []string{"1@1"}, buried: 1, reason: "the app said so", attempt: 1},
@@ -74,42 +75,48 @@ func TestSettle(t *testing.T) {
 		},
 		{name: "dead letter never written", event: "1", say: o(drop), letters: true, closed: 1000, giveBack: true, after: time.Hour, want: "", calls: []string{"1@1"}},
 	}
-	for _, row := range rows {
+}
+
+// TestSettle is the delivery contract, row by row, in fake time.
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	for _, row := range settleRows() {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				b, s, c := newBook(t), newScript(row.say...), &cemetery{fail: row.closed}
-				route := Route{
-					Name: "r", Source: b, GiveBack: row.giveBack,
-					Redelivery: resilience.Retry{Constant: true, Initial: 30 * time.Second},
-					Targets:    []Target{{Name: "target", Send: s.send, Policy: resilience.Policy{Retry: row.policy}}},
-				}
-				if row.letters {
-					route.DeadLetter = c.bury
-				}
-				r := running(t, Options{})
-				mustAdd(t, r, route)
-				b.put(row.event)
-				time.Sleep(row.after)
-				synctest.Wait()
-				b.want(row.event, row.want)
-				if row.calls != nil && !cmp.Equal(s.calls, row.calls) {
-					t.Errorf("calls %s", cmp.Diff(row.calls, s.calls))
-				}
-				if row.at != nil && !cmp.Equal(s.at, row.at) {
-					t.Errorf("times %s", cmp.Diff(row.at, s.at))
-				}
-				if c.count() != row.buried {
-					t.Fatalf("%d dead letters, want %d", c.count(), row.buried)
-				}
-				if row.buried > 0 {
-					l := c.letters[0]
-					if l.Reason != row.reason || l.Attempts != row.attempt || l.Target != "target" || l.Route != "r" || string(l.Delivery.Body) != row.event {
-						t.Errorf("letter %+v", l)
-					}
-				}
-			})
+			synctest.Test(t, func(t *testing.T) { row.run(t) })
 		})
+	}
+}
+
+func (row settleRow) run(t *testing.T) {
+	b, s, c := newBook(t), newScript(row.say...), &cemetery{fail: row.closed}
+	route := Route{
+		Name: "r", Source: b, GiveBack: row.giveBack,
+		Redelivery: resilience.Retry{Constant: true, Initial: 30 * time.Second},
+		Targets:    []Target{{Name: "target", Send: s.send, Policy: resilience.Policy{Retry: row.policy}}},
+	}
+	if row.letters {
+		route.DeadLetter = c.bury
+	}
+	mustAdd(t, running(t, Options{}), route)
+	b.put(row.event)
+	pass(row.after)
+	b.want(row.event, row.want)
+	if row.calls != nil && !cmp.Equal(s.calls, row.calls) {
+		t.Errorf("calls %s", cmp.Diff(row.calls, s.calls))
+	}
+	if row.at != nil && !cmp.Equal(s.at, row.at) {
+		t.Errorf("times %s", cmp.Diff(row.at, s.at))
+	}
+	if c.count() != row.buried {
+		t.Fatalf("%d dead letters, want %d", c.count(), row.buried)
+	}
+	if row.buried == 0 {
+		return
+	}
+	l := c.letters[0]
+	if l.Reason != row.reason || l.Attempts != row.attempt || l.Target != "target" || l.Route != "r" || string(l.Delivery.Body) != row.event {
+		t.Errorf("letter %+v", l)
 	}
 }
 
@@ -148,8 +155,7 @@ func TestUndecodable(t *testing.T) {
 				}
 				mustAdd(t, running(t, Options{}), route)
 				b.put("1")
-				time.Sleep(row.after)
-				synctest.Wait()
+				pass(row.after)
 				b.want("1", row.want)
 				if c.count() != row.buried || decodes != row.decodes || s.count() != 0 {
 					t.Errorf("%d letters, %d decodes, %d sends", c.count(), decodes, s.count())
@@ -179,8 +185,7 @@ func TestUndecodableHealsWhenDecodeDoes(t *testing.T) {
 		b.put("1")
 		synctest.Wait()
 		healed.Store(true)
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
+		pass(2 * time.Minute)
 		b.want("1", "ack")
 	})
 }
@@ -194,8 +199,7 @@ func TestTargetsAreServedOnce(t *testing.T) {
 			{Name: "second", Send: second.send, Policy: resilience.Policy{Retry: everySecond(1)}},
 		}})
 		b.put("1")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		b.want("1", "ack")
 		if first.count() != 1 || second.count() != 4 {
 			t.Errorf("first %d, second %d", first.count(), second.count())
@@ -277,8 +281,7 @@ func TestStepsRunOnceAcrossRetries(t *testing.T) {
 		d := b.delivery("1")
 		d.Event = event(t)
 		b.in <- d
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		b.want("1", "ack")
 		if runs != 1 || s.count() != 3 {
 			t.Errorf("%d runs, %d sends", runs, s.count())
@@ -355,8 +358,7 @@ func TestPanics(t *testing.T) {
 				}
 				mustAdd(t, running(t, Options{}), route)
 				b.put("1")
-				time.Sleep(5 * time.Minute)
-				synctest.Wait()
+				pass(5 * time.Minute)
 				b.want("1", "ack")
 				if calls != row.calls || c.count() != row.buried {
 					t.Errorf("%d calls, %d letters", calls, c.count())
@@ -420,8 +422,7 @@ func TestPanicsElsewhere(t *testing.T) {
 				row.build(&route, &opts)
 				mustAdd(t, running(t, opts), route)
 				b.put("k/1", "k/2")
-				time.Sleep(10 * time.Minute)
-				synctest.Wait()
+				pass(10 * time.Minute)
 				b.want("k/1", row.want)
 				b.want("k/2", row.want)
 			})
@@ -442,8 +443,7 @@ func TestOpenBreakerIsNotAnAttempt(t *testing.T) {
 			Targets: []Target{{Name: "target", Send: s.send, Policy: resilience.Policy{Retry: everySecond(5), Breaker: breaker}}},
 		})
 		b.put("1")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		b.want("1", "ack")
 		if want := []string{"1@1", "1@2", "1@3"}; !cmp.Equal(s.calls, want) || c.count() != 0 {
 			t.Errorf("calls %v, %d letters", s.calls, c.count())
@@ -466,8 +466,7 @@ func TestTimeoutOfATargetIsARetry(t *testing.T) {
 			}},
 		})
 		b.put("1")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		b.want("1", "ack")
 		if c.count() != 1 || c.letters[0].Kind != "timeout" || c.letters[0].Attempts != 2 {
 			t.Errorf("letters %+v", c.letters)
@@ -491,8 +490,7 @@ func TestGate(t *testing.T) {
 			},
 		})
 		b.put("1")
-		time.Sleep(time.Hour)
-		synctest.Wait()
+		pass(time.Hour)
 		if s.count() != 0 {
 			t.Fatal("it went past the gate")
 		}
@@ -523,8 +521,7 @@ func TestObserver(t *testing.T) {
 			return s.send(ctx, d)
 		})})
 		b.put("1")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		if want := []string{"r 1 retry", "r 1 drop"}; !cmp.Equal(seen, want) {
 			t.Errorf("seen %v", seen)
 		}
