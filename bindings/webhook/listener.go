@@ -67,6 +67,13 @@ func startListener(ctx context.Context, address string, log *slog.Logger) (*list
 	case err != nil:
 		return nil, nil, fault.New(fault.Invalid, "listen on %s: %w", address, err)
 	}
+	l := serve(ctx, ln, log)
+	log.Info("webhooks listening", "address", l.address)
+	return l, func() error { return l.stop(ctx) }, nil
+}
+
+// serve starts a server on ln.
+func serve(ctx context.Context, ln net.Listener, log *slog.Logger) *listener {
 	l := &listener{address: ln.Addr().String(), hooks: map[string][]*hook{}}
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
@@ -85,8 +92,7 @@ func startListener(ctx context.Context, address string, log *slog.Logger) (*list
 			log.Error("webhook listener stopped", "address", l.address, "error", err)
 		}
 	})
-	log.Info("webhooks listening", "address", l.address)
-	return l, func() error { return l.stop(ctx) }, nil
+	return l
 }
 
 // stop ends the server. The hooks have waited for their requests before.
@@ -146,6 +152,11 @@ func (l *listener) find(path string) *hook {
 
 // ServeHTTP hands a request to the hook of its path.
 func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// Not every writer has deadlines; those of a connection do. The one for
+	// reading holds for bodies that nobody reads, too.
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = rc.SetWriteDeadline(time.Time{})
 	h := l.find(r.URL.Path)
 	if h == nil {
 		http.Error(w, "no webhook has this path", http.StatusNotFound)

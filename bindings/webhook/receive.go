@@ -52,16 +52,12 @@ func done(status int, word string, n, duplicates int) answer {
 // ServeHTTP takes one request from the outside.
 func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.rescue(w)
-	// Not every writer has deadlines; those of a connection do.
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout))
-	_ = rc.SetWriteDeadline(time.Time{})
 	if r.Method == http.MethodOptions {
 		h.handshake(w, r)
 		return
 	}
 	a := h.handle(w, r)
-	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	head := w.Header()
 	head.Set("Content-Type", a.kind)
 	head.Set("Content-Length", strconv.Itoa(len(a.body)))

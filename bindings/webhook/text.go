@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/penstock-io/penstock/cloudevents"
 )
@@ -12,7 +13,7 @@ const maxText = 512
 // cleanText returns s when it can be an attribute of an event: UTF-8 without
 // control characters, at most maxText bytes. Otherwise it is empty.
 func cleanText(s string) string {
-	if len(s) > maxText || cloudevents.CheckAttr(cloudevents.Attr{Name: "subject", Value: s}) != nil {
+	if len(s) > maxText || strings.ContainsFunc(s, unicode.IsControl) || cloudevents.CheckAttr(cloudevents.Attr{Name: "subject", Value: s}) != nil {
 		return ""
 	}
 	return s
