@@ -84,12 +84,19 @@ func (v Envelope) wrap(data []byte) (*Event, error) {
 		return nil, fmt.Errorf("data: %w", err)
 	}
 	h := v.head()
-	if err := h.check(); err != nil {
+	if err := h.check(&v); err != nil {
 		return nil, err
 	}
 	e := &Event{}
 	e.slots = e.inline[:0]
-	e.start(h.size() + bodyLen(place, data))
+	e.start(h.size(&v) + bodyLen(place, data))
+	h.write(e, &v)
+	e.finish(place, data)
+	return e, nil
+}
+
+// write puts the attributes of an envelope on an event that has none yet.
+func (h *head) write(e *Event, v *Envelope) {
 	if h.id != "" {
 		e.put("id", h.id)
 	} else {
@@ -109,8 +116,6 @@ func (v Envelope) wrap(data []byte) (*Event, error) {
 	e.putSome("traceid", h.traceID)
 	e.putSome("traceparent", h.traceParent)
 	e.putSome("tracestate", h.traceState)
-	e.finish(place, data)
-	return e, nil
 }
 
 // putSome puts the attribute unless its value is empty.
@@ -127,7 +132,7 @@ func (v Envelope) adopt(data []byte) (*Event, error) {
 		return nil, err
 	}
 	h := v.head()
-	if err := h.check(); err != nil {
+	if err := h.check(&v); err != nil {
 		return nil, err
 	}
 	fill := make([]Attr, 0, 16)
@@ -163,14 +168,13 @@ func (v Envelope) adopt(data []byte) (*Event, error) {
 
 // head is what an envelope says of an event, with defaults and overrides.
 type head struct {
-	of                               *Envelope
 	id, source, typ, subject         string
 	traceID, traceParent, traceState string
 }
 
 func (v *Envelope) head() head {
 	h := head{
-		of: v, source: v.Source, typ: defaultType,
+		source: v.Source, typ: defaultType,
 		traceParent: v.TraceParent, traceState: v.TraceState,
 	}
 	if h.source == "" {
@@ -236,14 +240,14 @@ func (h *head) trace(e *Event) []Attr {
 }
 
 // check tells whether every value may stand in an event.
-func (h *head) check() error {
+func (h *head) check(v *Envelope) error {
 	for _, a := range [...]Attr{
 		{"source", h.source},
 		{"type", h.typ},
 		{"subject", h.subject},
-		{"datacontenttype", h.of.ContentType},
-		{"topic", h.of.Topic},
-		{"pubsubname", h.of.PubSub},
+		{"datacontenttype", v.ContentType},
+		{"topic", v.Topic},
+		{"pubsubname", v.PubSub},
 		{"traceid", h.traceID},
 		{"traceparent", h.traceParent},
 		{"tracestate", h.traceState},
@@ -259,9 +263,9 @@ func (h *head) check() error {
 }
 
 // size is about how many bytes the attributes need in the text.
-func (h *head) size() int {
+func (h *head) size(v *Envelope) int {
 	const names = 320 // of all members with quotes, a UUID and a time
 	return names + len(h.id) + len(h.source) + len(h.typ) + len(h.subject) +
 		len(h.traceID) + len(h.traceParent) + len(h.traceState) +
-		len(h.of.ContentType) + len(h.of.Topic) + len(h.of.PubSub)
+		len(v.ContentType) + len(v.Topic) + len(v.PubSub)
 }

@@ -296,13 +296,18 @@ func lowerASCII(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return 'A' <= r && r <= 'Z' }) {
 		return s
 	}
-	b := []byte(s)
-	for i, ch := range b {
+	return string(appendLower(nil, s))
+}
+
+func appendLower(dst []byte, s string) []byte {
+	for i := range len(s) {
+		ch := s[i]
 		if 'A' <= ch && ch <= 'Z' {
-			b[i] = ch | 0x20
+			ch |= 0x20
 		}
+		dst = append(dst, ch)
 	}
-	return string(b)
+	return dst
 }
 
 // view returns b as a string without a copy: the bytes of an event never

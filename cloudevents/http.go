@@ -63,11 +63,14 @@ func one(e *Event, err error) ([]*Event, error) {
 // names, so that the same message always makes the same bytes.
 func fromBinary(header http.Header, body []byte) (*Event, error) {
 	attrs := make([]Attr, 0, 16)
+	names := make([]byte, 0, 128) // of all attributes, in one piece
 	for key, values := range header {
 		if len(key) < len(headerPrefix) || !strings.EqualFold(key[:len(headerPrefix)], headerPrefix) {
 			continue
 		}
-		name := lowerASCII(key[len(headerPrefix):])
+		from := len(names)
+		names = appendLower(names, key[len(headerPrefix):])
+		name := view(names[from:])
 		if len(values) != 1 {
 			return nil, fault.New(fault.Invalid, "read event: header %.64q is there %d times", key, len(values))
 		}
@@ -118,7 +121,7 @@ func batchSpans(raw []byte) ([]span, error) {
 	if !utf8.Valid(raw) {
 		return nil, wrong(badUTF8(raw), "not UTF-8")
 	}
-	c := cursor{text: raw}
+	c := cursor{text: raw, room: MaxDepth}
 	ch, err := c.next()
 	if err != nil {
 		return nil, err
@@ -130,12 +133,18 @@ func batchSpans(raw []byte) ([]span, error) {
 	if ch, err = c.next(); err != nil {
 		return nil, err
 	}
-	var spans []span
 	if ch == ']' {
 		c.pos++
 		return nil, c.end()
 	}
-	for ch != ']' {
+	return c.elements()
+}
+
+// elements finds the elements of an array that has some, from the first one
+// on, and moves over its closing bracket and to the end.
+func (c *cursor) elements() ([]span, error) {
+	var spans []span
+	for ch := byte(','); ch == ','; c.pos++ {
 		if _, err := c.next(); err != nil {
 			return nil, err
 		}
@@ -147,13 +156,13 @@ func batchSpans(raw []byte) ([]span, error) {
 			return nil, err
 		}
 		spans = append(spans, span{from, c.pos})
+		var err error
 		if ch, err = c.next(); err != nil {
 			return nil, err
 		}
 		if ch != ',' && ch != ']' {
 			return nil, wrong(c.pos, "expected , or ] in the batch")
 		}
-		c.pos++
 	}
 	return spans, c.end()
 }
@@ -189,13 +198,15 @@ func (e *Event) HTTPBinary(h http.Header) []byte {
 		}
 	}
 	h.Del("Content-Type")
+	values := make([]string, 0, len(e.slots)) // of all headers, in one piece
 	for name, value := range e.Attrs() {
 		if name != "datacontenttype" {
-			h[headerName(name)] = []string{encodeHeader(value)}
+			values = append(values, encodeHeader(value))
+			h[headerName(name)] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
 	if ct := e.DataContentType(); ct != "" {
-		h.Set("Content-Type", encodeContentType(ct))
+		h.Set("Content-Type", encodeContentType(strings.TrimSpace(ct)))
 	} else if e.data == dataJSON || e.data == bodyJSON {
 		h.Set("Content-Type", "application/json")
 	}
@@ -217,6 +228,14 @@ func headerName(name string) string {
 		return "Ce-Subject"
 	case "time":
 		return "Ce-Time"
+	case "traceparent":
+		return "Ce-Traceparent"
+	case "traceid":
+		return "Ce-Traceid"
+	case "topic":
+		return "Ce-Topic"
+	case "pubsubname":
+		return "Ce-Pubsubname"
 	default:
 		return http.CanonicalHeaderKey(headerPrefix + name)
 	}

@@ -30,6 +30,7 @@ func wrong(at int, why string) error { return &syntaxError{at: at, why: why} }
 type cursor struct {
 	text    []byte
 	pos     int
+	room    int // how many levels skip may open
 	depth   int
 	objects uint64 // bit n: the level n above the innermost is an object
 }
@@ -40,7 +41,7 @@ func checkJSON(data []byte) error {
 	if !utf8.Valid(data) {
 		return wrong(badUTF8(data), "not UTF-8")
 	}
-	c := cursor{text: data}
+	c := cursor{text: data, room: MaxDepth - 1}
 	if err := c.skip(); err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func isLimit(err error) bool {
 	return ok && s.limit
 }
 
-// skip moves over one value, which may open MaxDepth-1 levels.
+// skip moves over one value.
 func (c *cursor) skip() error {
 	c.depth, c.objects = 0, 0
 	for {
@@ -88,7 +89,7 @@ func (c *cursor) open() (bool, error) {
 	if ch != '{' && ch != '[' {
 		return false, c.scalar(ch)
 	}
-	if c.depth == MaxDepth-1 {
+	if c.depth == c.room {
 		why := "nested deeper than " + strconv.Itoa(MaxDepth) + " levels"
 		return false, &syntaxError{at: c.pos, why: why, limit: true}
 	}

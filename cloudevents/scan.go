@@ -43,7 +43,7 @@ func scan(raw []byte) (*Event, error) {
 	}
 	e := &Event{text: raw, whole: true, received: true}
 	e.slots = e.inline[:0]
-	c := cursor{text: raw}
+	c := cursor{text: raw, room: MaxDepth - 1}
 	if ch, err := c.next(); err != nil {
 		return nil, err
 	} else if ch != '{' {

@@ -2,6 +2,7 @@ package cloudevents_test
 
 import (
 	"bytes"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,10 +28,26 @@ func wantInvalid(t *testing.T, err error, text string) {
 	}
 }
 
-func TestScanRefuses(t *testing.T) {
+// refusal is a text that Scan refuses, and why.
+type refusal struct{ name, text, want string }
+
+func refuses(t *testing.T, tests []refusal) {
+	t.Helper()
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := cloudevents.Scan([]byte(tt.text))
+			wantInvalid(t, err, tt.want)
+		})
+	}
+}
+
+// with returns an event that has the member beside the required ones.
+func with(member string) string { return `{` + required + `,` + member + `}` }
+
+func TestScanRefusesSyntax(t *testing.T) {
 	t.Parallel()
-	with := func(member string) string { return `{` + required + `,` + member + `}` }
-	tests := []struct{ name, text, want string }{
+	refuses(t, []refusal{
 		{"empty", ``, "scan event: byte 0: the text ends too early"},
 		{"spaces", " \n", "byte 2: the text ends too early"},
 		{"array", `[]`, "byte 0: expected an object"},
@@ -52,7 +69,12 @@ func TestScanRefuses(t *testing.T) {
 		{"no digit after point", with(`"data":1.`), "byte 62: not a number"},
 		{"no digit in exponent", with(`"data":1e+`), "byte 62: not a number"},
 		{"only a minus", with(`"data":-`), "byte 62: not a number"},
+	})
+}
 
+func TestScanRefusesMissing(t *testing.T) {
+	t.Parallel()
+	refuses(t, []refusal{
 		{"no id", `{"specversion":"1.0","source":"/s","type":"t"}`, `attribute "id" is missing`},
 		{"no source", `{"specversion":"1.0","id":"1","type":"t"}`, `attribute "source" is missing`},
 		{"no type", `{"specversion":"1.0","id":"1","source":"/s"}`, `attribute "type" is missing`},
@@ -64,7 +86,12 @@ func TestScanRefuses(t *testing.T) {
 		{"specversion number", `{"specversion":1.0,"id":"1","source":"/s","type":"t"}`, `byte 15: attribute "specversion": must be a string`},
 		{"id number", `{"specversion":"1.0","id":1}`, `byte 26: attribute "id": must be a string`},
 		{"subject true", with(`"subject":true`), `attribute "subject": must be a string`},
+	})
+}
 
+func TestScanRefusesDuplicates(t *testing.T) {
+	t.Parallel()
+	refuses(t, []refusal{
 		{"id twice", with(`"id":"2"`), `byte 55: attribute "id" is there twice`},
 		{"id twice, escaped", with(`"\u0069d":"2"`), `attribute "id" is there twice`},
 		{"extension twice", with(`"a":1,"a":1`), `byte 61: attribute "a" is there twice`},
@@ -76,7 +103,12 @@ func TestScanRefuses(t *testing.T) {
 		{"data_base64 twice", with(`"data_base64":null,"data_base64":""`), "data_base64 is there twice"},
 		{"both data", with(`"data":1,"data_base64":""`), "byte 64: data and data_base64 exclude each other"},
 		{"both data, other order", with(`"data_base64":"","data":1`), "data and data_base64 exclude each other"},
+	})
+}
 
+func TestScanRefusesAttributes(t *testing.T) {
+	t.Parallel()
+	refuses(t, []refusal{
 		{"dash in name", with(`"a-b":1`), `byte 55: attribute "a-b": the name may only have lower-case letters and digits`},
 		{"underscore in name", with(`"a_b":1`), "the name may only have"},
 		{"look-alike in name", with(`"` + "\u212a" + `a":1`), "the name may only have"},
@@ -97,19 +129,17 @@ func TestScanRefuses(t *testing.T) {
 		{"base64 alphabet", with(`"data_base64":"YQ_="`), "data_base64 is not base64"},
 		{"base64 padding inside", with(`"data_base64":"YQ==YQ=="`), "data_base64 is not base64"},
 		{"base64 all padding", with(`"data_base64":"==="`), "data_base64 is not base64"},
+	})
+}
 
+func TestScanRefusesData(t *testing.T) {
+	t.Parallel()
+	refuses(t, []refusal{
 		{"unclosed array in data", with(`"data":[1}`), "byte 64: expected , or ] in an array"},
 		{"unclosed object in data", with(`"data":{"a":1]}`), "byte 68: expected , or } in an object"},
 		{"bare key in data", with(`"data":{a:1}`), "byte 63: expected a key in quotes"},
 		{"trailing comma in data", with(`"data":[1,]`), "byte 65: expected a value"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			_, err := cloudevents.Scan([]byte(tt.text))
-			wantInvalid(t, err, tt.want)
-		})
-	}
+	})
 }
 
 func TestScanAccepts(t *testing.T) {
@@ -153,9 +183,7 @@ func TestScanAccepts(t *testing.T) {
 			text := "{" + required + " ,\t" + tt.member + "\r\n}"
 			e := mustScan(t, text)
 			want := map[string]string{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
-			for k, v := range tt.attrs {
-				want[k] = v
-			}
+			maps.Copy(want, tt.attrs)
 			if diff := cmp.Diff(want, attrsOf(e)); diff != "" {
 				t.Errorf("attributes differ (-want +got):\n%s", diff)
 			}
@@ -174,7 +202,8 @@ func TestScanAccepts(t *testing.T) {
 }
 
 // TestScanBounds feeds what grows where readers are careless. All of it must be
-// refused, or taken, in time linear to its size.
+// refused, or taken, in time linear to its size: were it the square, a million
+// steps would take many minutes, so the limit holds on a busy machine too.
 func TestScanBounds(t *testing.T) {
 	t.Parallel()
 	var attrs strings.Builder
@@ -192,15 +221,15 @@ func TestScanBounds(t *testing.T) {
 		{"10 MB name", `{` + required + `,"` + strings.Repeat("k", 10*million) + `":1}`, "the name must have 1 to 64 characters"},
 		{"escaped name", `{` + required + `,"` + strings.Repeat(`\u006b`, million) + `":1}`, "the name must have 1 to 64 characters"},
 		{"too many attributes", `{` + required + attrs.String() + `}`, "more than 128 attributes"},
-		{"10 M elements", head + "[0" + strings.Repeat(",0", 10*million) + "]}", ""},
-		{"10 MB of escapes", head + `"` + strings.Repeat(`\n`, 5*million) + `"}`, ""},
+		{"a million elements", head + "[0" + strings.Repeat(",0", million) + "]}", ""},
+		{"a million escapes", head + `"` + strings.Repeat(`\n`, million) + `"}`, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			start := time.Now()
 			_, err := cloudevents.Scan([]byte(tt.text))
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("took %v", took)
 			}
 			if tt.want != "" {
@@ -218,6 +247,7 @@ func TestScanBounds(t *testing.T) {
 func TestScanBatch(t *testing.T) {
 	t.Parallel()
 	one := `{` + required + `,"data":[1 ,2]}`
+	deep := `{` + required + `,"data":` + strings.Repeat("[", 63) + strings.Repeat("]", 63) + `}`
 	tests := []struct {
 		name, text, want string
 		n                int
@@ -225,6 +255,8 @@ func TestScanBatch(t *testing.T) {
 		{"empty", " [ ] ", "", 0},
 		{"one", "[" + one + "]", "", 1},
 		{"three", "[ " + one + " ,\n" + one + "," + one + "] ", "", 3},
+		{"deepest", "[" + deep + "]", "", 1},
+		{"too deep", "[" + strings.Replace(deep, "[]", "[[]]", 1) + "]", "nested deeper than 64 levels", 0},
 		{"not an array", one, "scan batch: byte 0: expected an array of events", 0},
 		{"nothing", "", "the text ends too early", 0},
 		{"open", "[" + one, "the text ends too early", 0},
@@ -248,8 +280,8 @@ func TestScanBatch(t *testing.T) {
 				t.Fatalf("got %d events, %v, want %d", len(events), err, tt.n)
 			}
 			for _, e := range events {
-				if string(e.JSON()) != one {
-					t.Errorf("event is %s, want %s", e.JSON(), one)
+				if got := string(e.JSON()); got != one && got != deep {
+					t.Errorf("event is %s, want %s", got, one)
 				}
 			}
 			again, err := cloudevents.ScanBatch(cloudevents.AppendBatch(nil, events...))
