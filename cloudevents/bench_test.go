@@ -27,7 +27,8 @@ func quarterKilobyte() []byte {
 	return []byte(`{"orderId":12345,"items":[` + strings.Repeat(`{"sku":"a-1","quantity":2,"price":10.50},`, 5) + `{"sku":"b"}]}`)
 }
 
-// TestAllocs holds the hot path to its number of allocations.
+// TestAllocs holds the hot path to its number of allocations. It is not
+// parallel: AllocsPerRun counts those of the whole process.
 func TestAllocs(t *testing.T) {
 	raw, payload := kilobyte(), quarterKilobyte()
 	e := mustScan(t, string(raw))
