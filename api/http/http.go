@@ -59,12 +59,29 @@ type handler struct {
 	hosts   hosts
 	origins origins
 	logging bool
+	public  bool // health and metadata only
 	log     *slog.Logger
 	mux     *chi.Mux
 }
 
-// New makes the handler.
+// New makes the handler of the API.
 func New(a *api.API, o Options) http.Handler {
+	h := newHandler(a, o)
+	h.mux = h.routes()
+	return h
+}
+
+// NewPublic makes the handler of the public port: health and metadata to read,
+// and nothing else. It asks for no token, because it can change nothing.
+func NewPublic(a *api.API, o Options) http.Handler {
+	o.Tokens = nil
+	h := newHandler(a, o)
+	h.public = true
+	h.mux = h.publicRoutes()
+	return h
+}
+
+func newHandler(a *api.API, o Options) *handler {
 	h := &handler{
 		api: a, tokens: hashes(o.Tokens), maxBody: o.MaxBody,
 		hosts: newHosts(o.AllowedHosts), origins: newOrigins(o.AllowedOrigins),
@@ -76,7 +93,6 @@ func New(a *api.API, o Options) http.Handler {
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
-	h.mux = h.routes()
 	return h
 }
 
@@ -92,7 +108,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if done := h.guard(w, r, path); done {
 		return
 	}
-	if topic, ok := publishTarget(r.Method, path); ok {
+	if topic, ok := publishTarget(r.Method, path); ok && !h.public {
 		h.publish(w, r, topic)
 		return
 	}

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/penstock-io/penstock/api"
 )
@@ -41,7 +40,6 @@ func (h *handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	case err != nil:
 		return nil, api.Errorf(api.BodyRead, "read request body: %w", err)
 	}
-	keepOpen(w, r)
 	return body, nil
 }
 
@@ -95,21 +93,6 @@ func readUnknown(r io.Reader, limit int64) ([]byte, error) {
 		buf = append(make([]byte, 0, len(buf)), buf...)
 	}
 	return buf, nil
-}
-
-// keepOpen lifts the read deadline once the body is here: over HTTP/1 it would
-// otherwise end a request whose work takes long.
-func keepOpen(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor != 1 {
-		return
-	}
-	if sw, ok := w.(*statusWriter); ok {
-		w = sw.ResponseWriter
-	}
-	if c, ok := w.(interface{ SetReadDeadline(time.Time) error }); ok {
-		// It fails on a connection that is gone already; reading says so too.
-		_ = c.SetReadDeadline(time.Time{})
-	}
 }
 
 // metadataPrefix marks the query parameters that are request metadata.

@@ -10,12 +10,20 @@ import (
 	"github.com/penstock-io/penstock/api"
 )
 
-// routes makes the table of paths. Patterns match the canonical path.
-func (h *handler) routes() *chi.Mux {
+// publicRoutes makes the table of what may be seen on the public port.
+func (h *handler) publicRoutes() *chi.Mux {
 	m := chi.NewRouter()
 	m.NotFound(notFound)
 	m.MethodNotAllowed(methodNotAllowed)
+	m.Get("/v1.0/metadata", h.onMetadata)
+	m.Get(healthPath, h.onHealth)
+	m.Get(outboundPath, h.onOutboundHealth)
+	return m
+}
 
+// routes makes the table of paths. Patterns match the canonical path.
+func (h *handler) routes() *chi.Mux {
+	m := h.publicRoutes()
 	write(m, "/v1.0/publish/{bus}/*", h.onPublish)
 	write(m, "/v1.0/publish/{bus}", h.onPublish)
 	write(m, "/v1.0/publish/", h.onPublish)
@@ -25,10 +33,7 @@ func (h *handler) routes() *chi.Mux {
 	write(m, "/v1.0/bindings/{name}", h.onBinding)
 	m.Get("/v1.0/secrets/{store}/bulk", h.onBulkSecrets)
 	m.Get("/v1.0/secrets/{store}/{key}", h.onSecret)
-	m.Get("/v1.0/metadata", h.onMetadata)
 	write(m, "/v1.0/metadata/{key}", h.onSetMetadata)
-	m.Get(healthPath, h.onHealth)
-	m.Get(outboundPath, h.onOutboundHealth)
 	m.Post("/v1.0/shutdown", h.onShutdown)
 	unimplemented(m)
 	return m

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/penstock-io/penstock/api"
 	apihttp "github.com/penstock-io/penstock/api/http"
 )
 
@@ -105,6 +106,33 @@ func TestRoutes(t *testing.T) {
 				t.Errorf("204 with body %q", w.Body)
 			}
 		})
+	}
+}
+
+func TestPublicPort(t *testing.T) {
+	t.Parallel()
+	i := start(t)
+	h := apihttp.NewPublic(api.New("shop", i), apihttp.Options{Tokens: []string{"token"}})
+	for _, tt := range []struct {
+		method, target string
+		status         int
+	}{
+		{"GET", "/v1.0/healthz", 204},
+		{"GET", "/v1.0/healthz/outbound", 204},
+		{"GET", "/v1.0/metadata", 200},
+		{"PUT", "/v1.0/metadata/a", 404},
+		{"POST", "/v1.0/publish/bus/t", 404},
+		{"POST", "/v1.0/publish/bulk/bus/t", 404},
+		{"POST", "/v1.0/bindings/out", 404},
+		{"GET", "/v1.0/secrets/vault/db", 404},
+		{"POST", "/v1.0/shutdown", 404},
+	} {
+		if w := ask(h, tt.method, tt.target, "[]"); w.Code != tt.status {
+			t.Errorf("%s %s: %d %s, want %d", tt.method, tt.target, w.Code, w.Body, tt.status)
+		}
+	}
+	if n := len(i.broker.all()); n > 0 {
+		t.Errorf("%d events were published", n)
 	}
 }
 
