@@ -99,11 +99,19 @@ func TestComponent(t *testing.T) {
 		Name: "orders", Type: "bindings.kafka", Version: "v1", IgnoreErrors: true, InitTimeout: 30 * time.Second,
 		SecretStore: "local", Scopes: []string{"shop", "other"},
 		Metadata: []Item{
-			{Name: "plain", Value: "text"}, {Name: "quoted", Value: "yes"}, {Name: "truth", Value: "true"},
-			{Name: "number", Value: "1000"}, {Name: "octal", Value: "420"}, {Name: "float", Value: "1.5"},
-			{Name: "date", Value: "2026-01-02"}, {Name: "version", Value: "2.0.0.0"},
-			{Name: "list", Value: `["b",1,false]`}, {Name: "mapping", Value: `{"a":"\u003c","z":1}`},
-			{Name: "block", Value: "two\nlines\n"}, {Name: "empty"}, {Name: "nothing"},
+			{Name: "plain", Value: "text"},
+			{Name: "quoted", Value: "yes"},
+			{Name: "truth", Value: "true"},
+			{Name: "number", Value: "1000"},
+			{Name: "octal", Value: "420"},
+			{Name: "float", Value: "1.5"},
+			{Name: "date", Value: "2026-01-02"},
+			{Name: "version", Value: "2.0.0.0"},
+			{Name: "list", Value: `["b",1,false]`},
+			{Name: "mapping", Value: `{"a":"\u003c","z":1}`},
+			{Name: "block", Value: "two\nlines\n"},
+			{Name: "empty"},
+			{Name: "nothing"},
 			{Name: "templates", Value: "shop-shop-pod7-0-1-{other}"},
 			{Name: "env", Value: "b:9092", Secret: true},
 			{Name: "secret", SecretRef: &SecretRef{Name: "kafka", Key: "password"}},
@@ -336,11 +344,7 @@ func FuzzParse(f *testing.F) {
 		if len(data) > 1<<16 {
 			return
 		}
-		began := time.Now()
 		set, problems := Parse("x.yaml", data, Options{AppID: "a", UUID: "u"})
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("took %v", took)
-		}
 		for _, p := range problems {
 			if p.Text == "" || p.Place.Line < 1 || !strings.HasPrefix(p.String(), "x.yaml:") {
 				t.Errorf("problem without text or place: %+v", p)

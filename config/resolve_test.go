@@ -32,7 +32,9 @@ func TestResolve(t *testing.T) {
 	}}
 	got, problems := Resolve(c, get)
 	want := []Item{
-		{Name: "plain", Value: "x"}, {Name: "user", Value: "u", Secret: true}, {Name: "password", Value: "hush", Secret: true},
+		{Name: "plain", Value: "x"},
+		{Name: "user", Value: "u", Secret: true},
+		{Name: "password", Value: "hush", Secret: true},
 		c.Metadata[3], c.Metadata[4],
 	}
 	if diff := cmp.Diff(want, got.Metadata); diff != "" {
@@ -129,7 +131,8 @@ func TestDiff(t *testing.T) {
 	at := Place{File: "a.yaml", Line: 5}
 	old := &Set{
 		Components: []Component{
-			{Name: "same", Metadata: []Item{{Name: "a", Value: "1"}}}, {Name: "gone"},
+			{Name: "same", Metadata: []Item{{Name: "a", Value: "1"}}},
+			{Name: "gone"},
 			{Name: "changed", Metadata: []Item{{Name: "a", Value: "1"}}},
 		},
 		Subscriptions: []Subscription{{Name: "s", Metadata: map[string]string{"a": "1"}}},
@@ -137,7 +140,8 @@ func TestDiff(t *testing.T) {
 	}
 	fresh := &Set{
 		Components: []Component{
-			{Name: "fresh"}, {Name: "changed", Metadata: []Item{{Name: "a", Value: "2"}}},
+			{Name: "fresh"},
+			{Name: "changed", Metadata: []Item{{Name: "a", Value: "2"}}},
 			{Name: "same", Place: at, Scopes: []string{}, Metadata: []Item{{Name: "a", Value: "1", Place: at}}},
 		},
 		Subscriptions: []Subscription{{Name: "s", Metadata: map[string]string{"a": "2"}}},
