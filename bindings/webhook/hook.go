@@ -47,9 +47,6 @@ func newHook(name string, o options, log *slog.Logger) *hook {
 	if h.path == "" {
 		h.path = "/" + name
 	}
-	if o.Answer == outcome {
-		h.memory = newMemory(o.ReplayWindow, time.Now)
-	}
 	return h
 }
 

@@ -100,6 +100,7 @@ func serveOn(t *testing.T, ln net.Listener) (*listener, *hook, func()) {
 	h := newHook("in", options{
 		Answer: outcome, Timeout: time.Second, MaxConcurrency: 2, MaxBody: 1 << 20, Methods: []string{"POST"}, ReplayWindow: time.Hour,
 	}, log)
+	h.memory = newMemory(time.Hour, time.Now)
 	if err := l.add(h); err != nil {
 		t.Fatal(err)
 	}

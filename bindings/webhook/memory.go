@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/component"
 )
 
 // maxRemembered bounds the delivered ids kept in memory.
@@ -20,10 +21,10 @@ type entry struct {
 // that were taken for a while. What is under way is bounded by the router's
 // window, the rest by maxRemembered.
 type memory struct {
-	window time.Duration
-	now    func() time.Time
+	now func() time.Time
 
 	mu      sync.Mutex
+	window  time.Duration
 	entries map[string]*entry
 	settled []settled // oldest first
 }
@@ -35,6 +36,21 @@ type settled struct {
 
 func newMemory(window time.Duration, now func() time.Time) *memory {
 	return &memory{window: window, now: now, entries: map[string]*entry{}}
+}
+
+// openMemory returns the memory of one component. The next version of the same
+// component shares it.
+func openMemory(env component.Env, window time.Duration) (*memory, func() error, error) {
+	m, release, err := component.Share(env.Shared, "webhook ids "+env.Name, func() (*memory, func() error, error) {
+		return newMemory(window, time.Now), func() error { return nil }, nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	m.mu.Lock()
+	m.window = window
+	m.mu.Unlock()
+	return m, release, nil
 }
 
 // claim returns the delivery of that key and whether the caller must carry it

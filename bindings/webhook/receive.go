@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,9 +138,11 @@ func (h *hook) readBody(w http.ResponseWriter, r *http.Request) ([]byte, answer,
 		default:
 			return nil, later(http.StatusTooManyRequests, "too many requests at once", time.Second), false
 		}
-		var rest []byte
-		rest, err = io.ReadAll(limited)
-		body = append(body, rest...)
+		// Only a sender that has come so far is believed about the length.
+		room := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength, 2*smallBody)+bytes.MinRead))
+		room.Write(body)
+		_, err = room.ReadFrom(limited)
+		body = room.Bytes()
 		<-h.slots
 	}
 	if err == nil {

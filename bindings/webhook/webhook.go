@@ -25,6 +25,7 @@ package webhook
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/cloudevents"
@@ -62,7 +63,7 @@ var Component = bindings.Define("webhook", component.About{
 	Summary: "Takes signed HTTP requests (GitHub, GitLab, Stripe, Slack, Shopify, Standard Webhooks, CloudEvents or any HMAC) as events, and sends signed requests",
 	Ack:     "In: with answer outcome the sender gets 200 after the route settled the event; with answer accepted it gets 202 after the event is on the disk. Out: the receiver answered 2xx",
 	Order:   "Arrival, with answer accepted; a given back event comes again later without holding up the others. With answer outcome requests are independent",
-	Limits:  "Bodies 4 MiB, 64 requests at once, headers 16 KiB, 1,024 connections an address, batches of 1,000 events, 100,000 events or 1 GiB waiting on disk; all but the middle three are options",
+	Limits:  "Bodies 4 MiB, 64 requests at once, 100,000 events or 1 GiB waiting on disk (these are options); headers 16 KiB, 1,024 connections an address, 1,000 events in a batch",
 	Scale:   "Put processes behind a load balancer; each remembers delivery ids for itself",
 	Example: `apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -111,28 +112,33 @@ type receiver struct {
 	hook         *hook
 	listener     *listener
 	leaveAddress func() error
-	leaveSpool   func() error // nil with answer outcome
+	leaveIDs     func() error // of the spool or the memory
 }
 
-func openReceiver(ctx context.Context, env component.Env, o options) (*receiver, error) {
-	r := &receiver{hook: newHook(env.Name, o, env.Logger)}
+func openReceiver(ctx context.Context, env component.Env, o options) (r *receiver, err error) {
+	r = &receiver{hook: newHook(env.Name, o, env.Logger)}
 	if o.Answer == accepted {
-		s, leave, err := openSpool(ctx, env, o)
-		if err != nil {
-			return nil, err
-		}
-		r.hook.spool, r.leaveSpool = s, leave
+		r.hook.spool, r.leaveIDs, err = openSpool(ctx, env, o)
+	} else {
+		r.hook.memory, r.leaveIDs, err = openMemory(env, o.ReplayWindow)
 	}
-	l, leave, err := listen(ctx, env, r.hook)
 	if err != nil {
-		if r.leaveSpool != nil {
-			err = errJoin(err, r.leaveSpool())
-		}
 		return nil, err
 	}
-	r.listener, r.leaveAddress = l, leave
-	env.Logger.Info("webhook registered", "url", "http://"+l.address+r.hook.path, "signature", o.preset(), "answer", o.Answer)
+	r.listener, r.leaveAddress, err = listen(ctx, env, r.hook)
+	if err != nil {
+		return nil, errJoin(err, r.leaveIDs())
+	}
+	env.Logger.Info("webhook registered", "url", "http://"+r.listener.address+r.hook.path, "signature", o.preset(), "answer", o.Answer)
+	if r.hook.scheme == nil && !loopback(r.listener.address) {
+		env.Logger.Warn("webhook takes unsigned requests from the network; set signature and secret", "address", r.listener.address)
+	}
 	return r, nil
+}
+
+func loopback(address string) bool {
+	ap, err := netip.ParseAddrPort(address)
+	return err == nil && ap.Addr().Unmap().IsLoopback()
 }
 
 // Read implements [bindings.Reader]. Requests are taken while it runs; others
@@ -145,10 +151,7 @@ func (r *receiver) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 func (r *receiver) Close(ctx context.Context) error {
 	err := r.hook.close(ctx)
 	err = errJoin(err, r.leaveAddress())
-	if r.leaveSpool != nil {
-		err = errJoin(err, r.leaveSpool())
-	}
-	return err
+	return errJoin(err, r.leaveIDs())
 }
 
 // both is a webhook with a path and a url.
