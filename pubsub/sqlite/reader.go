@@ -1,0 +1,527 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"slices"
+	"time"
+
+	client "github.com/penstock-io/penstock/client/sqlite"
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/fault"
+)
+
+const (
+	scanRows    = 256 // read at once
+	scanBytes   = 4 << 20
+	loadRows    = 64 // read one by one in a step
+	refillRows  = 4096
+	refillKeep  = 256 // of them remembered
+	dueRows     = 512
+	failedPause = 500 * time.Millisecond
+	standby     = time.Second // between tries to take over a group
+)
+
+const (
+	selectWaiting = `SELECT p.id, p.due, p.attempt, m.expires, m.key, m.metadata, m.body FROM pubsub_pending p`
+	ofQueue       = ` JOIN pubsub_messages m ON m.id = p.id WHERE p.queue = ?1 AND `
+)
+
+// reads are the prepared queries of a broker.
+type reads struct{ scan, one, retries, behind, nextDue *sql.Stmt }
+
+func prepareReads(ctx context.Context, db *sql.DB) (r reads, err error) {
+	for _, p := range []struct {
+		st    **sql.Stmt
+		query string
+	}{
+		{&r.scan, selectWaiting + ofQueue + `p.id > ?2 AND p.due = 0 ORDER BY p.id LIMIT ?3`},
+		{&r.one, selectWaiting + ofQueue + `p.id = ?2 AND p.due = 0`},
+		{&r.retries, selectWaiting + ` INDEXED BY pubsub_due` + ofQueue +
+			`p.due > 0 AND p.attempt > 0 AND (p.due, p.id) > (?2, ?3) ORDER BY p.due, p.id LIMIT ?4`},
+		{&r.behind, selectWaiting + ofQueue + `p.id >= ?2 AND p.id <= ?3 AND p.due = 0 ORDER BY p.id LIMIT ?4`},
+		{&r.nextDue, `SELECT coalesce(min(due), 0) FROM pubsub_pending WHERE queue = ? AND due > 0`},
+	} {
+		if *p.st, err = db.PrepareContext(ctx, p.query); err != nil {
+			r.close()
+			return reads{}, client.Classify(err)
+		}
+	}
+	return r, nil
+}
+
+func (r reads) close() {
+	for _, st := range []*sql.Stmt{r.scan, r.one, r.retries, r.behind, r.nextDue} {
+		if st != nil {
+			_ = st.Close() // frees memory only
+		}
+	}
+}
+
+// run reads the file for the queue's members until nobody needs the queue or
+// ctx ends.
+func (q *queue) run(ctx context.Context) {
+	r := &reader{queue: q, reads: q.b.reads, scratch: &cloudevents.Delivery{}}
+	defer q.stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		wait, err := r.step(ctx)
+		if err != nil && ctx.Err() == nil {
+			wait = failedPause
+		}
+		q.report(err)
+		if q.idle() && r.retire(ctx) {
+			return
+		}
+		if wait <= 0 {
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-q.bell:
+			if err != nil { // no faster than the pause
+				pause(ctx, wait)
+			}
+		}
+	}
+}
+
+// report sets or clears the reason why nothing can be read.
+func (q *queue) report(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case err != nil && q.err == nil:
+		q.err, q.rescan = fault.Wrap(err, "read group %q of topic %q", q.name.group, q.name.topic), true
+		close(q.failed)
+	case err != nil:
+		q.rescan = true
+	case q.err != nil:
+		q.err, q.failed = nil, make(chan struct{})
+	}
+}
+
+// reader is the one goroutine that reads for a queue.
+type reader struct {
+	*queue
+	reads   reads
+	renewAt time.Time
+	scratch *cloudevents.Delivery // what key functions look at
+}
+
+// step does what there is to do and returns how long to wait for more; zero is
+// not at all.
+func (r *reader) step(ctx context.Context) (time.Duration, error) {
+	ctx = context.WithoutCancel(ctx) // short and local; a watched context costs a goroutine for each query
+	r.prune()
+	ours, err := r.lease(ctx)
+	if err != nil || !ours {
+		return standby, err
+	}
+	again := false
+	for _, do := range []func(context.Context) (bool, error){r.restart, r.due, r.loadOnes, r.refillLanes, r.scan} {
+		more, err := do(ctx)
+		if err != nil {
+			return 0, err
+		}
+		again = again || more
+	}
+	if again {
+		return 0, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wait := time.Until(r.renewAt)
+	if r.nextDue > 0 {
+		wait = min(wait, time.Until(time.UnixMilli(r.nextDue)))
+	}
+	return max(wait, time.Millisecond), nil
+}
+
+// prune forgets messages whose outcome is written.
+func (r *reader) prune() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.wrote {
+		if r.under[e.id] == e {
+			delete(r.under, e.id)
+		}
+	}
+	clear(r.wrote)
+	r.wrote = r.wrote[:0]
+}
+
+// lease takes or keeps the group for this process.
+func (r *reader) lease(ctx context.Context) (ours bool, err error) {
+	if time.Now().Before(r.renewAt) {
+		return true, nil
+	}
+	length := r.b.opts.RedeliverInterval
+	start := time.Now()
+	now := start.UnixMilli()
+	var n int64
+	err = r.b.db.Write(ctx, func(tx *sql.Tx) error {
+		// A lease from the future is one from before the clock was set back.
+		res, err := tx.Exec(`UPDATE pubsub_queues SET owner = ?1, leased = ?2, lease = ?3, seen = ?2
+			WHERE id = ?4 AND (owner IN ('', ?1) OR leased + lease <= ?2 OR leased > ?2 + 1000)`,
+			r.b.owner, now, length.Milliseconds(), r.id)
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case err != nil:
+		return false, err
+	case n == 0:
+		r.renewAt, r.leaseEnd = time.Time{}, time.Time{}
+		r.rescan = true
+		return false, nil
+	}
+	if !r.leaseEnd.After(start) {
+		r.rescan = true // somebody else may have had it
+	}
+	r.leaseEnd, r.renewAt = start.Add(length), start.Add(length/3)
+	return true, nil
+}
+
+// retire gives the group up when still nobody needs the queue.
+func (r *reader) retire(ctx context.Context) bool {
+	ctx = context.WithoutCancel(ctx)
+	err := r.b.db.Write(ctx, func(tx *sql.Tx) error {
+		return r.b.exec(tx, "UPDATE pubsub_queues SET owner = '' WHERE id = ? AND owner = ?", r.id, r.b.owner)
+	})
+	if err != nil { // the lease ends by itself
+		r.b.log.Warn("group is not given up before its lease ends", "topic", r.name.topic, "group", r.name.group, "error", err)
+	}
+	r.mu.Lock()
+	r.renewAt, r.leaseEnd, r.rescan = time.Time{}, time.Time{}, true
+	r.mu.Unlock()
+	return r.b.retire(r.queue)
+}
+
+// restart forgets all that is not under way and starts from the beginning. The
+// keys that wait for a retry are taken first, so that nobody overtakes them.
+func (r *reader) restart(ctx context.Context) (bool, error) {
+	r.mu.Lock()
+	again := r.rescan
+	if again {
+		r.reset()
+	}
+	r.mu.Unlock()
+	due, id := int64(0), int64(0)
+	for again {
+		rows, full, err := r.query(ctx, r.reads.retries, r.id, due, id, scanRows)
+		if err != nil {
+			return false, err
+		}
+		if n := len(rows); n > 0 {
+			due, id = rows[n-1].due, rows[n-1].entry.id
+		}
+		again = r.park(rows, full)
+	}
+	return false, nil
+}
+
+// park holds the lanes of messages that wait for a retry, and tells whether to
+// go on.
+func (r *reader) park(rows []found, full bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range rows {
+		id := f.entry.id
+		if f.key == "" || r.parked[id] != nil || r.under[id] != nil {
+			continue
+		}
+		l := r.lanes[f.key]
+		if l == nil {
+			l = &lane{key: f.key}
+			r.lanes[f.key] = l
+		}
+		r.parked[id] = &entry{id: id, lane: l}
+	}
+	r.cut = full && len(r.parked) >= parkedLimit
+	return full && !r.cut
+}
+
+func (q *queue) reset() {
+	q.rescan, q.more, q.recheck, q.cursor, q.nextDue = false, true, true, 0, 0
+	q.ready, q.bytes, q.load, q.refill, q.held, q.heldFor = nil, 0, nil, nil, 0, 0
+	clear(q.lanes)
+	keep := func(e *entry) {
+		if l := e.lane; l != nil {
+			l.wait, l.more = nil, 0
+			q.lanes[l.key] = l
+		}
+	}
+	for id, e := range q.parked {
+		if q.under[id] == nil { // it is in the file
+			delete(q.parked, id)
+			continue
+		}
+		keep(e)
+	}
+	for _, e := range q.under {
+		keep(e)
+	}
+}
+
+// due brings back what has become due.
+func (r *reader) due(ctx context.Context) (bool, error) {
+	r.mu.Lock()
+	now := time.Now().UnixMilli()
+	look := r.recheck || r.nextDue > 0 && r.nextDue <= now
+	r.recheck = false
+	r.mu.Unlock()
+	if !look {
+		return false, nil
+	}
+	var next int64
+	if err := r.reads.nextDue.QueryRowContext(ctx, r.id).Scan(&next); err != nil {
+		return false, client.Classify(err)
+	}
+	if next == 0 || next > now {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.nextDue = next
+		return r.recheck, nil
+	}
+	var ids []int64
+	err := r.b.db.Write(ctx, func(tx *sql.Tx) (err error) {
+		ids, err = r.b.ids(tx, `UPDATE pubsub_pending SET due = 0 WHERE queue = ?1 AND id IN (
+			SELECT id FROM pubsub_pending WHERE queue = ?1 AND due > 0 AND due <= ?2 ORDER BY due LIMIT ?3) RETURNING id`,
+			r.id, now, dueRows)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	slices.Sort(ids)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range ids {
+		if e := r.parked[id]; e != nil {
+			delete(r.parked, id)
+			r.load = append(r.load, e)
+		} else if id <= r.cursor {
+			r.load = append(r.load, &entry{id: id})
+		} else {
+			r.more = true
+		}
+	}
+	r.recheck = true
+	return true, nil
+}
+
+// loadOnes reads messages that are known by id only.
+func (r *reader) loadOnes(ctx context.Context) (bool, error) {
+	r.mu.Lock()
+	n := min(len(r.load), loadRows)
+	if r.bytes > readyBytes {
+		n = min(n, 1)
+	}
+	wanted := slices.Clone(r.load[:n])
+	r.load = slices.Delete(r.load, 0, n)
+	left := len(r.load) > 0
+	r.mu.Unlock()
+	for _, e := range wanted {
+		found, _, err := r.query(ctx, r.reads.one, r.id, e.id)
+		if err != nil {
+			return false, err
+		}
+		r.loaded(e, found)
+	}
+	return left, nil
+}
+
+func (r *reader) loaded(e *entry, found []found) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case len(found) == 0: // expired and removed meanwhile
+		r.free(e)
+	case e.lane == nil:
+		r.admit(found[0])
+	default:
+		got := found[0].entry
+		got.lane = e.lane
+		r.makeReady(got)
+	}
+}
+
+// refillLanes goes on with keys whose remembered messages are all done.
+func (r *reader) refillLanes(ctx context.Context) (bool, error) {
+	r.mu.Lock()
+	if len(r.refill) == 0 {
+		r.mu.Unlock()
+		return false, nil
+	}
+	l, cursor := r.refill[0], r.cursor
+	r.refill = slices.Delete(r.refill, 0, 1)
+	r.mu.Unlock()
+	rows, full, err := r.query(ctx, r.reads.behind, r.id, l.more, cursor, refillRows)
+	if err != nil {
+		return false, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.more = 0
+	for i := range rows {
+		if len(l.wait) == refillKeep {
+			l.more = rows[i].entry.id
+			break
+		}
+		if rows[i].key == l.key && r.under[rows[i].entry.id] == nil {
+			r.hold(l, rows[i].entry)
+		}
+	}
+	if full && l.more == 0 {
+		l.more = rows[len(rows)-1].entry.id + 1
+	}
+	r.free(&entry{lane: l})
+	return len(r.refill) > 0, nil
+}
+
+// scan reads on from the cursor while there is room.
+func (r *reader) scan(ctx context.Context) (bool, error) {
+	r.mu.Lock()
+	if r.cut && len(r.parked) < parkedLimit/2 {
+		r.cut, r.rescan = false, true
+		r.mu.Unlock()
+		return true, nil
+	}
+	want := r.more && !r.cut && r.members > 0 && len(r.ready) < readyLow && r.bytes < readyBytes && len(r.parked) < parkedLimit
+	if want {
+		r.more = false // before reading: what arrives meanwhile sets it again
+	}
+	cursor := r.cursor
+	r.mu.Unlock()
+	if !want {
+		return false, nil
+	}
+	rows, full, err := r.query(ctx, r.reads.scan, r.id, cursor, scanRows)
+	if err != nil {
+		return false, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range rows {
+		r.cursor = rows[i].entry.id
+		if r.under[r.cursor] == nil {
+			r.admit(rows[i])
+		}
+	}
+	r.more = r.more || full
+	return r.more && len(r.ready) < readyLow && r.bytes < readyBytes, nil
+}
+
+// found is a message just read, with its ordering key.
+type found struct {
+	entry *entry
+	key   string
+	due   int64
+}
+
+// query reads messages until their bodies are more than scanBytes, and tells
+// whether there are probably more. The last argument is the limit of rows.
+func (r *reader) query(ctx context.Context, st *sql.Stmt, args ...any) ([]found, bool, error) {
+	r.mu.Lock()
+	key := r.key
+	r.mu.Unlock()
+	rows, err := st.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, false, client.Classify(err)
+	}
+	defer rows.Close()
+	var out []found
+	size := 0
+	for rows.Next() {
+		e := &entry{loaded: true}
+		var due int64
+		var metadata []byte
+		if err := rows.Scan(&e.id, &due, &e.attempt, &e.expires, &e.key, &metadata, &e.body); err != nil {
+			return nil, false, client.Classify(err)
+		}
+		if e.metadata, err = decodeMetadata(metadata); err != nil {
+			return nil, false, fault.Wrap(err, "read message %d", e.id)
+		}
+		out = append(out, found{e, r.keyOf(e, key), due})
+		if size += len(e.body); size > scanBytes {
+			return out, true, nil
+		}
+	}
+	limit, ok := args[len(args)-1].(int)
+	return out, ok && len(out) >= limit, client.Classify(rows.Err())
+}
+
+func (r *reader) keyOf(e *entry, key func(*cloudevents.Delivery) string) string {
+	if key == nil {
+		return e.key
+	}
+	*r.scratch = cloudevents.Delivery{Body: e.body, Metadata: e.metadata, Key: e.key, Attempt: e.attempt + 1}
+	return key(r.scratch)
+}
+
+// admit makes a message ready when its key is free, else it waits in its lane.
+func (q *queue) admit(f found) {
+	if f.key == "" {
+		q.makeReady(f.entry)
+		return
+	}
+	l := q.lanes[f.key]
+	switch {
+	case l == nil:
+		f.entry.lane = &lane{key: f.key}
+		q.lanes[f.key] = f.entry.lane
+		q.makeReady(f.entry)
+	case l.more > 0 && f.entry.id >= l.more: // met again when the lane gets there
+	case q.held >= heldLimit && (len(l.wait) == 0 || l.wait[len(l.wait)-1].id < f.entry.id):
+		l.more = f.entry.id
+	default:
+		q.hold(l, f.entry)
+	}
+}
+
+// hold remembers e behind the others of its key, with its body while there is
+// room for that.
+func (q *queue) hold(l *lane, e *entry) {
+	if q.heldFor+int64(len(e.body)) > heldBytes {
+		e = &entry{id: e.id}
+	}
+	at, known := slices.BinarySearchFunc(l.wait, e.id, func(o *entry, id int64) int { return cmp.Compare(o.id, id) })
+	if known {
+		return
+	}
+	l.wait = slices.Insert(l.wait, at, e)
+	q.heldFor += int64(len(e.body))
+	q.held++
+}
+
+// ids runs a query that returns ids.
+func (b *broker) ids(tx *sql.Tx, query string, args ...any) ([]int64, error) {
+	st, err := b.db.Stmt(tx, query)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := st.Query(args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var ids []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
