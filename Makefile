@@ -3,7 +3,6 @@ GO      ?= go
 BIN     := bin/penstock
 TOOL    := $(GO) tool -modfile=tools.mod
 LDFLAGS := -s -w
-PORT    ?= 3500
 
 .DEFAULT_GOAL := help
 
@@ -15,8 +14,8 @@ build: ## build bin/penstock, stripped and static
 
 demo: build ## run the demo until Ctrl-C: cron, webhook, folder, pipeline, app, outputs
 	$(GO) build -o bin/shop ./examples/shop
-	$(GO) build -o bin/shopdemo ./examples/shop/demo
-	bin/shopdemo -penstock $(BIN) -shop bin/shop -resources examples/shop/resources
+	@mkdir -p .penstock/demo/inbox
+	$(BIN) run --app-id shop --app-port 8087 --dapr-http-port 3511 --data-dir .penstock/demo --resources-path examples/shop/resources -- bin/shop -world
 
 test: ## run the tests; needs only Go
 	$(GO) test ./...

@@ -75,6 +75,12 @@ type Features struct {
 // Featured is implemented by drivers that have features.
 type Featured interface{ Features() Features }
 
+// Preparer is implemented by drivers that can make a subscription's group
+// before anybody reads from it, so that nothing published in between is missed.
+type Preparer interface {
+	Prepare(ctx context.Context, s Subscription) error
+}
+
 // BatchError says which messages of a batch were not published.
 type BatchError struct {
 	// Errs has one entry per message, nil where it was published.

@@ -30,6 +30,22 @@ func (b *Bus) Source(s Subscription) (*Source, error) {
 	return &Source{bus: b, sub: s, raw: isTrue(lookup(s.Metadata, "rawPayload"))}, nil
 }
 
+// Prepare makes the subscription's group where the broker can do that ahead, so
+// that everything published once it has returned reaches the subscription. A
+// broker that is still opening is not waited for: nothing can be published
+// through it either.
+func (s *Source) Prepare(ctx context.Context) error {
+	d, err := s.bus.instance.Acquire()
+	if err != nil {
+		return nil
+	}
+	defer s.bus.instance.Release()
+	if p, ok := d.(Preparer); ok {
+		return fault.Wrap(p.Prepare(ctx, s.sub), "subscribe to %s/%s", s.bus.name, s.sub.Topic)
+	}
+	return nil
+}
+
 // Run hands the subscription's messages to emit until ctx ends. It waits for
 // the broker to open first.
 func (s *Source) Run(ctx context.Context, emit cloudevents.EmitFunc) error {

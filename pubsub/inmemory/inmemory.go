@@ -21,6 +21,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
@@ -74,6 +75,7 @@ type broker struct {
 	opts   options
 	closed chan struct{} // Close was called
 	idle   chan struct{} // and the last subscriber is gone
+	orphan atomic.Bool   // the last handle is closed
 
 	mu      sync.RWMutex
 	done    bool
@@ -81,10 +83,57 @@ type broker struct {
 	topics  map[string][]*queue // slices are replaced, never changed
 }
 
-func open(_ context.Context, _ component.Env, o options) (pubsub.Driver, error) {
-	return &broker{
-		opts: o, closed: make(chan struct{}), idle: make(chan struct{}), topics: map[string][]*queue{},
-	}, nil
+func makeBroker() *broker {
+	return &broker{closed: make(chan struct{}), idle: make(chan struct{}), topics: map[string][]*queue{}}
+}
+
+// handle is one opening of a broker. When a component is reloaded the new one
+// is opened before the old one is closed: both then use the same broker, and
+// its messages stay.
+type handle struct {
+	*broker
+	release func() error
+	once    sync.Once
+	err     error
+}
+
+func open(_ context.Context, env component.Env, o options) (pubsub.Driver, error) {
+	h := &handle{}
+	shared := env.Shared
+	if shared == nil {
+		shared = &component.Shared{}
+	}
+	b, release, err := component.Share(shared, "pubsub.in-memory/"+env.Name, func() (*broker, func() error, error) {
+		b := makeBroker()
+		return b, func() error { b.orphan.Store(true); return nil }, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.limit(o)
+	h.broker, h.release = b, release
+	return h, nil
+}
+
+// limit sets the bounds, also those of queues that are there.
+func (b *broker) limit(o options) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.opts = o
+	for _, queues := range b.topics {
+		for _, q := range queues {
+			q.limit(o.MaxMessages, int64(o.MaxBytes))
+		}
+	}
+}
+
+// Close lets go of the broker; the last one to do so closes it.
+func (h *handle) Close(ctx context.Context) error {
+	h.once.Do(func() { h.err = h.release() })
+	if h.err != nil || !h.orphan.Load() {
+		return h.err
+	}
+	return h.broker.Close(ctx)
 }
 
 // Features implements pubsub.Featured.
@@ -137,6 +186,15 @@ func (b *broker) forget(topic string, q *queue) bool {
 	b.topics[topic] = slices.DeleteFunc(slices.Clone(b.topics[topic]), func(o *queue) bool { return o == q })
 	q.close()
 	return true
+}
+
+// Prepare implements pubsub.Preparer.
+func (b *broker) Prepare(_ context.Context, s pubsub.Subscription) error {
+	q, err := b.join(s)
+	if err == nil {
+		b.leave(q)
+	}
+	return err
 }
 
 // Subscribe implements pubsub.Driver.

@@ -56,7 +56,7 @@ func newBroker(t testing.TB, o options) *broker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := d.(*broker)
+	b := d.(*handle).broker
 	t.Cleanup(func() {
 		if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
@@ -235,7 +235,7 @@ func TestKeyOrderModel(t *testing.T) {
 			rt.Fatal(err)
 		}
 		defer b.Close(t.Context())
-		q := detached(t, b.(*broker))
+		q := detached(t, b.(*handle).broker)
 		m := model{rt: rt, b: b, q: q, last: map[string]int{}, sent: map[string]int{}}
 		rt.Repeat(map[string]func(*rapid.T){
 			"publish": m.publish, "take": m.take, "settle": m.settle,

@@ -81,6 +81,13 @@ func newQueue(group string, maxMessages int, maxBytes int64) *queue {
 	return q
 }
 
+// limit sets the bounds. What is held beyond them stays.
+func (q *queue) limit(maxMessages int, maxBytes int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.maxMessages, q.maxBytes = maxMessages, maxBytes
+}
+
 func (q *queue) ring() {
 	select {
 	case q.wake <- struct{}{}:

@@ -1,0 +1,40 @@
+// Package all lists the components of the build.
+//
+// A component is in the binary when, and only when, it stands here: there is
+// no registration anywhere else. Tests and small builds make lists of their
+// own.
+//
+// The list promises nothing about order; names are unique, which a test holds.
+package all
+
+import (
+	"github.com/penstock-io/penstock/bindings/cron"
+	"github.com/penstock-io/penstock/bindings/exec"
+	"github.com/penstock-io/penstock/bindings/file"
+	"github.com/penstock-io/penstock/bindings/http"
+	"github.com/penstock-io/penstock/bindings/localstorage"
+	"github.com/penstock-io/penstock/bindings/webhook"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/pubsub/inmemory"
+	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
+	envsecrets "github.com/penstock-io/penstock/secrets/env"
+	filesecrets "github.com/penstock-io/penstock/secrets/file"
+)
+
+// Components returns every component of the build.
+func Components() component.List {
+	return component.List{
+		cron.Component,
+		exec.Component,
+		file.Component,
+		http.Component,
+		localstorage.Component,
+		webhook.Component,
+
+		inmemory.Component,
+		sqlitepubsub.Component,
+
+		envsecrets.Component,
+		filesecrets.Component,
+	}
+}

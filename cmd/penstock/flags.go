@@ -1,0 +1,120 @@
+package main
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// serveFlags are those of `penstock serve`, which existing tooling starts with
+// the flags of daprd.
+type serveFlags struct {
+	AppID             string `name:"app-id" env:"APP_ID" help:"Identity of the app: discovery, state prefix, default consumer group."`
+	AppPort           int    `name:"app-port" help:"Port the app listens on; none: only outbound calls are served."`
+	AppProtocol       string `name:"app-protocol" default:"http" help:"http, https or h2c."`
+	AppSSL            bool   `name:"app-ssl" help:"Old way to say --app-protocol https."`
+	AppChannelAddress string `name:"app-channel-address" default:"127.0.0.1" help:"Host the app listens on."`
+	AppMaxConcurrency int    `name:"app-max-concurrency" default:"-1" help:"Limit of calls to the app under way at once; -1: none."`
+
+	EnableAppHealthCheck     bool          `name:"enable-app-health-check" help:"Probe the app and hold events back while it is unhealthy."`
+	AppHealthCheckPath       string        `name:"app-health-check-path" default:"/healthz" help:"Path of the probe."`
+	AppHealthProbeInterval   int           `name:"app-health-probe-interval" default:"5" help:"Seconds between probes."`
+	AppHealthProbeTimeout    int           `name:"app-health-probe-timeout" default:"500" help:"Milliseconds a probe may take."`
+	AppHealthThreshold       int           `name:"app-health-threshold" default:"3" help:"Failures in a row that make the app unhealthy."`
+	AppBindingOptionsTimeout time.Duration `name:"app-binding-options-timeout" default:"3s" help:"Limit of the question whether the app takes a binding's events."`
+
+	HTTPPort            int    `name:"dapr-http-port" default:"3500" help:"Port of the HTTP API."`
+	ListenAddresses     string `name:"dapr-listen-addresses" help:"Addresses of the API, comma separated; loopback when empty."`
+	PublicPort          int    `name:"dapr-public-port" help:"Port that serves health and metadata only; none when 0."`
+	PublicListenAddress string `name:"dapr-public-listen-address" help:"Address of the public port; loopback when empty."`
+
+	ResourcesPath []string `name:"resources-path" aliases:"components-path" help:"Folder of YAML resources; may be repeated."`
+	Config        []string `name:"config" help:"File of a Configuration document; may be repeated, later ones win."`
+	Strict        bool     `name:"strict" help:"Make warnings about the configuration errors."`
+	DataDir       string   `name:"data-dir" env:"PENSTOCK_DATA_DIR" default:".penstock" help:"Folder of embedded storage."`
+
+	MaxBodySize        string `name:"max-body-size" default:"4Mi" help:"Largest request body."`
+	MaxRequestSize     int    `name:"dapr-http-max-request-size" help:"Old form of --max-body-size, in MB."`
+	ReadBufferSize     string `name:"read-buffer-size" default:"4Ki" help:"Largest request header."`
+	HTTPReadBufferSize int    `name:"dapr-http-read-buffer-size" help:"Old form of --read-buffer-size, in KB."`
+	UnixDomainSocket   string `name:"unix-domain-socket" help:"Folder for a Unix socket instead of the port."`
+	AllowedOrigins     string `name:"allowed-origins" default:"*" help:"Origins for CORS, comma separated; * sends no CORS headers."`
+
+	GracefulShutdownSeconds int           `name:"dapr-graceful-shutdown-seconds" default:"5" help:"Seconds that events under way get to finish."`
+	BlockShutdownDuration   time.Duration `name:"dapr-block-shutdown-duration" help:"Keep serving this long after SIGTERM, or until the app is unhealthy."`
+	DisableInitEndpoints    string        `name:"disable-init-endpoints" help:"Questions not to ask the app, comma separated: config, subscribe."`
+	EnableAPILogging        bool          `name:"enable-api-logging" help:"Log every API call."`
+
+	LogLevel  string `name:"log-level" default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
+	LogAsJSON bool   `name:"log-as-json" help:"Log JSON lines."`
+
+	Unused unusedFlags `embed:""`
+}
+
+// unusedFlags are accepted because tooling gives them; this version has no use
+// for them yet and says so once at debug level.
+type unusedFlags struct {
+	GRPCPort                  string   `name:"dapr-grpc-port" hidden:""`
+	InternalGRPCPort          string   `name:"dapr-internal-grpc-port" hidden:""`
+	InternalGRPCListenAddress string   `name:"dapr-internal-grpc-listen-address" hidden:""`
+	MetricsPort               string   `name:"metrics-port" hidden:""`
+	MetricsListenAddress      string   `name:"metrics-listen-address" hidden:""`
+	EnableMetrics             bool     `name:"enable-metrics" hidden:"" default:"true" negatable:""`
+	ProfilePort               string   `name:"profile-port" hidden:""`
+	EnableProfiling           bool     `name:"enable-profiling" hidden:""`
+	Mode                      string   `name:"mode" hidden:"" default:"standalone" enum:"standalone,kubernetes"`
+	EnableMTLS                bool     `name:"enable-mtls" hidden:""`
+	SentryAddress             string   `name:"sentry-address" hidden:""`
+	ControlPlaneAddress       string   `name:"control-plane-address" hidden:""`
+	ControlPlaneTrustDomain   string   `name:"control-plane-trust-domain" hidden:""`
+	ControlPlaneNamespace     string   `name:"control-plane-namespace" hidden:""`
+	SentryJWTAudiences        []string `name:"sentry-request-jwt-audiences" hidden:""`
+	PlacementHostAddress      string   `name:"placement-host-address" hidden:""`
+	ActorsService             string   `name:"actors-service" hidden:""`
+	RemindersService          string   `name:"reminders-service" hidden:""`
+	ActorsDisseminateTimeout  string   `name:"actors-disseminate-timeout" hidden:""`
+	SchedulerHostAddress      string   `name:"scheduler-host-address" hidden:""`
+	SchedulerJobStreams       string   `name:"scheduler-job-streams" hidden:""`
+	HotReloadInterval         string   `name:"hot-reload-reconcile-interval" hidden:""`
+	DisableK8sSecretStore     bool     `name:"disable-builtin-k8s-secret-store" hidden:""`
+}
+
+// given names the unused flags that were set, for the log.
+func (u unusedFlags) given() []string {
+	set := map[string]bool{
+		"dapr-grpc-port": u.GRPCPort != "", "dapr-internal-grpc-port": u.InternalGRPCPort != "",
+		"dapr-internal-grpc-listen-address": u.InternalGRPCListenAddress != "",
+		"metrics-port":                      u.MetricsPort != "", "metrics-listen-address": u.MetricsListenAddress != "",
+		"profile-port": u.ProfilePort != "", "enable-profiling": u.EnableProfiling, "enable-mtls": u.EnableMTLS,
+		"mode": u.Mode != "standalone", "sentry-address": u.SentryAddress != "",
+		"control-plane-address": u.ControlPlaneAddress != "", "control-plane-trust-domain": u.ControlPlaneTrustDomain != "",
+		"control-plane-namespace": u.ControlPlaneNamespace != "", "sentry-request-jwt-audiences": len(u.SentryJWTAudiences) > 0,
+		"placement-host-address": u.PlacementHostAddress != "", "actors-service": u.ActorsService != "",
+		"reminders-service": u.RemindersService != "", "actors-disseminate-timeout": u.ActorsDisseminateTimeout != "",
+		"scheduler-host-address": u.SchedulerHostAddress != "", "scheduler-job-streams": u.SchedulerJobStreams != "",
+		"hot-reload-reconcile-interval": u.HotReloadInterval != "", "disable-builtin-k8s-secret-store": u.DisableK8sSecretStore,
+	}
+	maps.DeleteFunc(set, func(_ string, on bool) bool { return !on })
+	return slices.Sorted(maps.Keys(set))
+}
+
+func (f *serveFlags) level() slog.Level {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(f.LogLevel)); err != nil {
+		return slog.LevelInfo
+	}
+	return l
+}
+
+// list splits a comma list and leaves out what is empty.
+func list(s string) []string {
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}

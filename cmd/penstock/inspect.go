@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/penstock-io/penstock/all"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/runtime"
+)
+
+type checkCommand struct {
+	Dirs      []string `arg:"" name:"dir" help:"Folders of YAML resources."`
+	AppID     string   `name:"app-id" env:"APP_ID" default:"app" help:"App id for templates and scopes."`
+	Namespace string   `name:"namespace" env:"NAMESPACE" help:"Namespace for templates and scopes."`
+	Config    []string `name:"config" help:"Files of Configuration documents."`
+}
+
+// Run prints every problem of the configuration, in the order of the files; the
+// exit code is 1 when there is one.
+func (c *checkCommand) Run(std *stdio) error {
+	set, problems := runtime.Load(all.Components(), config.Options{
+		AppID: c.AppID, Namespace: c.Namespace, Resources: c.Dirs, Configs: c.Config, Env: os.LookupEnv,
+	})
+	for _, p := range problems {
+		fmt.Fprintln(std.out, p)
+	}
+	if len(problems) > 0 {
+		fmt.Fprintf(std.out, "\n%s\n", count(len(problems), "problem"))
+		return exitCode(1)
+	}
+	for _, s := range set.Skipped {
+		fmt.Fprintf(std.out, "%s: %s %q is not used by this version\n", s.Place, s.Kind, s.Name)
+	}
+	fmt.Fprintf(std.out, "%s, %s, %s: no problems\n", count(len(set.Components), "component"),
+		count(len(set.Subscriptions), "subscription"), count(len(set.Pipelines), "pipeline"))
+	return nil
+}
+
+type describeCommand struct {
+	Name     string `arg:"" optional:"" help:"Type of a component, as in bindings.cron or bindings.cron/v1."`
+	Markdown bool   `name:"markdown" help:"Print the reference page."`
+}
+
+// Run prints one component, or the list of the build, one kind.name/version a
+// line.
+func (c *describeCommand) Run(std *stdio) error {
+	components := all.Components()
+	if c.Name == "" {
+		for _, n := range components.Names() {
+			fmt.Fprintln(std.out, n)
+		}
+		return nil
+	}
+	def, err := components.FindAny(c.Name)
+	if err != nil {
+		return fault.Wrap(err, "describe")
+	}
+	text := component.Describe(def)
+	if c.Markdown {
+		text = component.Markdown(def)
+	}
+	_, err = fmt.Fprint(std.out, text)
+	return err
+}
+
+type schemaCommand struct{}
+
+// Run prints the JSON schema of every document that Penstock reads.
+func (schemaCommand) Run(std *stdio) error {
+	schema, err := component.Schema(all.Components())
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.out, "%s\n", schema)
+	return err
+}

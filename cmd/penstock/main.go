@@ -1,0 +1,120 @@
+// Command penstock moves CloudEvents between input bindings, apps and output
+// bindings, and speaks Dapr's APIs and YAML.
+//
+// Run `penstock --help` for the commands. A binary, or a link, called daprd
+// behaves as `penstock serve`.
+//
+// The exit code is 0 after a clean stop, 1 when something failed, and 2 when
+// the command line cannot be understood.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/penstock-io/penstock/config"
+)
+
+// commands is the whole command line.
+type commands struct {
+	Serve    serveCommand    `cmd:"" help:"Run Penstock beside an app: bindings, pub/sub, pipelines and the HTTP API."`
+	Run      runCommand      `cmd:"" help:"Run an app with Penstock beside it, both logs side by side."`
+	Check    checkCommand    `cmd:"" help:"Check a configuration and report every error in it."`
+	Describe describeCommand `cmd:"" help:"Describe a component, or list those of this build."`
+	Schema   schemaCommand   `cmd:"" help:"Print the JSON schema of the YAML documents."`
+	Publish  publishCommand  `cmd:"" help:"Publish an event through a running Penstock."`
+	Version  versionCommand  `cmd:"" help:"Print the version."`
+}
+
+// exitCode ends the program with a code and nothing more to say.
+type exitCode int
+
+// Error names the code.
+func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+func main() {
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// stdio is where a command reads and writes.
+type stdio struct {
+	out, err io.Writer
+}
+
+// run is main with its surroundings as values. It returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once: after the first, the default
+	// action is back.
+	context.AfterFunc(ctx, stop)
+
+	var cli commands
+	code := -1
+	parser, err := kong.New(&cli,
+		kong.Name("penstock"),
+		kong.Description("Events in, through one router, to your app and out again."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(c int) { code = c }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(&stdio{stdout, stderr}),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "penstock:", err)
+		return 1
+	}
+	words := asServe(args)
+	parsed, err := parser.Parse(words)
+	if code >= 0 { // --help has printed what was asked for
+		return code
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "penstock: %v\nRun \"penstock --help\" for the commands and \"penstock COMMAND --help\" for flags.\n", err)
+		return 2
+	}
+	return report(parsed.Run(), stderr)
+}
+
+// report prints an error for people and returns the exit code.
+func report(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	if c, ok := errors.AsType[exitCode](err); ok {
+		return int(c)
+	}
+	if ps, ok := errors.AsType[config.Problems](err); ok {
+		fmt.Fprintf(stderr, "%s\n\npenstock: the configuration has %s\n", err, count(len(ps), "error"))
+		return 1
+	}
+	fmt.Fprintln(stderr, "penstock:", err)
+	return 1
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// asServe returns the words to parse: a binary called daprd has no commands of
+// its own, and tooling that was written for it gives flags at once.
+func asServe(args []string) []string {
+	words := args[1:]
+	name := strings.TrimSuffix(filepath.Base(args[0]), ".exe")
+	if name == "daprd" {
+		return append([]string{"serve"}, words...)
+	}
+	return words
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/penstock-io/penstock/fault"
+)
+
+type runCommand struct {
+	serveFlags `embed:""`
+	Command    []string `arg:"" passthrough:"" optional:"" help:"The app's command and its arguments, after --."`
+}
+
+// Run starts the app and Penstock beside it. Both end together: when the app
+// ends, Penstock drains and the app's exit code is returned; when a signal
+// comes, the app gets it first.
+func (c *runCommand) Run(ctx context.Context, std *stdio) error {
+	words := c.Command
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+	}
+	if len(words) == 0 {
+		return fault.New(fault.Invalid, "run app: no command; write it after --, as in: penstock run --app-port 8080 -- node app.js")
+	}
+	if err := c.fill(words[0]); err != nil {
+		return err
+	}
+	var lock sync.Mutex
+	own := &prefixed{w: std.out, lock: &lock, prefix: "penstock | "}
+	log := newLogger(own, &c.serveFlags)
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	served := make(chan error, 1)
+	go func() {
+		served <- serve(ctx, &c.serveFlags, log)
+		stop()
+	}()
+	appErr := c.app(ctx, words, &prefixed{w: std.out, lock: &lock, prefix: "app      | "})
+	stop()
+	err := <-served
+	own.flush()
+	return errors.Join(err, appErr)
+}
+
+// fill chooses what was not given: an app id and free ports.
+func (c *runCommand) fill(command string) error {
+	if c.AppID == "" {
+		c.AppID = strings.TrimSuffix(command[strings.LastIndexAny(command, "/\\")+1:], ".exe")
+	}
+	if c.HTTPPort == 3500 && !free(3500) {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		c.HTTPPort = port
+	}
+	return nil
+}
+
+func free(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fault.Wrap(err, "find a free port")
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// app runs the user's command until it ends by itself or ctx ends; then it is
+// asked to stop and, after the grace period, killed.
+func (c *runCommand) app(ctx context.Context, words []string, out *prefixed) error {
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
+	cmd.Env = append(os.Environ(),
+		fmt.Sprintf("DAPR_HTTP_PORT=%d", c.HTTPPort), fmt.Sprintf("DAPR_HTTP_ENDPOINT=http://127.0.0.1:%d", c.HTTPPort),
+		"APP_ID="+c.AppID, "APP_PROTOCOL="+c.AppProtocol)
+	if c.AppPort > 0 {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("APP_PORT=%d", c.AppPort))
+	}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Duration(c.GracefulShutdownSeconds) * time.Second
+	err := cmd.Run()
+	out.flush()
+	if ctx.Err() != nil {
+		return nil // we ended it
+	}
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		fmt.Fprintf(out, "ended: %v\n", e)
+		return exitCode(max(1, e.ExitCode()))
+	}
+	return fault.Wrap(err, "run app %s", words[0])
+}
+
+// prefixed writes whole lines with a prefix, so that two logs stay readable
+// side by side.
+type prefixed struct {
+	w      io.Writer
+	lock   *sync.Mutex
+	prefix string
+	rest   []byte
+}
+
+// Write keeps what is not yet a whole line; lines above 64 KiB are cut in two.
+func (p *prefixed) Write(b []byte) (int, error) {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	p.rest = append(p.rest, b...)
+	for {
+		n, line, err := bufio.ScanLines(p.rest, false)
+		if err != nil || n == 0 {
+			if len(p.rest) < 64<<10 {
+				return len(b), nil
+			}
+			n, line = len(p.rest), p.rest
+		}
+		if _, err := fmt.Fprintf(p.w, "%s%s\n", p.prefix, line); err != nil {
+			return 0, err
+		}
+		p.rest = p.rest[n:]
+	}
+}
+
+func (p *prefixed) flush() {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	if len(p.rest) > 0 {
+		fmt.Fprintf(p.w, "%s%s\n", p.prefix, p.rest)
+		p.rest = nil
+	}
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/penstock-io/penstock/all"
+	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/runtime"
+)
+
+type serveCommand struct {
+	serveFlags `embed:""`
+	Wait       bool `name:"wait" help:"Wait until a Penstock on the HTTP port is ready, then exit."`
+	Version    bool `name:"version" help:"Print the version and exit."`
+	BuildInfo  bool `name:"build-info" help:"Print version and build and exit."`
+}
+
+// Run serves until a signal, a shutdown through the API, or a failure.
+func (c *serveCommand) Run(ctx context.Context, std *stdio) error {
+	switch {
+	case c.Version, c.BuildInfo:
+		return (&versionCommand{Build: c.BuildInfo}).Run(std)
+	case c.Wait:
+		return waitReady(ctx, c.HTTPPort)
+	case c.AppID == "":
+		return fault.New(fault.Invalid, "start: --app-id is missing; give it, or set APP_ID")
+	}
+	log := newLogger(std.out, &c.serveFlags)
+	return serve(ctx, &c.serveFlags, log)
+}
+
+// serve runs one instance with the given flags.
+func serve(ctx context.Context, f *serveFlags, log *slog.Logger) error {
+	o, err := f.options(log)
+	if err != nil {
+		return err
+	}
+	if o.Listeners, o.Public, err = f.listen(); err != nil {
+		return err
+	}
+	for _, l := range o.Listeners {
+		log.Info("HTTP server listening", "address", l.Addr().String())
+	}
+	if names := f.Unused.given(); len(names) > 0 {
+		log.Debug("Flags accepted and not used by this version", "flags", strings.Join(names, " "))
+	}
+	rt, err := runtime.New(o)
+	if err != nil {
+		return err
+	}
+	return rt.Run(ctx)
+}
+
+// options turns flags into those of the runtime.
+func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
+	o := runtime.Options{
+		AppID: f.AppID, Namespace: os.Getenv("NAMESPACE"), DataDir: f.DataDir,
+		Resources: f.ResourcesPath, Configs: f.Config, Strict: f.Strict, Env: os.LookupEnv,
+		Components: all.Components(), APIToken: os.Getenv("DAPR_API_TOKEN"), LogAPI: f.EnableAPILogging,
+		Grace: time.Duration(f.GracefulShutdownSeconds) * time.Second, BlockShutdown: f.BlockShutdownDuration,
+		Version: version(), Logger: log,
+		App: runtime.AppOptions{
+			Port: f.AppPort, Address: f.AppChannelAddress, Protocol: f.AppProtocol, Token: os.Getenv("APP_API_TOKEN"),
+			MaxConcurrency: f.AppMaxConcurrency, Disable: list(f.DisableInitEndpoints), ProbeTimeout: f.AppBindingOptionsTimeout,
+			HealthCheck: f.EnableAppHealthCheck, HealthPath: f.AppHealthCheckPath,
+			HealthInterval:  time.Duration(f.AppHealthProbeInterval) * time.Second,
+			HealthTimeout:   time.Duration(f.AppHealthProbeTimeout) * time.Millisecond,
+			HealthThreshold: f.AppHealthThreshold,
+		},
+	}
+	if f.AllowedOrigins != "*" {
+		o.AllowedOrigins = list(f.AllowedOrigins)
+	}
+	if f.AppSSL && f.AppProtocol == "http" {
+		o.App.Protocol = "https"
+	}
+	switch o.App.Protocol {
+	case "http", "https", "h2c":
+	case "grpc", "grpcs":
+		return o, fault.New(fault.Invalid, "read --app-protocol %s: this version delivers over http, https and h2c", f.AppProtocol)
+	default:
+		return o, fault.New(fault.Invalid, "read --app-protocol %q: use http, https or h2c", f.AppProtocol)
+	}
+	return o, f.sizes(&o)
+}
+
+func (f *serveFlags) sizes(o *runtime.Options) error {
+	var err error
+	if o.MaxBody, err = config.ParseSize(f.MaxBodySize); err != nil {
+		return fault.Wrap(err, "read --max-body-size")
+	}
+	if f.MaxRequestSize > 0 {
+		o.MaxBody = int64(f.MaxRequestSize) << 20
+	}
+	buffer, err := config.ParseSize(f.ReadBufferSize)
+	if err != nil {
+		return fault.Wrap(err, "read --read-buffer-size")
+	}
+	if f.HTTPReadBufferSize > 0 {
+		buffer = int64(f.HTTPReadBufferSize) << 10
+	}
+	o.ReadBuffer = int(buffer)
+	return nil
+}
+
+// listen opens the ports of the API. A port that is taken is said before
+// anything else starts.
+func (f *serveFlags) listen() (apis, public []net.Listener, err error) {
+	if f.UnixDomainSocket != "" {
+		l, err := listenUnix(filepath.Join(f.UnixDomainSocket, "dapr-"+f.AppID+"-http.socket"))
+		return []net.Listener{l}, nil, err
+	}
+	hosts := list(f.ListenAddresses)
+	if len(hosts) == 0 {
+		hosts = []string{"127.0.0.1"}
+	}
+	for _, host := range hosts {
+		l, err := listenTCP(host, f.HTTPPort, "--dapr-http-port")
+		if err != nil {
+			return nil, nil, err
+		}
+		apis = append(apis, l)
+	}
+	if f.PublicPort > 0 {
+		host := f.PublicListenAddress
+		if host == "" {
+			host = "127.0.0.1"
+		}
+		l, err := listenTCP(host, f.PublicPort, "--dapr-public-port")
+		if err != nil {
+			return nil, nil, err
+		}
+		public = append(public, l)
+	}
+	return apis, public, nil
+}
+
+func listenTCP(host string, port int, flag string) (net.Listener, error) {
+	address := net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(port))
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "listen on %s: %w; stop what uses the port or give another %s", address, err, flag)
+	}
+	return l, nil
+}
+
+func listenUnix(path string) (net.Listener, error) {
+	// A socket that a killed process left behind would keep us from listening;
+	// one that answers belongs to somebody.
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		return nil, fault.New(fault.Conflict, "listen on %s: another process serves it", path)
+	} else if c != nil {
+		c.Close()
+	}
+	os.Remove(path)
+	l, err := net.Listen("unix", path)
+	return l, fault.Wrap(err, "listen on %s", path)
+}
+
+// waitReady polls the outbound health of a running instance.
+func waitReady(ctx context.Context, port int) error {
+	url := fmt.Sprintf("http://127.0.0.1:%d/v1.0/healthz/outbound", port)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusNoContent {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// versionCommand prints what this binary is.
+type versionCommand struct {
+	Build bool   `name:"build" help:"Add toolchain, commit and platform."`
+	Out   string `name:"output" short:"o" default:"text" enum:"text,json" help:"text or json."`
+}
+
+// Run prints the version.
+func (c *versionCommand) Run(std *stdio) error {
+	info := buildInfo()
+	if c.Out == "json" {
+		return json.NewEncoder(std.out).Encode(info)
+	}
+	if c.Build {
+		_, err := fmt.Fprintf(std.out, "Version: %s\nGo: %s\nCommit: %s\nPlatform: %s\n", info.Version, info.Go, info.Commit, info.Platform)
+		return err
+	}
+	_, err := fmt.Fprintln(std.out, info.Version)
+	return err
+}

@@ -1,0 +1,77 @@
+package runtime
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/cloudevents/expr"
+	"github.com/penstock-io/penstock/router"
+)
+
+// The metadata that a dead letter carries beside the original bytes.
+const (
+	reasonKey   = "dlqreason"
+	kindKey     = "dlqkind"
+	attemptsKey = "dlqattempts"
+	routeKey    = "dlqroute"
+	targetKey   = "dlqtarget"
+	timeKey     = "dlqtime"
+	originKey   = "dlqorigin"
+)
+
+// maxReason bounds the reason in a dead letter's metadata, in bytes.
+const maxReason = 1024
+
+func deadLetterMetadata(l *router.DeadLetter) map[string]string {
+	reason := l.Reason
+	if len(reason) > maxReason {
+		reason = reason[:maxReason]
+	}
+	return merge(l.Delivery.Metadata, map[string]string{
+		reasonKey: reason, kindKey: l.Kind, attemptsKey: strconv.Itoa(l.Attempts),
+		routeKey: l.Route, targetKey: l.Target, originKey: l.Delivery.Origin,
+		timeKey: l.Time.UTC().Format(time.RFC3339Nano),
+	})
+}
+
+// deadLetterTopic writes dead letters to a topic: the bytes as received, with
+// the reasons beside them, not in them.
+func deadLetterTopic(ps *parts, name, topic string) func(context.Context, *router.DeadLetter) error {
+	return func(ctx context.Context, l *router.DeadLetter) error {
+		bus, err := ps.bus(name)
+		if err != nil {
+			return err
+		}
+		return bus.Forward(ctx, topic, deadLetterBody(l), deadLetterMetadata(l))
+	}
+}
+
+// deadLetterBody is what the source received. An event that a binding minted
+// has no bytes of its own beside its data, so its structured form is used.
+func deadLetterBody(l *router.DeadLetter) []byte {
+	if e := l.Delivery.Event; e != nil && !e.Structured() {
+		return e.JSON()
+	}
+	return l.Delivery.Body
+}
+
+// deadLetterBinding writes dead letters with an output binding.
+func deadLetterBinding(ps *parts, name, operation string, metadata map[string]*expr.Template) func(context.Context, *router.DeadLetter) error {
+	return func(ctx context.Context, l *router.DeadLetter) error {
+		r := &bindings.Request{Operation: operation, Data: deadLetterBody(l), Metadata: deadLetterMetadata(l)}
+		for k, t := range metadata {
+			if l.Delivery.Event == nil {
+				continue
+			}
+			v, err := t.Render(l.Delivery.Event)
+			if err != nil {
+				return err
+			}
+			r.Metadata[k] = v
+		}
+		_, err := invoke(ctx, ps, name, r)
+		return err
+	}
+}

@@ -1,0 +1,121 @@
+package runtime
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/penstock-io/penstock/api"
+	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/secrets"
+)
+
+// speaks is the version of Dapr whose APIs are spoken.
+const speaks = "1.18.3"
+
+// PubSub implements api.Components.
+func (r *Runtime) PubSub(name string) (*pubsub.Bus, error) { return r.parts.bus(name) }
+
+// Binding implements api.Components.
+func (r *Runtime) Binding(name string) (*bindings.Binding, error) { return r.parts.outputOf(name) }
+
+// SecretStore implements api.Components.
+func (r *Runtime) SecretStore(name string) (*secrets.Store, error) {
+	if p := r.parts.find(name); p != nil && p.store != nil {
+		return p.store, nil
+	}
+	return nil, fault.New(fault.NotFound, "find secret store %q: no such component", name)
+}
+
+// Configured implements api.Components.
+func (r *Runtime) Configured(kind string) bool {
+	for _, p := range r.parts.all() {
+		if strings.HasPrefix(p.config.Type, kind+".") {
+			return true
+		}
+	}
+	return false
+}
+
+// NotReady implements api.Instance.
+func (r *Runtime) NotReady() []string {
+	missing := r.parts.missing()
+	if r.app != nil && !r.ready.Load() && r.serving.Load() {
+		missing = append(missing, fmt.Sprintf("the app on port %d", r.o.App.Port))
+	}
+	if !r.ready.Load() && len(missing) == 0 {
+		missing = append(missing, "the start to complete")
+	}
+	return missing
+}
+
+// NotOutbound implements api.Instance.
+func (r *Runtime) NotOutbound() []string {
+	if r.serving.Load() {
+		return nil
+	}
+	return []string{"components"}
+}
+
+// Shutdown implements api.Instance.
+func (r *Runtime) Shutdown(force bool) {
+	select {
+	case r.shutdown <- force:
+	default: // asked already
+	}
+}
+
+// Snapshot implements api.Instance.
+func (r *Runtime) Snapshot() api.Metadata {
+	m := api.Metadata{
+		ID: r.o.AppID, RuntimeVersion: speaks,
+		Extended: map[string]string{api.VersionKey: speaks, "penstockVersion": r.o.Version},
+	}
+	for _, p := range r.parts.all() {
+		m.Components = append(m.Components, infoOf(p))
+	}
+	r.mu.Lock()
+	for _, route := range r.running {
+		if route.sub != nil {
+			m.Subscriptions = append(m.Subscriptions, subscriptionInfo(route))
+		}
+	}
+	r.mu.Unlock()
+	sortSubscriptions(m.Subscriptions)
+	if r.app != nil {
+		m.App = r.appInfo()
+	}
+	return m
+}
+
+func infoOf(p *part) api.ComponentInfo {
+	c := api.ComponentInfo{Name: p.config.Name, Type: p.config.Type, Version: p.config.Version, Capabilities: p.def.About.Capabilities}
+	s := p.life.State()
+	c.State = s.Word
+	if s.Word != component.Ready {
+		c.Error = s.LastError
+	}
+	return c
+}
+
+func subscriptionInfo(r running) api.SubscriptionInfo {
+	s := api.SubscriptionInfo{
+		PubSub: r.sub.PubSub, Topic: r.sub.Topic, Metadata: r.sub.Metadata,
+		DeadLetterTopic: r.sub.DeadLetterTopic, Type: r.kind,
+	}
+	for _, rule := range r.sub.Rules {
+		s.Rules = append(s.Rules, api.RuleInfo{Match: rule.Match, Path: rule.Path})
+	}
+	return s
+}
+
+func (r *Runtime) appInfo() api.AppConnection {
+	a := r.o.App
+	c := api.AppConnection{Port: a.Port, Protocol: a.Protocol, ChannelAddress: a.Address, MaxConcurrency: a.MaxConcurrency}
+	if a.HealthCheck {
+		c.Health = &api.AppHealth{Path: a.HealthPath, Interval: a.HealthInterval.String(), Timeout: a.HealthTimeout.String(), Threshold: a.HealthThreshold}
+	}
+	return c
+}

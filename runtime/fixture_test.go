@@ -1,0 +1,243 @@
+package runtime_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/penstock-io/penstock/bindings/cron"
+	"github.com/penstock-io/penstock/bindings/localstorage"
+	"github.com/penstock-io/penstock/bindings/webhook"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/pubsub/inmemory"
+	"github.com/penstock-io/penstock/runtime"
+	secretsfile "github.com/penstock-io/penstock/secrets/file"
+)
+
+// components are those the tests use.
+func components() component.List {
+	return component.List{cron.Component, localstorage.Component, webhook.Component, inmemory.Component, secretsfile.Component}
+}
+
+// call is one request that the app got.
+type call struct {
+	path, body string
+	header     http.Header
+}
+
+// app is a user's program whose answers the test decides.
+type app struct {
+	port  int
+	calls chan call
+
+	mu      sync.Mutex
+	answers map[string]http.HandlerFunc
+}
+
+// newApp starts an app. Paths without an answer succeed with an empty body.
+func newApp(t *testing.T, subscriptions string) *app {
+	t.Helper()
+	a := &app{calls: make(chan call, 1000), answers: map[string]http.HandlerFunc{}}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/dapr/subscribe":
+			io.WriteString(w, subscriptions)
+			return
+		case r.Method == http.MethodOptions:
+			return
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		a.mu.Lock()
+		answer := a.answers[r.URL.Path]
+		a.mu.Unlock()
+		a.calls <- call{r.URL.Path, string(body), r.Header}
+		if answer != nil {
+			answer(w, r)
+		}
+	}))
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.port, err = strconv.Atoi(u.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func (a *app) answer(path string, f http.HandlerFunc) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.answers[path] = f
+}
+
+// next returns the next call to the path; others are thrown away.
+func (a *app) next(t *testing.T, path string) call {
+	t.Helper()
+	limit := time.After(10 * time.Second)
+	for {
+		select {
+		case c := <-a.calls:
+			if c.path == path {
+				return c
+			}
+		case <-limit:
+			t.Fatalf("the app was not called at %s", path)
+		}
+	}
+}
+
+// instance is a running runtime.
+type instance struct {
+	dir string // of resources
+	url string
+	log *logBuffer
+	end func() error // stops it and returns what Run returned
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// prepare makes an instance of the documents; a nil app means none.
+func prepare(t *testing.T, a *app, documents string) (*instance, runtime.Options) {
+	t.Helper()
+	in := &instance{dir: t.TempDir(), log: &logBuffer{}}
+	in.write(t, "resources.yaml", documents)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	in.url = fmt.Sprintf("http://%s/v1.0", l.Addr())
+	o := runtime.Options{
+		AppID: "shop", DataDir: filepath.Join(in.dir, "data"), Resources: []string{in.dir}, Components: components(),
+		Listeners: []net.Listener{l}, Grace: 5 * time.Second, Version: "test", Env: os.LookupEnv,
+		Logger: slog.New(slog.NewTextHandler(in.log, nil)),
+	}
+	if a != nil {
+		o.App = runtime.AppOptions{Port: a.port, Protocol: "http"}
+	}
+	return in, o
+}
+
+// start runs an instance until the test ends and waits until it is ready.
+func start(t *testing.T, a *app, documents string) *instance {
+	t.Helper()
+	in, o := prepare(t, a, documents)
+	in.run(t, o)
+	return in
+}
+
+func (in *instance) run(t *testing.T, o runtime.Options) {
+	t.Helper()
+	r, err := runtime.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	in.end = sync.OnceValue(func() error { stop(); return <-done })
+	t.Cleanup(func() {
+		if err := in.end(); err != nil {
+			t.Errorf("run ended with %v", err)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", in.log)
+		}
+	})
+	eventually(t, "ready", func() bool { return in.get(t, "/healthz") == http.StatusNoContent })
+}
+
+func (in *instance) write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(in.dir, name), []byte(strings.ReplaceAll(text, "DIR", in.dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (in *instance) get(t *testing.T, path string) int {
+	t.Helper()
+	resp, err := http.Get(in.url + path)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+func (in *instance) post(t *testing.T, path, body string) (int, string) {
+	t.Helper()
+	resp, err := http.Post(in.url+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+func (in *instance) publish(t *testing.T, topic, data string) {
+	t.Helper()
+	if status, text := in.post(t, "/publish/bus/"+topic, data); status != http.StatusNoContent {
+		t.Fatalf("publish: %d %s", status, text)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	limit := time.After(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-limit:
+			t.Fatalf("not in time: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+const bus = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: bus}
+spec: {type: pubsub.in-memory, version: v1, metadata: []}
+---
+`

@@ -1,0 +1,209 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/secrets"
+)
+
+// life is what every part has, whatever its kind.
+type life interface {
+	Run(ctx context.Context) error
+	Wait(ctx context.Context) error
+	State() component.State
+	Close(ctx context.Context) error
+}
+
+// part is one opened, or opening, component. Exactly one of bus, binding and
+// store is set.
+type part struct {
+	config  config.Component
+	def     component.Definition
+	life    life
+	bus     *pubsub.Bus
+	binding *bindings.Binding
+	store   *secrets.Store
+
+	sum uint64 // fingerprint of the document
+
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// start begins to open the part; it goes on in the background.
+func (p *part) start(ctx context.Context, log *slog.Logger) {
+	ctx, p.stop = context.WithCancel(ctx)
+	p.done = make(chan struct{})
+	go func() {
+		defer close(p.done)
+		if err := p.life.Run(ctx); err != nil {
+			log.Debug("Component will not open", "name", p.config.Name, "error", err)
+		}
+	}()
+}
+
+// close ends the opening and frees the component.
+func (p *part) close(ctx context.Context) error {
+	p.stop()
+	<-p.done
+	return p.life.Close(ctx)
+}
+
+// parts is the table of everything configured, by name.
+type parts struct {
+	list   component.List
+	env    component.Env
+	scopes []config.SecretScope
+	log    *slog.Logger
+
+	mu     sync.RWMutex
+	byName map[string]*part
+}
+
+// make builds a part without opening it.
+func (ps *parts) make(c config.Component) (*part, error) {
+	def, err := ps.list.Find(c.Type, c.Version)
+	if err != nil {
+		return nil, err
+	}
+	env := ps.env
+	env.Name = c.Name
+	env.Logger = ps.log.With("component", c.Name, "type", c.Type)
+	p := &part{config: c, def: def}
+	kind, _, _ := strings.Cut(c.Type, ".")
+	switch kind {
+	case "bindings":
+		if p.binding, err = bindings.New(def, env, c); err == nil {
+			p.life = p.binding.Instance()
+		}
+	case "pubsub":
+		if p.bus, err = pubsub.New(def, env, c); err == nil {
+			p.life = p.bus.Instance()
+		}
+	case "secretstores":
+		if p.store, err = secrets.New(def, env, c, ps.scopes); err == nil {
+			p.life = p.store.Instance()
+		}
+	default:
+		err = fault.New(fault.Invalid, "open component %s: kind %q is not known", c.Name, kind)
+	}
+	return p, err
+}
+
+// open makes and starts a part, with its secrets filled in, and waits for the
+// first outcome: nil also when its server cannot be reached yet.
+func (ps *parts) open(ctx, lifetime context.Context, c config.Component) (*part, error) {
+	sum := fingerprint(c)
+	c, problems := config.Resolve(c, func(store, key string) (map[string]string, error) {
+		return ps.secret(ctx, store, key)
+	})
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	p, err := ps.make(c)
+	if err != nil {
+		return nil, err
+	}
+	p.sum = sum
+	p.start(lifetime, ps.log)
+	err = p.life.Wait(ctx)
+	if err == nil {
+		ps.log.Info("Component loaded", "name", c.Name, "type", c.Type+"/"+c.Version)
+		return p, nil
+	}
+	if fault.Retriable(err) {
+		ps.log.Warn("Component not reachable yet, trying again in the background", "name", c.Name, "type", c.Type+"/"+c.Version, "error", err)
+		return p, nil
+	}
+	return nil, errors.Join(err, p.close(ctx))
+}
+
+// secret reads a secret for a component.
+func (ps *parts) secret(ctx context.Context, store, key string) (map[string]string, error) {
+	p := ps.find(store)
+	if p == nil || p.store == nil {
+		return nil, fault.New(fault.NotFound, "find secret store %q: no such component", store)
+	}
+	if err := p.life.Wait(ctx); err != nil {
+		return nil, err
+	}
+	return p.store.Resolve(ctx, key)
+}
+
+// find returns the part of that name, or nil.
+func (ps *parts) find(name string) *part {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	return ps.byName[name]
+}
+
+// put makes the part the one of its name and returns the one it replaced.
+func (ps *parts) put(p *part) (old *part) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	old = ps.byName[p.config.Name]
+	ps.byName[p.config.Name] = p
+	return old
+}
+
+// take removes the part of that name and returns it.
+func (ps *parts) take(name string) *part {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p := ps.byName[name]
+	delete(ps.byName, name)
+	return p
+}
+
+// all returns every part, by name.
+func (ps *parts) all() []*part {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	out := make([]*part, 0, len(ps.byName))
+	for _, name := range slices.Sorted(maps.Keys(ps.byName)) {
+		out = append(out, ps.byName[name])
+	}
+	return out
+}
+
+// missing names the parts that are not ready, with the reason; those that may
+// fail (ignoreErrors) are left out.
+func (ps *parts) missing() []string {
+	var out []string
+	for _, p := range ps.all() {
+		s := p.life.State()
+		if s.Word == component.Ready || p.config.IgnoreErrors {
+			continue
+		}
+		out = append(out, "component "+p.config.Name+" is "+s.Word+" since "+s.Since.Format(time.RFC3339)+": "+s.LastError)
+	}
+	return out
+}
+
+// bus returns a broker by name. Kind NotFound when there is none.
+func (ps *parts) bus(name string) (*pubsub.Bus, error) {
+	if p := ps.find(name); p != nil && p.bus != nil {
+		return p.bus, nil
+	}
+	return nil, fault.New(fault.NotFound, "find pub/sub %q: no such component", name)
+}
+
+// outputOf returns a binding by name. Kind NotFound when there is none.
+func (ps *parts) outputOf(name string) (*bindings.Binding, error) {
+	if p := ps.find(name); p != nil && p.binding != nil {
+		return p.binding, nil
+	}
+	return nil, fault.New(fault.NotFound, "find binding %q: no such component", name)
+}

@@ -1,0 +1,240 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/penstock-io/penstock/app"
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/cloudevents/expr"
+	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/router"
+)
+
+// defaultLanes is how many deliveries of one route are under way at once when
+// nothing else is said.
+const defaultLanes = 64
+
+// defaultTimeout bounds one try at one target of a pipeline.
+const defaultTimeout = 60 * time.Second
+
+// routes makes routes out of what is configured.
+type routes struct {
+	parts *parts
+	app   *app.App // nil without an app
+	expr  *expr.Compiler
+}
+
+// subscription makes the route of a topic to the app.
+func (rs *routes) subscription(ctx context.Context, s config.Subscription) (router.Route, error) {
+	c := &compiler{expr: rs.expr}
+	rules := c.rules(s)
+	if err := c.problems.Err(); err != nil {
+		return router.Route{}, fault.As(fault.Invalid, err)
+	}
+	bus, err := rs.parts.bus(s.PubSub)
+	if err != nil {
+		return router.Route{}, err
+	}
+	src, err := source(ctx, bus, pubsub.Subscription{Topic: s.Topic, Metadata: s.Metadata})
+	if err != nil {
+		return router.Route{}, err
+	}
+	r := router.Route{
+		Name: subscriptionName(s), Source: src, Decode: src.Decode, Lanes: defaultLanes,
+		GiveBack: bus.Features().GiveBack,
+		Steps:    []router.Step{expiryStep()},
+		Gate:     rs.app.Ready,
+		Targets:  []router.Target{{Name: "app", Send: toApp(rs.app, rules)}},
+	}
+	if s.DeadLetterTopic != "" {
+		r.DeadLetter = deadLetterTopic(rs.parts, s.PubSub, s.DeadLetterTopic)
+	}
+	return r, nil
+}
+
+// source returns a subscription's events and makes sure that none published
+// from now on is missed.
+func source(ctx context.Context, bus *pubsub.Bus, s pubsub.Subscription) (*pubsub.Source, error) {
+	src, err := bus.Source(s)
+	if err != nil {
+		return nil, err
+	}
+	return src, src.Prepare(ctx)
+}
+
+func subscriptionName(s config.Subscription) string {
+	return "subscription/" + s.PubSub + "/" + s.Topic
+}
+
+// expiryStep drops events that outlived their time to live on a broker that
+// does not do that itself.
+func expiryStep() router.Step {
+	return router.Step{Name: "expiry", Do: func(_ context.Context, e *cloudevents.Event) (*cloudevents.Event, *cloudevents.Outcome) {
+		return e, pubsub.Expired(e, time.Now())
+	}}
+}
+
+// input makes the route of an input binding to the app.
+func (rs *routes) input(name string) (router.Route, error) {
+	p := rs.parts.find(name)
+	if p == nil || p.binding == nil || !p.binding.Input() {
+		return router.Route{}, fault.New(fault.NotFound, "read binding %s: it has no input", name)
+	}
+	path := p.binding.Route()
+	return router.Route{
+		Name: "binding/" + name, Source: p.binding, Lanes: defaultLanes, GiveBack: true,
+		Gate:    rs.app.Ready,
+		Targets: []router.Target{{Name: "app:" + path, Send: toHandler(rs.app, rs.parts, path, p.binding.Replies())}},
+	}, nil
+}
+
+// pipeline makes the route of a Pipeline document.
+func (rs *routes) pipeline(ctx context.Context, p config.Pipeline) (router.Route, error) {
+	r, problems := rs.plan(p)
+	if err := problems.Err(); err != nil {
+		return r, fault.As(fault.Invalid, err)
+	}
+	if p.From.Binding != "" {
+		from := rs.parts.find(p.From.Binding)
+		if from == nil || from.binding == nil {
+			return r, fault.New(fault.NotFound, "read binding %s: no such component", p.From.Binding)
+		}
+		r.Source, r.GiveBack = from.binding, true
+		return r, nil
+	}
+	bus, err := rs.parts.bus(p.From.PubSub)
+	if err != nil {
+		return r, err
+	}
+	src, err := source(ctx, bus, pubsub.Subscription{Topic: p.From.Topic, Group: bus.Group() + "-" + p.Name, Key: keyOf(r.Key)})
+	if err != nil {
+		return r, err
+	}
+	r.Source, r.Decode, r.GiveBack = src, src.Decode, bus.Features().GiveBack
+	r.Steps = append([]router.Step{expiryStep()}, r.Steps...)
+	return r, nil
+}
+
+// keyOf lets the broker hold back what the route orders: it decodes early, and
+// an undecodable message has no order.
+func keyOf(key func(*cloudevents.Delivery) string) func(*cloudevents.Delivery) string {
+	if key == nil {
+		return nil
+	}
+	return func(d *cloudevents.Delivery) string {
+		if d.Event == nil {
+			e, err := cloudevents.Scan(d.Body)
+			if err != nil {
+				return ""
+			}
+			d.Event = e
+		}
+		return key(d)
+	}
+}
+
+// plan compiles a pipeline but its source. It touches no component, so that
+// check can use it.
+func (rs *routes) plan(p config.Pipeline) (router.Route, config.Problems) {
+	c := &compiler{expr: rs.expr}
+	r := router.Route{Name: "pipeline/" + p.Name, Steps: c.steps(p), Lanes: p.Concurrency}
+	if r.Lanes <= 0 {
+		r.Lanes = defaultLanes
+	}
+	if p.OrderingKey.Text != "" {
+		r.Key = orderBy(c.value(p.OrderingKey, "orderingKey"))
+	}
+	for _, to := range p.To {
+		r.Targets = append(r.Targets, rs.target(c, p, to))
+		if to.Route != "" && rs.app != nil {
+			r.Gate = rs.app.Ready
+		}
+	}
+	if p.DeadLetter != nil {
+		r.DeadLetter = rs.deadLetter(c, p)
+	}
+	return r, c.problems
+}
+
+// orderBy is the ordering key of an expression; an event on which it fails has
+// no order.
+func orderBy(v *expr.Value) func(*cloudevents.Delivery) string {
+	return func(d *cloudevents.Delivery) string {
+		if d.Event == nil {
+			return d.Key
+		}
+		key, err := v.String(d.Event)
+		if err != nil {
+			return ""
+		}
+		return key
+	}
+}
+
+func (rs *routes) target(c *compiler, p config.Pipeline, to config.Endpoint) router.Target {
+	t := router.Target{Policy: policyOf(p)}
+	switch {
+	case to.Binding != "":
+		t.Name = "binding:" + to.Binding
+		metadata := make(map[string]*expr.Template, len(to.Metadata))
+		for k, text := range to.Metadata {
+			metadata[k] = c.template(text, to.Place, "metadata "+k)
+		}
+		operation := to.Operation
+		if operation == "" {
+			operation = "create"
+		}
+		t.Send = toBinding(rs.parts, to.Binding, operation, metadata)
+	case to.PubSub != "":
+		t.Name = fmt.Sprintf("pubsub:%s/%s", to.PubSub, to.Topic)
+		t.Send = toTopic(rs.parts, to.PubSub, c.template(to.Topic, to.Place, "topic"))
+	default:
+		t.Name = "app:" + to.Route
+		t.Send = toApp(rs.app, []rule{{path: to.Route}})
+	}
+	return t
+}
+
+func policyOf(p config.Pipeline) resilience.Policy {
+	pol := resilience.Policy{Timeout: p.Timeout}
+	if pol.Timeout == 0 {
+		pol.Timeout = defaultTimeout
+	}
+	if p.Retry.Set {
+		pol.Retry = resilience.Retry{
+			Constant: p.Retry.Policy == "constant", Initial: p.Retry.Duration,
+			Max: p.Retry.MaxInterval, Limit: p.Retry.MaxRetries,
+		}
+	}
+	return pol
+}
+
+func (rs *routes) deadLetter(c *compiler, p config.Pipeline) func(context.Context, *router.DeadLetter) error {
+	to := *p.DeadLetter
+	if to.PubSub != "" {
+		return deadLetterTopic(rs.parts, to.PubSub, to.Topic)
+	}
+	metadata := make(map[string]*expr.Template, len(to.Metadata))
+	for k, text := range to.Metadata {
+		metadata[k] = c.template(text, to.Place, "metadata "+k)
+	}
+	operation := to.Operation
+	if operation == "" {
+		operation = "create"
+	}
+	return deadLetterBinding(rs.parts, to.Binding, operation, metadata)
+}
+
+// merge returns a and b in one map, b winning.
+func merge(a, b map[string]string) map[string]string {
+	out := make(map[string]string, len(a)+len(b))
+	maps.Copy(out, a)
+	maps.Copy(out, b)
+	return out
+}

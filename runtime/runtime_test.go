@@ -1,0 +1,198 @@
+package runtime_test
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/runtime"
+)
+
+const ordersSubscription = `[{"pubsubname":"bus","topic":"orders","deadLetterTopic":"graves",
+	"routes":{"rules":[{"match":"event.data.total > 100","path":"/large"}],"default":"/small"}},
+	{"pubsubname":"bus","topic":"graves","route":"/graves"}]`
+
+func reply(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) }
+}
+
+func TestPublishedEventReachesTheApp(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, ordersSubscription)
+	in := start(t, a, bus)
+	in.publish(t, "orders", `{"total": 250.00, "z":1,"a":2}`)
+	got := a.next(t, "/large")
+	e, err := cloudevents.Scan([]byte(got.body))
+	if err != nil || string(e.Data()) != `{"total": 250.00, "z":1,"a":2}` {
+		t.Errorf("data is %s, %v", e.Data(), err)
+	}
+	if ct := got.header.Get("Content-Type"); ct != "application/cloudevents+json" {
+		t.Errorf("content type is %q", ct)
+	}
+	in.publish(t, "orders", `{"total":1}`)
+	a.next(t, "/small")
+}
+
+func TestDropIsDeadLetteredWithTheReason(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, ordersSubscription)
+	a.answer("/small", reply(`{"status":"DROP"}`))
+	in := start(t, a, bus)
+	in.publish(t, "orders", `{"total":1}`)
+	original := a.next(t, "/small")
+	dead := a.next(t, "/graves")
+	if dead.body != original.body {
+		t.Errorf("dead letter\n%s\ndiffers from the original\n%s", dead.body, original.body)
+	}
+	for _, key := range []string{"dlqreason", "dlqattempts", "dlqroute", "dlqorigin", "dlqtime"} {
+		if dead.header.Get(key) == "" {
+			t.Errorf("dead letter has no %s: %v", key, dead.header)
+		}
+	}
+}
+
+func TestReplyOfTheAppIsCarriedOut(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[]`)
+	a.answer("/tick", reply(`{"to":["store"],"operation":"create","metadata":{"fileName":"r.txt"},"data":{"n": 1}}`))
+	in := start(t, a, tick+store)
+	a.next(t, "/tick")
+	eventually(t, "the output is written", func() bool {
+		b, err := os.ReadFile(filepath.Join(in.dir, "out", "r.txt"))
+		return err == nil && string(b) == `{"n": 1}`
+	})
+}
+
+func TestReplyWithStateIsAClearError(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[]`)
+	a.answer("/tick", reply(`{"storeName":"s","state":[{"key":"k","value":1}]}`))
+	in := start(t, a, tick)
+	a.next(t, "/tick")
+	a.next(t, "/tick") // tried again
+	eventually(t, "the log names the state", func() bool { return strings.Contains(in.log.String(), "no state stores") })
+}
+
+const tick = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: tick}
+spec: {type: bindings.cron, version: v1, metadata: [{name: schedule, value: "@every 1s"}]}
+---
+`
+
+const store = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: store}
+spec: {type: bindings.localstorage, version: v1, metadata: [{name: rootPath, value: DIR/out}]}
+---
+`
+
+const pipeline = `
+apiVersion: penstock.dev/v1
+kind: Pipeline
+metadata: {name: p}
+spec:
+  from: {pubsub: bus, topic: in}
+  orderingKey: event.data.key
+  steps:
+    - filter: event.data.n > 0
+    - transform: {jq: '{twice: (.data.n * 2), key: .data.key}'}
+    - set: {type: '"doubled"', subject: event.data.key}
+  to:
+    - binding: {name: store, operation: create, metadata: {fileName: '{{ event.subject }}.json'}}
+    - pubsub: {name: bus, topic: out}
+  deadLetter: {pubsub: bus, topic: graves}
+---
+`
+
+func TestPipelineNeedsNoApp(t *testing.T) {
+	t.Parallel()
+	in := start(t, nil, bus+store+pipeline)
+	in.publish(t, "in", `{"n":-1,"key":"filtered"}`)
+	in.publish(t, "in", `{"n":21,"key":"k1"}`)
+	eventually(t, "the output is written", func() bool {
+		b, err := os.ReadFile(filepath.Join(in.dir, "out", "k1.json"))
+		return err == nil && string(b) == `{"key":"k1","twice":42}`
+	})
+	if _, err := os.Stat(filepath.Join(in.dir, "out", "filtered.json")); err == nil {
+		t.Error("the filter let an event through")
+	}
+}
+
+func TestPipelineDeliversToTheAppAndDeadLetters(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[{"pubsubname":"bus","topic":"out","route":"/out"},{"pubsubname":"bus","topic":"graves","route":"/graves"}]`)
+	in := start(t, a, bus+store+pipeline)
+	in.publish(t, "in", `{"n":1,"key":"k"}`)
+	e, err := cloudevents.Scan([]byte(a.next(t, "/out").body))
+	if err != nil || e.Type() != "doubled" || e.Subject() != "k" || string(e.Data()) != `{"key":"k","twice":2}` {
+		t.Errorf("got %s, %v", e.JSON(), err)
+	}
+	in.publish(t, "in", `{"n":"not a number","key":"k"}`)
+	if dead := a.next(t, "/graves"); !strings.Contains(dead.body, "not a number") || dead.header.Get("dlqreason") == "" {
+		t.Errorf("dead letter %s with %v", dead.body, dead.header)
+	}
+}
+
+func TestWrongConfigurationEndsTheStartWithEveryError(t *testing.T) {
+	t.Parallel()
+	_, o := prepare(t, nil, bus+`
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: clock}
+spec: {type: bindings.crom, version: v1, metadata: []}
+---
+apiVersion: penstock.dev/v1
+kind: Pipeline
+metadata: {name: p}
+spec:
+  from: {pubsub: bux, topic: t}
+  steps: [{filter: "event.type =="}]
+  to: [{binding: {name: nobody}}]
+`)
+	r, err := runtime.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	err = r.Run(t.Context())
+	if err == nil {
+		t.Fatal("it started")
+	}
+	for _, want := range []string{`did you mean "bindings.cron"`, `did you mean "bus"`, "filter", `"nobody"`, "resources.yaml:"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not say %s:\n%v", want, err)
+		}
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestStopLeavesWhatIsNotDone(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, ordersSubscription)
+	release := make(chan struct{})
+	a.answer("/small", func(http.ResponseWriter, *http.Request) { <-release })
+	in := start(t, a, bus)
+	in.publish(t, "orders", `{"total":1}`)
+	a.next(t, "/small")
+	done := make(chan error, 1)
+	go func() { done <- in.end() }()
+	select {
+	case err := <-done:
+		t.Fatalf("it ended under a delivery: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Errorf("the stop was not clean: %v", err)
+	}
+}

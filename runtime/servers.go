@@ -1,0 +1,105 @@
+package runtime
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/penstock-io/penstock/api"
+	apihttp "github.com/penstock-io/penstock/api/http"
+	"github.com/penstock-io/penstock/app"
+	apphttp "github.com/penstock-io/penstock/app/http"
+)
+
+// servers are those of the API. They stop on their own signal, after the
+// routes have drained.
+type servers struct {
+	serve func(ctx context.Context) error
+	stop  chan struct{}
+	done  chan struct{}
+}
+
+// listen makes the servers; connections that came before wait in the listen
+// queue.
+func (r *Runtime) listen() *servers {
+	tokens := []string{}
+	if r.o.APIToken != "" {
+		tokens = append(tokens, r.o.APIToken)
+	}
+	settings := apihttp.Options{
+		Tokens: tokens, MaxBody: r.o.MaxBody, AllowedHosts: r.o.AllowedHosts,
+		AllowedOrigins: r.o.AllowedOrigins, APILogging: r.o.LogAPI, Logger: r.log,
+	}
+	handler := apihttp.New(r.api, settings)
+	options := apihttp.ServerOptions{ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Logger: r.log}
+	s := &servers{stop: make(chan struct{}), done: make(chan struct{})}
+	s.serve = func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return apihttp.NewServer(handler, options).Run(ctx, r.o.Listeners...) })
+		if len(r.o.Public) > 0 {
+			g.Go(func() error {
+				return apihttp.NewServer(apihttp.NewPublic(r.api, settings), options).Run(ctx, r.o.Public...)
+			})
+		}
+		return g.Wait()
+	}
+	return s
+}
+
+// run serves until shutdown is called or ctx ends.
+func (s *servers) run(ctx context.Context) error {
+	defer close(s.done)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return s.serve(ctx)
+}
+
+// shutdown lets requests under way finish and returns when the servers are
+// down, or when ctx ends.
+func (s *servers) shutdown(ctx context.Context) {
+	close(s.stop)
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+	}
+}
+
+var _ api.Runtime = (*Runtime)(nil)
+
+// connectApp makes the channel to the app, when there is one.
+func (r *Runtime) connectApp() error {
+	a := r.o.App
+	if a.Port == 0 {
+		return nil
+	}
+	client, err := apphttp.New(apphttp.Options{
+		Port: a.Port, Address: a.Address, Protocol: a.Protocol, Token: a.Token, MaxConcurrency: a.MaxConcurrency,
+		HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Logger: r.log,
+	})
+	if err != nil {
+		return err
+	}
+	r.client = client
+	r.app = app.New(app.Options{
+		Channel: client, MaxConcurrency: a.MaxConcurrency, Logger: r.log,
+		Health: app.HealthOptions{
+			Enabled: a.HealthCheck, Interval: a.HealthInterval, Timeout: a.HealthTimeout, Threshold: a.HealthThreshold,
+		},
+	})
+	return nil
+}
+
+func sortSubscriptions(list []api.SubscriptionInfo) {
+	slices.SortFunc(list, func(a, b api.SubscriptionInfo) int {
+		return cmp.Or(cmp.Compare(a.PubSub, b.PubSub), cmp.Compare(a.Topic, b.Topic))
+	})
+}

@@ -1,0 +1,135 @@
+package runtime
+
+import (
+	"context"
+	"strings"
+
+	"github.com/penstock-io/penstock/app"
+	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/cloudevents/expr"
+	"github.com/penstock-io/penstock/fault"
+)
+
+// sendFunc is the Send of a router.Target.
+type sendFunc = func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome
+
+// rule sends events that match to a path of the app.
+type rule struct {
+	filter *expr.Filter // nil matches everything
+	path   string
+}
+
+// toApp delivers a topic's event to the path of the first rule that matches.
+func toApp(a *app.App, rules []rule) sendFunc {
+	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
+		for _, r := range rules {
+			ok, err := matches(r.filter, d.Event)
+			if err != nil {
+				return cloudevents.Dropped("routing rule: "+err.Error(), fault.As(fault.Invalid, err))
+			}
+			if ok {
+				return a.Event(ctx, r.path, d)
+			}
+		}
+		return cloudevents.Dropped("no routing rule matched", nil)
+	}
+}
+
+func matches(f *expr.Filter, e *cloudevents.Event) (bool, error) {
+	if f == nil {
+		return true, nil
+	}
+	return f.Match(e)
+}
+
+// toBinding invokes an output binding with the event's data. Metadata values
+// are templates over the event.
+func toBinding(ps *parts, name, operation string, metadata map[string]*expr.Template) sendFunc {
+	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
+		r := &bindings.Request{Operation: operation, Data: d.Event.Data()}
+		if len(metadata) > 0 {
+			r.Metadata = make(map[string]string, len(metadata))
+		}
+		for k, t := range metadata {
+			v, err := t.Render(d.Event)
+			if err != nil {
+				return cloudevents.Dropped("metadata "+k+": "+err.Error(), fault.As(fault.Invalid, err))
+			}
+			r.Metadata[k] = v
+		}
+		_, err := invoke(ctx, ps, name, r)
+		return outcomeOf(err)
+	}
+}
+
+// toTopic publishes the event to a topic, whose name is a template.
+func toTopic(ps *parts, name string, topic *expr.Template) sendFunc {
+	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
+		t, err := topic.Render(d.Event)
+		if err != nil {
+			return cloudevents.Dropped("topic: "+err.Error(), fault.As(fault.Invalid, err))
+		}
+		bus, err := ps.bus(name)
+		if err == nil {
+			err = bus.PublishEvent(ctx, t, d.Event, nil)
+		}
+		return outcomeOf(err)
+	}
+}
+
+// invoke calls an output binding by name.
+func invoke(ctx context.Context, ps *parts, name string, r *bindings.Request) (*bindings.Response, error) {
+	b, err := ps.outputOf(name)
+	if err != nil {
+		return nil, err
+	}
+	return b.Invoke(ctx, r)
+}
+
+// outcomeOf turns a target's error into an outcome: what cannot succeed by
+// trying again is dropped, which dead-letters it where a dead letter is
+// configured.
+func outcomeOf(err error) cloudevents.Outcome {
+	switch {
+	case err == nil:
+		return cloudevents.Acked()
+	case fault.Retriable(err):
+		return cloudevents.Retried(err, fault.RetryAfter(err))
+	default:
+		return cloudevents.Dropped(err.Error(), err)
+	}
+}
+
+// toHandler delivers an input binding's event to the app and carries out what
+// the app's reply asks for, as part of the same delivery.
+func toHandler(a *app.App, ps *parts, path string, replies bool) sendFunc {
+	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
+		reply, o := a.Binding(ctx, path, d)
+		if o.Verdict != cloudevents.Ack || reply == nil || !replies {
+			return o
+		}
+		return outcomeOf(carryOut(ctx, ps, reply))
+	}
+}
+
+// carryOut does what the app's reply asks for. Any failure makes the delivery
+// be tried again, so outputs may see an event twice, never not at all.
+func carryOut(ctx context.Context, ps *parts, r *app.Reply) error {
+	if len(r.State) > 0 {
+		return fault.New(fault.Unavailable, "save state of the app's reply in %q: this build has no state stores; remove \"state\" from the reply", r.StoreName)
+	}
+	send := func(ctx context.Context, name string) error {
+		_, err := invoke(ctx, ps, name, &bindings.Request{Operation: r.Operation, Data: r.Data, Metadata: r.Metadata})
+		return fault.Wrap(err, "send the app's reply to %s", name)
+	}
+	if strings.EqualFold(r.Concurrency, "parallel") {
+		return inParallel(ctx, r.To, send)
+	}
+	for _, name := range r.To {
+		if err := send(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
