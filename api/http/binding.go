@@ -78,8 +78,8 @@ func readBinding(body []byte) (bindings.Request, error) {
 	case string(b.Data) == "null":
 		r.Data = nil
 	case len(b.Data) > 0 && b.Data[0] == '"':
-		var text string
-		if err := json.Unmarshal(b.Data, &text); err != nil {
+		text, err := textOf(b.Data)
+		if err != nil {
 			return r, api.Errorf(api.Malformed, "read binding request: data: %w", err)
 		}
 		r.Data = []byte(text)

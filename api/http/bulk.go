@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"mime"
 	"net/http"
 	"strings"
@@ -117,8 +118,8 @@ func eventData(e entry) ([]byte, error) {
 		}
 		return e.Event, nil
 	}
-	var text string
-	if err := json.Unmarshal(e.Event, &text); err != nil {
+	text, err := textOf(e.Event)
+	if err != nil {
 		return nil, err
 	}
 	if !isBinary(e.ContentType) {
@@ -129,6 +130,20 @@ func eventData(e entry) ([]byte, error) {
 		return nil, api.Errorf(api.BulkEvents, "event of type %s is not base64: %w", e.ContentType, err)
 	}
 	return data, nil
+}
+
+// textOf returns the text of a JSON string. Half a surrogate pair is no text and
+// would come out as another character, so it is refused.
+func textOf(raw json.RawMessage) (string, error) {
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return "", err
+	}
+	if strings.ContainsRune(text, utf8.RuneError) && !bytes.ContainsRune(raw, utf8.RuneError) &&
+		!bytes.Contains(bytes.ToLower(raw), []byte(`\ufffd`)) {
+		return "", errors.New("it holds half a surrogate pair")
+	}
+	return text, nil
 }
 
 func isJSON(contentType string) bool {

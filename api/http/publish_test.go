@@ -267,6 +267,7 @@ func TestBulkPublishBadBodies(t *testing.T) {
 		{"metadata", `[{"entryId":"x","event":1,"metadata":{"a":1}}]`, "entry 0"},
 		{"deep", `[{"entryId":"x","event":` + strings.Repeat("[", 100_000), "entry 0"},
 		{"many", `[` + strings.Repeat("0,", 1_000_000) + `0]`, "entry 0"},
+		{"half a surrogate", `[{"entryId":"x","event":"\ud800","contentType":"text/plain"}]`, "half a surrogate pair"},
 		{"not utf-8", "[{\"entryId\":\"x\",\"event\":\"\xff\"}]", "not UTF-8"},
 	}
 	for _, tt := range tests {

@@ -55,6 +55,8 @@ func TestRoutes(t *testing.T) {
 		{"binding no body", "POST", "/v1.0/bindings/out", ``, 400, "ERR_MALFORMED_REQUEST"},
 		{"binding metadata type", "POST", "/v1.0/bindings/out", `{"operation":"create","metadata":{"a":1}}`, 400, "ERR_MALFORMED_REQUEST"},
 		{"binding not utf-8", "POST", "/v1.0/bindings/out", "{\"data\":\"\xff\"}", 400, "ERR_MALFORMED_REQUEST"},
+		{"binding half a surrogate", "POST", "/v1.0/bindings/out", `{"operation":"create","data":"\ud800"}`, 400, "ERR_MALFORMED_REQUEST"},
+		{"binding replacement character", "POST", "/v1.0/bindings/out", `{"operation":"create","data":"\uFFFD"}`, 204, ""},
 		{"binding deep", "POST", "/v1.0/bindings/out", `{"data":` + strings.Repeat("[", 100_000), 400, "ERR_MALFORMED_REQUEST"},
 		{"binding path", "POST", "/v1.0/bindings/out/more", `{"operation":"create"}`, 404, "ERR_NOT_FOUND"},
 		{"secret", "GET", "/v1.0/secrets/vault/db", "", 200, ""},

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -84,7 +85,7 @@ func (s *Server) counted(h http.Handler) http.Handler {
 // Run serves on the listeners, which it closes, until ctx ends or one of them
 // breaks. Then it stops in two steps: it takes no more connections and lets
 // requests under way finish for the drain time; what is left is cut off and its
-// context ends. Run returns nil after a stop on demand, also when it had to cut
+// context ends. A connection on which no request has arrived is not waited for. Run returns nil after a stop on demand, also when it had to cut
 // requests off, and no handler is running any more unless it ignores the end of
 // its context for a second.
 func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
@@ -110,15 +111,46 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 
 // stop is the two steps.
 func (s *Server) stop(ctx context.Context, cut context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drain)
+	ctx = context.WithoutCancel(ctx)
+	draining, cancel := context.WithTimeout(ctx, s.drain)
 	defer cancel()
-	if err := s.http.Shutdown(ctx); err == nil {
+	var wg sync.WaitGroup
+	wg.Go(func() { s.quiet(draining, cancel) })
+	err := s.http.Shutdown(draining)
+	cancel()
+	wg.Wait()
+	if err == nil {
 		return
 	}
 	cut()
 	// It closes sockets; that one is closed already is no news.
 	_ = s.http.Close()
-	s.await(context.WithoutCancel(ctx))
+	s.await(ctx)
+}
+
+// The watch over the end of the drain: looks, and how many of them without a
+// request under way are enough.
+const (
+	look  = 10 * time.Millisecond
+	looks = 20
+)
+
+// quiet ends draining once there has been no request for a while. Clients open
+// connections in advance and never use them; Shutdown would wait for those.
+func (s *Server) quiet(ctx context.Context, end context.CancelFunc) {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for idle := 0; idle < looks; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if idle++; s.working.Load() > 0 {
+			idle = 0
+		}
+	}
+	end()
 }
 
 // await waits for handlers that were cut off, a second at most.

@@ -219,6 +219,24 @@ func TestStopCutsWhatDoesNotFinish(t *testing.T) {
 	must(t, c.Close())
 }
 
+// Clients open connections in advance; nobody waits for those.
+func TestStopDoesNotWaitForUnusedConnections(t *testing.T) {
+	t.Parallel()
+	const drain = time.Minute
+	addr, stop := serve(t, start(t).handler(apihttp.Options{}), apihttp.ServerOptions{Drain: drain})
+	unused, err := net.Dial("tcp", addr)
+	must(t, err)
+	if status, _, _ := talk(t, addr, "GET /v1.0/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); status != 204 {
+		t.Errorf("%d", status)
+	}
+	begin := time.Now()
+	must(t, stop())
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+	must(t, unused.Close())
+}
+
 func TestBrokenListener(t *testing.T) {
 	t.Parallel()
 	broken, err := net.Listen("tcp", "127.0.0.1:0")
