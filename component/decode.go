@@ -45,11 +45,23 @@ func newDecoder(typ string, o any, common []Option) *decoder {
 
 func (d *decoder) run(items []config.Item, o any) config.Problems {
 	for _, it := range items {
+		opt := d.byName[strings.ToLower(it.Name)]
+		if it.Value != "" && (it.Secret || opt != nil && opt.Type == "secret") {
+			d.secrets = append(d.secrets, it.Value)
+		}
+	}
+	for _, it := range items {
 		d.item(it)
 	}
 	d.absent()
 	if c, ok := o.(Checker); ok && len(d.problems) == d.unknown && !d.pending {
 		d.checked(c.Check())
+	}
+	for i := range d.problems {
+		at := &d.problems[i].Place
+		if d.hide(at.Text) != at.Text {
+			at.Text = "" // the source line shows a secret
+		}
 	}
 	return d.problems
 }
@@ -59,11 +71,12 @@ type decoder struct {
 	typ    string
 	target reflect.Value
 	own    []Option
+	others []Option
 	words  []string           // every known name, for suggestions
 	byName map[string]*Option // lower-case name or alias
 	common map[*Option]bool   // those that are not fields of target
 	rest   int                // index of the field tagged "*", or -1
-	others bool               // another struct takes unknown keys
+	any    bool               // another struct takes unknown keys
 	leave  bool               // say nothing about common options
 
 	given    map[string]config.Item // first item of an option, by Option.Name
@@ -74,7 +87,7 @@ type decoder struct {
 }
 
 func (d *decoder) know(own, common []Option) {
-	d.own, d.common = own, map[*Option]bool{}
+	d.own, d.others, d.common = own, common, map[*Option]bool{}
 	for i := range common {
 		d.common[&common[i]] = true
 		d.learn(&common[i])
@@ -88,7 +101,7 @@ func (d *decoder) know(own, common []Option) {
 func (d *decoder) learn(opt *Option) {
 	if opt.Name == "*" {
 		if d.common[opt] {
-			d.others = true
+			d.any = true
 		} else {
 			d.rest = opt.field
 		}
@@ -115,7 +128,7 @@ func (d *decoder) item(it config.Item) {
 		return
 	}
 	switch {
-	case opt == nil && d.rest < 0 && !d.others:
+	case opt == nil && d.rest < 0 && !d.any:
 		d.strange(it)
 		return
 	case opt == nil && d.rest < 0:
@@ -125,9 +138,6 @@ func (d *decoder) item(it config.Item) {
 	if unresolved(it) {
 		d.pending = true
 		return
-	}
-	if it.Value != "" && (it.Secret || opt != nil && opt.Type == "secret") {
-		d.secrets = append(d.secrets, it.Value)
 	}
 	if opt == nil {
 		d.keep(it)
@@ -224,28 +234,40 @@ func (d *decoder) set(opt *Option, v any) {
 func (d *decoder) absent() {
 	for i := range d.own {
 		opt := &d.own[i]
-		it, given := d.given[opt.Name]
-		if given && (it.Value != "" || unresolved(it)) {
+		if d.filled(opt) {
 			continue
 		}
 		if opt.Default != "" {
 			v, _ := opt.parse(opt.Default)
 			d.set(opt, v)
-			continue
+		} else if opt.Required {
+			d.missing(opt)
 		}
-		if !opt.Required {
-			continue
-		}
-		hint := "set it to " + article(opt.Type)
-		if opt.Example != "" {
-			hint = "for example " + opt.Example
-		}
-		if given {
-			d.add(it.Place, fmt.Sprintf("option %q of %s is empty", opt.Name, d.typ), hint)
-			continue
-		}
-		d.add(config.Place{}, fmt.Sprintf("%s needs option %q", d.typ, opt.Name), hint)
 	}
+	for i := range d.others {
+		opt := &d.others[i]
+		if opt.Required && !d.leave && d.byName[strings.ToLower(opt.Name)] == opt && !d.filled(opt) {
+			d.missing(opt)
+		}
+	}
+}
+
+// filled tells whether the option has a value, be it one to come.
+func (d *decoder) filled(opt *Option) bool {
+	it, given := d.given[opt.Name]
+	return given && (it.Value != "" || unresolved(it))
+}
+
+func (d *decoder) missing(opt *Option) {
+	hint := "set it to " + article(opt.Type)
+	if opt.Example != "" {
+		hint = "for example " + opt.Example
+	}
+	if it, given := d.given[opt.Name]; given {
+		d.add(it.Place, fmt.Sprintf("option %q of %s is empty", opt.Name, d.typ), hint)
+		return
+	}
+	d.add(config.Place{}, fmt.Sprintf("%s needs option %q", d.typ, opt.Name), hint)
 }
 
 // several is what errors.Join makes.
@@ -286,7 +308,8 @@ func (d *decoder) placeOf(option string) config.Place {
 // hide takes the secret values out of a text that a Checker wrote. A very short
 // secret is only found in quotes: hiding every "a" would leave no text.
 func (d *decoder) hide(text string) string {
-	for _, s := range slices.SortedFunc(slices.Values(d.secrets), func(a, b string) int { return len(b) - len(a) }) {
+	slices.SortFunc(d.secrets, func(a, b string) int { return len(b) - len(a) }) // one may hold another
+	for _, s := range d.secrets {
 		quoted := strconv.Quote(s)
 		text = strings.ReplaceAll(text, quoted, "***")
 		if len(s) >= 4 {

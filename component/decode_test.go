@@ -116,19 +116,29 @@ func TestDecodeValues(t *testing.T) {
 	}
 }
 
+// wrong is a list of items and the problems they make.
+type wrong struct {
+	in     []config.Item
+	strict bool // decode into strict, else into every
+	want   []string
+}
+
+func (w wrong) test(t *testing.T) {
+	t.Parallel()
+	var ps config.Problems
+	if w.strict {
+		ps = decode("bindings.x", w.in, shared, &strict{})
+	} else {
+		ps = decode("bindings.x", w.in, shared, &every{})
+	}
+	if diff := cmp.Diff(w.want, texts(ps)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestDecodeProblems(t *testing.T) {
 	t.Parallel()
-	secret := func(name, value string) config.Item {
-		it := item(1, name, value)
-		it.Secret = true
-		return it
-	}
-	ref := config.Item{Name: "low", SecretRef: &config.SecretRef{Name: "s", Key: "k"}}
-	for name, tc := range map[string]struct {
-		in     []config.Item
-		strict bool // decode into strict, else into every
-		want   []string
-	}{
+	for name, tc := range map[string]wrong{
 		"missing":         {items("mode", "fast"), false, []string{`bindings.x needs option "url"; for example http://x`}},
 		"empty":           {items("url", ""), false, []string{`a.yaml:1:9: option "url" of bindings.x is empty; for example http://x`}},
 		"unknown":         {items("hihg", "3"), true, []string{`a.yaml:1:1: bindings.x has no option "hihg"; did you mean "high"? (lenient)`}},
@@ -148,10 +158,24 @@ func TestDecodeProblems(t *testing.T) {
 		"enum":            {items("url", "u", "mode", "fst"), false, []string{`a.yaml:2:9: option "mode" is "fst", want fast or safe; did you mean "fast"?`}},
 		"enum list":       {items("url", "u", "levels", "a,q"), false, []string{`a.yaml:2:9: option "levels" is "a,q", want a list of a, b or c`}},
 		"common value":    {items("limit", "many"), true, []string{`a.yaml:1:9: option "limit" is "many", want a whole number`}},
-		"secret value":    {[]config.Item{secret("low", "hush")}, true, []string{`a.yaml:1:9: option "low" is ***, want a whole number`}},
-		"check":           {items("high", "5", "low", "7"), true, []string{`a.yaml:2:9: option "low": 7 is more than high, which is 5`}},
-		"check, absent":   {items("high", "0"), true, []string{`option "low": 1 is more than high, which is 0`}},
-		"check hides":     {items("token", "bad-pa\"ss"), true, []string{`a.yaml:1:9: option "TOKEN": *** will not do`}},
+	} {
+		t.Run(name, tc.test)
+	}
+}
+
+func TestDecodeChecks(t *testing.T) {
+	t.Parallel()
+	secret := func(name, value string) config.Item {
+		it := item(1, name, value)
+		it.Secret = true
+		return it
+	}
+	ref := config.Item{Name: "low", SecretRef: &config.SecretRef{Name: "s", Key: "k"}}
+	for name, tc := range map[string]wrong{
+		"secret value":  {[]config.Item{secret("low", "hush")}, true, []string{`a.yaml:1:9: option "low" is ***, want a whole number`}},
+		"check":         {items("high", "5", "low", "7"), true, []string{`a.yaml:2:9: option "low": 7 is more than high, which is 5`}},
+		"check, absent": {items("high", "0"), true, []string{`option "low": 1 is more than high, which is 0`}},
+		"check hides":   {items("token", "bad-pa\"ss"), true, []string{`a.yaml:1:9: option "TOKEN": *** will not do`}},
 		"check hides short": {
 			[]config.Item{secret("token", "bad")},
 			true,
@@ -167,18 +191,27 @@ func TestDecodeProblems(t *testing.T) {
 		"reference":          {append([]config.Item{ref}, items("high", "0")...), true, nil},
 		"required reference": {[]config.Item{{Name: "url", SecretRef: &config.SecretRef{Name: "s"}}}, false, nil},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var ps config.Problems
-			if tc.strict {
-				ps = decode("bindings.x", tc.in, shared, &strict{})
-			} else {
-				ps = decode("bindings.x", tc.in, shared, &every{})
-			}
-			if diff := cmp.Diff(tc.want, texts(ps)); diff != "" {
-				t.Error(diff)
-			}
-		})
+		t.Run(name, tc.test)
+	}
+}
+
+// TestDecodeHidesSourceLines holds that a message does not show the line of the
+// file when a secret stands on it.
+func TestDecodeHidesSourceLines(t *testing.T) {
+	t.Parallel()
+	in := items("token", "bad word", "token", "other secret", "colour", "red", "low", "x")
+	for i := range in {
+		in[i].Place.Text = in[i].Name + ": " + in[i].Value
+		in[i].NamePlace.Text = in[i].Place.Text
+	}
+	for _, list := range [][]config.Item{in, in[:1]} {
+		ps := decode("bindings.x", list, nil, &strict{})
+		if text := ps.Error(); len(ps) == 0 || strings.Contains(text, "bad word") || strings.Contains(text, "other secret") {
+			t.Error(text)
+		}
+		if len(list) > 1 && !strings.Contains(ps.Error(), "colour: red") {
+			t.Error("a line without a secret is not shown")
+		}
 	}
 }
 
@@ -277,4 +310,47 @@ func TestOptionsOfPanics(t *testing.T) {
 			OptionsOf(o)
 		})
 	}
+}
+
+func TestDecodeCommonRequired(t *testing.T) {
+	t.Parallel()
+	common := []Option{{Name: "route", Type: "string", Required: true}}
+	ps := decode("bindings.x", nil, common, &strict{})
+	if diff := cmp.Diff([]string{`bindings.x needs option "route"; set it to a text`}, texts(ps)); diff != "" {
+		t.Error(diff)
+	}
+	if _, ps := Decode[strict]("bindings.x", nil, common); len(ps) > 0 {
+		t.Error(ps)
+	}
+}
+
+func TestUnneeded(t *testing.T) {
+	t.Parallel()
+	def := Define("bindings.x", About{}, nil, func(context.Context, Env, every) (Driver, error) { return nil, nil })
+	got := def.Unneeded(items("OLD", "1", "url", "u"))
+	if diff := cmp.Diff(map[string]string{"old": "Not needed: we do it anyway."}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, v := range []string{"", "1", "-1s", "64Ki", "yes", "a,b", "bad \"word\"", "\xff", "9e999"} {
+		f.Add("low", v)
+		f.Add("wait", v)
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		const mark = "S3CR-"
+		hidden := item(1, name, mark+value)
+		hidden.Secret = true
+		hidden.Place.Text = name + ": " + mark + value
+		plain := items("url", value, "mode", value, "on", value, "count", value, "ratio", value, "wait", value, "max", value, "levels", value, name, value)
+		token := items("token", "bad "+mark+value, "low", "2", name, value)
+		for _, in := range [][]config.Item{append(plain, hidden), append(token, hidden)} {
+			for _, ps := range []config.Problems{decode("bindings.x", in, shared, &every{}), decode("bindings.x", in, shared, &strict{})} {
+				if !strings.Contains(name, mark) && !strings.Contains(value, mark) && strings.Contains(ps.Error(), mark) {
+					t.Errorf("a secret is shown: %s", ps.Error())
+				}
+			}
+		}
+	})
 }

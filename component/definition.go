@@ -17,6 +17,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
@@ -122,6 +124,21 @@ func Define[O any, D Driver](typ string, about About, common []Option, open func
 // the component. The value of an item that is still a reference to a secret is
 // taken for right, and options are then not held against each other.
 func (d Definition) Check(items []config.Item) config.Problems { return d.check(items) }
+
+// Unneeded returns the names of the given options that are accepted and have no
+// effect, with the reason of each, for the log.
+func (d Definition) Unneeded(items []config.Item) map[string]string {
+	why := map[string]string{}
+	for _, o := range d.Options {
+		for _, it := range items {
+			known := func(name string) bool { return strings.EqualFold(name, it.Name) }
+			if o.Type == "ignored" && slices.ContainsFunc(o.words(), known) {
+				why[o.Name] = o.Doc
+			}
+		}
+	}
+	return why
+}
 
 // unfetched returns a problem for each item whose secret nobody fetched.
 func unfetched(items []config.Item) (ps config.Problems) {

@@ -57,7 +57,7 @@ func TestInstanceOpens(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := &pump{}
-		i := opens(func(context.Context, int) (Driver, error) { time.Sleep(time.Second); return p, nil })
+		i := opens(func(context.Context, int) (Driver, error) { <-time.After(time.Second); return p, nil })
 		if _, err := i.Driver(); fault.KindOf(err) != fault.Unavailable || err.Error() != "component p is still opening" {
 			t.Error(err)
 		}
@@ -223,7 +223,7 @@ func TestInstanceClosedWhileOpening(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pump{}
 		i := opens(func(context.Context, int) (Driver, error) { // deaf to its context
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 			return p, nil
 		})
 		result := running(t, i)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"maps"
 	"slices"
 
 	"github.com/penstock-io/penstock/fault"
@@ -72,9 +73,7 @@ func document(version, kind string, spec object, more object) object {
 	properties := object{
 		"apiVersion": constant(version), "kind": constant(kind), "metadata": ref("metadata"), "spec": spec,
 	}
-	for name, o := range more {
-		properties[name] = o
-	}
+	maps.Copy(properties, more)
 	return record(properties, "apiVersion", "kind", "metadata", "spec")
 }
 
@@ -107,41 +106,13 @@ func componentSchema(defs []Definition) object {
 
 // schema is that of the spec of a component of this type.
 func (d Definition) schema() object {
-	var names, rules, needed []object
-	open := false
-	for _, o := range slices.Concat(d.Options, d.Common) {
-		if o.Name == "*" {
-			open = true
-			continue
-		}
-		words := append([]string{o.Name}, o.Aliases...)
-		for _, word := range words {
-			names = append(names, object{"const": word, "description": o.explained()})
-		}
-		if v := o.schema(); len(v) > 0 {
-			rules = append(rules, object{
-				"if":   object{"properties": object{"name": object{"enum": words}}},
-				"then": object{"properties": object{"value": v}},
-			})
-		}
+	var needed []object
+	for _, o := range d.Options {
 		if o.Required {
-			needed = append(needed, object{"contains": object{"properties": object{"name": object{"enum": words}}}})
+			needed = append(needed, object{"contains": object{"properties": object{"name": object{"enum": o.words()}}}})
 		}
 	}
-	item := object{}
-	switch {
-	case open:
-		names = append(names, text())
-	case len(names) == 0:
-		item["not"] = anything()
-	}
-	if len(names) > 0 {
-		item["properties"] = object{"name": object{"anyOf": names}}
-	}
-	if len(rules) > 0 {
-		item["allOf"] = rules
-	}
-	metadata := listOf(item)
+	metadata := listOf(d.itemSchema())
 	spec := object{
 		"description": d.About.Summary + ".",
 		"properties":  object{"version": object{"enum": d.Versions}, "metadata": metadata},
@@ -151,6 +122,37 @@ func (d Definition) schema() object {
 		spec["required"] = []string{"metadata"}
 	}
 	return spec
+}
+
+// words are the names of the option.
+func (o Option) words() []string { return append([]string{o.Name}, o.Aliases...) }
+
+// itemSchema is that of one entry of spec.metadata.
+func (d Definition) itemSchema() object {
+	var names, rules []object
+	for _, o := range slices.Concat(d.Options, d.Common) {
+		if o.Name == "*" {
+			names = append(names, text())
+			continue
+		}
+		for _, word := range o.words() {
+			names = append(names, object{"const": word, "description": o.explained()})
+		}
+		if v := o.schema(); len(v) > 0 {
+			rules = append(rules, object{
+				"if":   object{"properties": object{"name": object{"enum": o.words()}}},
+				"then": object{"properties": object{"value": v}},
+			})
+		}
+	}
+	if len(names) == 0 {
+		return object{"not": anything()}
+	}
+	item := object{"properties": object{"name": object{"anyOf": names}}}
+	if len(rules) > 0 {
+		item["allOf"] = rules
+	}
+	return item
 }
 
 // schema is that of the option's value.

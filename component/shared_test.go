@@ -63,7 +63,7 @@ func TestShareWaitsForClosing(t *testing.T) {
 		var s Shared
 		began := time.Now()
 		_, release, _ := Share(&s, "k", func() (int, func() error, error) {
-			return 1, func() error { time.Sleep(time.Second); return nil }, nil
+			return 1, func() error { <-time.After(time.Second); return nil }, nil
 		})
 		go func() { _ = release() }()
 		synctest.Wait()

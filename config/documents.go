@@ -1,3 +1,17 @@
+// Package config reads the resource files of an app: Dapr's Component,
+// Subscription and Configuration documents and our own Pipeline.
+//
+// A caller reads everything with [Load], or keeps it read with [Watch], and gets
+// a [Set] of plain structs and the [Problems] found. [OpenOrder] and [Resolve]
+// then put secrets into components; [Diff] tells what a new set changes. What a
+// component's own options mean is not known here.
+//
+// The package promises that every problem is reported at once, each with file,
+// line, column and, where there is one, the nearest right word; that reading
+// never waits for a pipe or runs away with a hostile file, bounded as the
+// constants say; and that a file which Dapr accepts gives at most a problem
+// marked Lenient, save for what is dangerous: a key given twice, a name that is a
+// path, a token taken from the environment.
 package config
 
 import "time"

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"testing/quick"
@@ -113,4 +114,28 @@ func TestProblemMarksTheColumn(t *testing.T) {
 	if got := p.String(); got != want {
 		t.Errorf("%q", got)
 	}
+}
+
+func FuzzValues(f *testing.F) {
+	for _, s := range []string{"", "1", "-1.5", "1e3", "64Ki", "1m30s", "0x1p-2", "on", "1_0", "99999999999999999999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		_, _ = ParseBool(s)
+		if d, err := ParseDuration(s); err == nil {
+			if again, err := ParseDuration(d.String()); err != nil || again != d {
+				t.Errorf("duration %q: %v, %v", s, d, again)
+			}
+		}
+		if n, err := ParseSize(s); err == nil && strings.HasPrefix(strings.TrimSpace(s), "-") && n > 0 {
+			t.Errorf("size %q: %d", s, n)
+		}
+		got := (&node{text: s}).scalar()
+		if got.kind == numberScalar && !json.Valid([]byte(got.text)) {
+			t.Errorf("%q is the number %q", s, got.text)
+		}
+		if len(s) < 64 && Nearest(s, []string{s + "x", s}) != s && s != "" && plainWord(s) != "" {
+			t.Errorf("%q is not nearest to itself", s)
+		}
+	})
 }
