@@ -3,7 +3,7 @@ package pubsub
 import (
 	"context"
 	"errors"
-	"strconv"
+	"fmt"
 	"strings"
 	"time"
 
@@ -79,6 +79,9 @@ func (b *Bus) Publish(ctx context.Context, r *PublishRequest) error {
 		return err
 	}
 	err = d.Publish(ctx, r.Topic, []Message{m})
+	if err == nil {
+		return nil
+	}
 	if be, ok := errors.AsType[*BatchError](err); ok && len(be.Errs) == 1 {
 		err = be.Errs[0]
 	}
@@ -156,13 +159,13 @@ func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
 	m := Message{Data: r.Data, ContentType: r.ContentType, Metadata: r.Metadata, Key: lookup(r.Metadata, "partitionKey")}
 	ttl, _, err := cloudevents.TTL(r.Metadata)
 	if err != nil {
-		return m, errors.Join(ErrMetadata, err)
+		return m, fmt.Errorf("%w: %w", ErrMetadata, err)
 	}
 	if m.DeliverAt, err = deliverAt(r.Metadata, time.Now()); err != nil {
-		return m, errors.Join(ErrMetadata, err)
+		return m, fmt.Errorf("%w: %w", ErrMetadata, err)
 	}
 	if !m.DeliverAt.IsZero() && !f.Delay {
-		return m, errors.Join(ErrMetadata, fault.New(fault.Invalid, "publish to %s/%s: this broker cannot delay messages", b.name, r.Topic))
+		return m, fmt.Errorf("%w: %w", ErrMetadata, fault.New(fault.Invalid, "publish to %s/%s: this broker cannot delay messages", b.name, r.Topic))
 	}
 	if ttl > 0 && f.TTL {
 		m.Expires = time.Now().Add(ttl)
@@ -175,7 +178,7 @@ func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
 		TraceParent: r.TraceParent, TraceState: r.TraceState, Metadata: r.Metadata,
 	}.Wrap(r.Data)
 	if err != nil {
-		return m, errors.Join(ErrEnvelope, err)
+		return m, fmt.Errorf("%w: %w", ErrEnvelope, err)
 	}
 	if ttl > 0 && !f.TTL {
 		e = e.WithExpiration(time.Now().Add(ttl))
@@ -241,6 +244,9 @@ func lookup(metadata map[string]string, key string) string {
 }
 
 func isTrue(v string) bool {
-	b, err := strconv.ParseBool(v)
+	if v == "" {
+		return false
+	}
+	b, err := config.ParseBool(v)
 	return err == nil && b
 }

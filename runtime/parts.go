@@ -119,6 +119,9 @@ func (ps *parts) open(ctx, lifetime context.Context, c config.Component) (*part,
 	p.sum = sum
 	p.start(lifetime, ps.log)
 	err = p.life.Wait(ctx)
+	for option, reason := range p.def.Unneeded(c.Metadata) {
+		ps.log.Info("Option accepted and not needed", "name", c.Name, "option", option, "reason", reason)
+	}
 	if err == nil {
 		ps.log.Info("Component loaded", "name", c.Name, "type", c.Type+"/"+c.Version)
 		return p, nil

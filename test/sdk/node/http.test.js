@@ -18,7 +18,7 @@ for (const bus of ["pubsub.in-memory", "pubsub.sqlite"]) {
       await server.pubsub.subscribe("bus", "plain", async (data) => void got.plain.push(data));
       await server.pubsub.subscribe("bus", "text", async (data) => void got.text.push(data));
       const routes = { rules: [{ match: "event.data.total > 100", path: "/large" }], default: "/small" };
-      await server.pubsub.subscribe("bus", "orders", undefined, routes);
+      await server.pubsub.subscribeWithOptions("bus", "orders", { route: routes });
       server.pubsub.subscribeToRoute("bus", "orders", "/large", async (data) => void got.large.push(data));
       server.pubsub.subscribeToRoute("bus", "orders", "/small", async (data) => void got.small.push(data));
     });
@@ -50,10 +50,11 @@ for (const bus of ["pubsub.in-memory", "pubsub.sqlite"]) {
       await server.pubsub.subscribeWithOptions("bus", "bad", {
         callback: async (data) => { dropped.push(data); return DaprPubSubStatusEnum.DROP; },
         deadLetterTopic: "graves",
-        deadLetterCallback: async (data) => void dead.push(data),
       });
+      await server.pubsub.subscribe("bus", "graves", async (data) => void dead.push(data));
     });
     try {
+      assert.deepEqual((await client.metadata.get()).subscriptions.find((s) => s.topic === "bad").deadLetterTopic, "graves");
       await client.pubsub.publish("bus", "again", { n: 1 });
       await client.pubsub.publish("bus", "bad", { n: 2 });
       await eventually("three tries and a dead letter", () => tries === 3 && dead.length === 1);
