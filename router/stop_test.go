@@ -41,20 +41,21 @@ func TestStopLetsWhatIsHeldFinish(t *testing.T) {
 	})
 }
 
-// TestStopLeaves has a delivery in each place where a stop can find it.
-func TestStopLeaves(t *testing.T) {
-	t.Parallel()
+// leaveRow is a place where a stop can find a delivery.
+type leaveRow struct {
+	name  string
+	build func(*Route)
+	took  time.Duration // how long the stop takes; the drain timeout is 10 s
+}
+
+func leaveRows() []leaveRow {
 	hang := func(after cloudevents.Outcome) func(context.Context, *cloudevents.Delivery) cloudevents.Outcome {
 		return func(ctx context.Context, _ *cloudevents.Delivery) cloudevents.Outcome {
 			<-ctx.Done()
 			return after
 		}
 	}
-	rows := []struct {
-		name  string
-		build func(*Route)
-		took  time.Duration // how long the stop takes; the drain timeout is 10 s
-	}{
+	return []leaveRow{
 		{name: "waiting under the policy", build: func(r *Route) {
 			r.Targets = []Target{{Name: "target", Send: newScript(nope).send, Policy: resilience.Policy{Retry: everySecond(-1)}}}
 		}},
@@ -84,32 +85,39 @@ func TestStopLeaves(t *testing.T) {
 			r.DeadLetter = func(ctx context.Context, _ *DeadLetter) error { <-ctx.Done(); return ctx.Err() }
 		}},
 	}
-	for _, row := range rows {
+}
+
+// TestStopLeaves has a delivery in each place where a stop can find it.
+func TestStopLeaves(t *testing.T) {
+	t.Parallel()
+	for _, row := range leaveRows() {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				b, c := newBook(t), &cemetery{}
-				route := Route{Name: "r", Source: b, Lanes: 1, GiveBack: true, Targets: to(ackAll), DeadLetter: c.bury}
-				row.build(&route)
-				r := running(t, Options{})
-				mustAdd(t, r, route)
-				b.put("a/1", "a/2", "a/3")
-				synctest.Wait()
-				start := time.Now()
-				if err := <-removing(r, t.Context()); err != nil {
-					t.Error(err)
-				}
-				if took := time.Since(start); took != row.took {
-					t.Errorf("the stop took %s, want %s", took, row.took)
-				}
-				for _, name := range []string{"a/1", "a/2", "a/3"} {
-					b.want(name, "leave")
-				}
-				if c.count() != 0 {
-					t.Errorf("%d dead letters", c.count())
-				}
-			})
+			synctest.Test(t, func(t *testing.T) { row.run(t) })
 		})
+	}
+}
+
+func (row leaveRow) run(t *testing.T) {
+	b, c := newBook(t), &cemetery{}
+	route := Route{Name: "r", Source: b, Lanes: 1, GiveBack: true, Targets: to(ackAll), DeadLetter: c.bury}
+	row.build(&route)
+	r := running(t, Options{})
+	mustAdd(t, r, route)
+	b.put("a/1", "a/2", "a/3")
+	synctest.Wait()
+	start := time.Now()
+	if err := <-removing(r, t.Context()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took != row.took {
+		t.Errorf("the stop took %s, want %s", took, row.took)
+	}
+	for _, name := range []string{"a/1", "a/2", "a/3"} {
+		b.want(name, "leave")
+	}
+	if c.count() != 0 {
+		t.Errorf("%d dead letters", c.count())
 	}
 }
 
