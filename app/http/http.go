@@ -1,0 +1,306 @@
+// Package http talks to an app that is a web server: HTTP/1.1, HTTPS or HTTP/2
+// in clear text.
+//
+// The runtime makes one [Channel] with [New] and puts an app.App in front of
+// it. It implements app.Channel and app.Reacher.
+//
+// It promises one request per call: redirects are not followed, nothing is
+// decompressed, no proxy is asked. An answer is read whole or is an error:
+// bodies are bounded by [Options.MaxBody], headers by 64 KiB, the time by the
+// context. A request is only repeated, on a new connection, when the app had
+// closed the old one before it read anything of it, or, where the caller says
+// that doing it twice is harmless, before it answered. The token goes to the
+// app and nowhere else.
+package http
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-io/penstock/app"
+	"github.com/penstock-io/penstock/fault"
+)
+
+// Options say where the app is and how it wants to be asked.
+type Options struct {
+	Port     int
+	Address  string // default 127.0.0.1
+	Protocol string // http (default), https or h2c
+	// Token is sent with every request as dapr-api-token; empty: none.
+	Token string
+	// MaxConcurrency is how many calls are expected at once; that many
+	// connections are kept. Zero or less: 256.
+	MaxConcurrency int
+	// MaxBody bounds the body of an answer, in bytes; default 4 MiB.
+	MaxBody int64
+	// HealthPath is asked for the app's health; default /healthz.
+	HealthPath string
+	// ProbeTimeout bounds the question whether the app takes a binding's
+	// events; default 3 s.
+	ProbeTimeout time.Duration
+	// DiscoveryTimeout bounds one try of asking for subscriptions; default
+	// 30 s.
+	DiscoveryTimeout time.Duration
+	// Disable lists questions not to ask: "config", "subscribe".
+	Disable []string
+	Logger  *slog.Logger
+}
+
+const (
+	maxHeader = 64 << 10
+	// maxURLs bounds the paths that are remembered in parsed form.
+	maxURLs = 1024
+)
+
+// Channel is an app over HTTP. It is safe for concurrent use.
+type Channel struct {
+	o         Options
+	log       *slog.Logger
+	address   string // host:port
+	transport *http.Transport
+	base      *http.Request // what all requests have in common
+	token     []string
+	agent     []string
+
+	urls     sync.Map // path to *url.URL
+	urlCount atomic.Int64
+}
+
+var (
+	_ app.Channel = (*Channel)(nil)
+	_ app.Reacher = (*Channel)(nil)
+)
+
+// New makes the channel; it opens no connection. Wrong options are errors of
+// kind invalid.
+//
+// The certificate of an https app is checked, unless its address is a loopback
+// one: there it is usually self-signed and the connection cannot be tapped.
+func New(o Options) (*Channel, error) {
+	o = withDefaults(o)
+	if err := check(o); err != nil {
+		return nil, err
+	}
+	c := &Channel{
+		o: o, log: o.Logger,
+		address:   net.JoinHostPort(o.Address, strconv.Itoa(o.Port)),
+		transport: newTransport(o),
+		agent:     []string{"penstock"},
+	}
+	if o.Token != "" {
+		c.token = []string{o.Token}
+	}
+	scheme := "http"
+	if o.Protocol == "https" {
+		scheme = "https"
+	}
+	c.base = &http.Request{
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		URL:  &url.URL{Scheme: scheme, Host: c.address},
+		Host: c.address,
+	}
+	return c, nil
+}
+
+func withDefaults(o Options) Options {
+	o.Address = strings.TrimSuffix(strings.TrimPrefix(o.Address, "["), "]")
+	o.Address = orElse(o.Address, "127.0.0.1")
+	o.Protocol = orElse(o.Protocol, "http")
+	o.HealthPath = orElse(o.HealthPath, "/healthz")
+	o.ProbeTimeout = orElse(o.ProbeTimeout, 3*time.Second)
+	o.DiscoveryTimeout = orElse(o.DiscoveryTimeout, 30*time.Second)
+	o.MaxBody = orElse(o.MaxBody, 4<<20)
+	if o.MaxConcurrency <= 0 {
+		o.MaxConcurrency = 256
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func orElse[T comparable](v, other T) T {
+	if zero := *new(T); v == zero {
+		return other
+	}
+	return v
+}
+
+func check(o Options) error {
+	switch {
+	case o.Port < 1 || o.Port > 65535:
+		return fault.New(fault.Invalid, "app port %d: want 1 to 65535", o.Port)
+	case o.Protocol != "http" && o.Protocol != "https" && o.Protocol != "h2c":
+		return fault.New(fault.Invalid, "app protocol %q: want http, https or h2c", o.Protocol)
+	case net.ParseIP(o.Address) == nil && strings.ContainsAny(o.Address, "/:@?# \t\r\n"):
+		return fault.New(fault.Invalid, "app address %q: want a host name or IP address alone", o.Address)
+	case strings.ContainsFunc(o.Token, func(r rune) bool { return r < ' ' || r > '~' }):
+		return fault.New(fault.Invalid, "app API token: it holds characters that no header can carry")
+	case o.MaxBody < 0 || o.ProbeTimeout < 0 || o.DiscoveryTimeout < 0:
+		return fault.New(fault.Invalid, "app limits: none may be negative")
+	}
+	_, err := url.ParseRequestURI(rooted(o.HealthPath))
+	return fault.As(fault.Invalid, err)
+}
+
+func newTransport(o Options) *http.Transport {
+	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, app.Unreachable(err)
+			}
+			return conn, nil
+		},
+		MaxIdleConnsPerHost:    o.MaxConcurrency,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    10 * time.Second,
+		MaxResponseHeaderBytes: maxHeader,
+		DisableCompression:     true,
+		Protocols:              new(http.Protocols),
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+	}
+	switch o.Protocol {
+	case "h2c":
+		t.Protocols.SetUnencryptedHTTP2(true)
+	case "https":
+		t.Protocols.SetHTTP1(true)
+		t.Protocols.SetHTTP2(true)
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: isLoopback(o.Address)}
+	default:
+		t.Protocols.SetHTTP1(true)
+	}
+	return t
+}
+
+func isLoopback(address string) bool {
+	ip := net.ParseIP(address)
+	return strings.EqualFold(address, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+// Close frees the idle connections.
+func (c *Channel) Close() { c.transport.CloseIdleConnections() }
+
+// Call sends one request and returns the whole answer, whatever its status. An
+// app that does not listen is an app.Unreachable error; an answer that is too
+// large is of kind exhausted; one that is cut off or not HTTP of kind
+// unavailable; the end of ctx of the kind of its reason.
+func (c *Channel) Call(ctx context.Context, r *app.Request) (*app.Answer, error) {
+	u, err := c.url(r.Path)
+	if err != nil {
+		return nil, err
+	}
+	// A shallow copy with ctx, which NewRequest would make with more work.
+	req := c.base.WithContext(ctx)
+	req.Method = orElse(r.Method, http.MethodPost)
+	req.URL = u
+	req.Header = c.header(r)
+	if len(r.Body) > 0 {
+		setBody(req, r.Body)
+	}
+	resp, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return nil, callError(ctx, req, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return nil, fault.New(fault.Invalid, "call app at %s: it wants to switch protocols", r.Path)
+	}
+	body, err := c.read(resp)
+	if err != nil {
+		return nil, callError(ctx, req, err)
+	}
+	return &app.Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
+}
+
+// setBody gives req a body of a kind that net/http knows to be in memory, and
+// the means to read it again on another connection.
+func setBody(req *http.Request, body []byte) {
+	req.ContentLength = int64(len(body))
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+}
+
+func callError(ctx context.Context, req *http.Request, err error) error {
+	const format = "call app at %s"
+	switch {
+	case ctx.Err() != nil:
+		return fault.Wrap(context.Cause(ctx), format, req.URL.Path)
+	case fault.KindOf(err) == fault.Internal:
+		return fault.New(fault.Unavailable, format+": %w", req.URL.Path, err)
+	default:
+		return fault.Wrap(err, format, req.URL.Path)
+	}
+}
+
+// read returns the body, at most the limit.
+func (c *Channel) read(resp *http.Response) ([]byte, error) {
+	size := resp.ContentLength
+	switch {
+	case size == 0:
+		return nil, nil
+	case size > c.o.MaxBody:
+		return nil, c.tooLarge()
+	case size < 0:
+		size = 511
+	}
+	// One byte more than announced, so that the end shows without growing.
+	body := make([]byte, 0, size+1)
+	for {
+		n, err := resp.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case int64(len(body)) > c.o.MaxBody:
+			return nil, c.tooLarge()
+		case errors.Is(err, io.EOF):
+			return body, nil
+		case err != nil:
+			return nil, err
+		case len(body) == cap(body):
+			body = append(body, 0)[:len(body)]
+		}
+	}
+}
+
+func (c *Channel) tooLarge() error {
+	return fault.New(fault.Exhausted, "the answer has more than %d bytes", c.o.MaxBody)
+}
+
+// url returns the parsed form of a path, which may hold a query.
+func (c *Channel) url(path string) (*url.URL, error) {
+	if u, ok := c.urls.Load(path); ok {
+		return u.(*url.URL), nil
+	}
+	u, err := url.ParseRequestURI(rooted(path))
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "call app at %.200q: not a path", path)
+	}
+	u.Scheme, u.Host = c.base.URL.Scheme, c.address
+	if c.urlCount.Load() < maxURLs {
+		if _, old := c.urls.LoadOrStore(path, u); !old {
+			c.urlCount.Add(1)
+		}
+	}
+	return u, nil
+}
+
+// rooted puts a slash in front of a path that has none.
+func rooted(path string) string {
+	if strings.HasPrefix(path, "/") {
+		return path
+	}
+	return "/" + path
+}
