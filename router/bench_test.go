@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/resilience"
 )
@@ -89,4 +92,36 @@ func TestAllocations(t *testing.T) {
 	if got > 18 {
 		t.Errorf("%.0f allocations for one event, the limit is 18", got)
 	}
+}
+
+// BenchmarkWatermillAlone is the floor: a bare router and a subscriber that
+// keeps 64 messages in flight.
+func BenchmarkWatermillAlone(b *testing.B) {
+	r, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	out := make(chan *message.Message)
+	r.AddConsumerHandler("h", "topic", outlet{out}, func(*message.Message) error { return nil })
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	<-r.Running()
+	acked := make(chan *message.Message, 64)
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() {
+		for range b.N {
+			m := message.NewMessage("", nil)
+			acked <- m
+			out <- m
+		}
+	}()
+	for range b.N {
+		<-(<-acked).Acked()
+	}
+	b.StopTimer()
+	close(out)
+	cancel()
+	<-done
 }

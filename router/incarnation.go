@@ -65,8 +65,12 @@ func (in *incarnation) emit(ctx context.Context, d *cloudevents.Delivery) error 
 	return in.flow.admit(ctx, p)
 }
 
-// setKey asks the route for the key; when that fails the transport's own stays.
+// setKey asks the route for the key; when that fails, or the event cannot be
+// decoded, the transport's own stays.
 func (in *incarnation) setKey(p *passage) {
+	if p.trip.err != nil {
+		return
+	}
 	err := guard(func() error { p.key = in.route.Key(p.d); return nil })
 	if err != nil {
 		in.log.Error("find ordering key", "id", p.id(), "origin", p.d.Origin, "error", err)

@@ -63,6 +63,7 @@ type Router struct {
 	inner   *message.Router
 
 	mu         sync.Mutex
+	ran        bool
 	base       context.Context // set while Run runs
 	closed     bool            // no route is added any more
 	generation int
@@ -95,8 +96,12 @@ func New(o Options) (*Router, error) {
 }
 
 // Run runs the routes until ctx ends, then drains them all and returns. It may
-// be called once. The error names what did not stop in time.
+// be called once; a second call is of kind Conflict. The error names what did
+// not stop in time.
 func (r *Router) Run(ctx context.Context) error {
+	if !r.first() {
+		return fault.New(fault.Conflict, "run router: it runs or has run already")
+	}
 	base := context.WithoutCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- r.inner.Run(base) }()
@@ -118,6 +123,14 @@ func (r *Router) Run(ctx context.Context) error {
 		err = errors.Join(err, fault.Wrap(cerr, "close router"))
 	}
 	return errors.Join(err, <-ended)
+}
+
+func (r *Router) first() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := !r.ran
+	r.ran = true
+	return first
 }
 
 func (r *Router) startAll(base context.Context) error {

@@ -78,6 +78,9 @@ func TestRoutesAddedBeforeRun(t *testing.T) {
 		b.put("1")
 		synctest.Wait()
 		b.want("1", "ack")
+		if err := r.Run(ctx); fault.KindOf(err) != fault.Conflict {
+			t.Errorf("second run: %v", err)
+		}
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)

@@ -149,7 +149,7 @@ func (in *incarnation) giveBackOrWait(p *passage, res result, wait time.Duration
 	if p.key != "" || !in.route.GiveBack || in.flow.soft.Err() != nil {
 		return in.waitInLane(p, res, wait)
 	}
-	in.trouble("event given back to its source", p, res.Err)
+	in.trouble("event given back to its source", p, reason(res.Outcome))
 	return tell(cloudevents.Retried(res.Err, wait))
 }
 
@@ -159,7 +159,7 @@ func (in *incarnation) waitInLane(p *passage, res result, wait time.Duration) de
 	if in.flow.soft.Err() != nil {
 		return leave(stoppingReason)
 	}
-	in.trouble("event not delivered yet", p, res.Err)
+	in.trouble("event not delivered yet", p, reason(res.Outcome))
 	in.flow.tally.retried.Add(1)
 	return decision{again: true, wait: wait, seen: res.Outcome}
 }
@@ -181,11 +181,15 @@ func (in *incarnation) newLetter(p *passage, res result) *DeadLetter {
 	}
 }
 
+// reason is why, in one line: for logs and dead letters.
 func reason(o cloudevents.Outcome) string {
-	if o.Reason == "" && o.Err != nil {
+	switch {
+	case o.Reason != "":
+		return o.Reason
+	case o.Err != nil:
 		return o.Err.Error()
 	}
-	return o.Reason
+	return o.Verdict.String()
 }
 
 // targetName names the target that was being served; empty when none was

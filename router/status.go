@@ -84,13 +84,11 @@ func (t *tally) counts() Counts {
 
 // fail notes a failure and tells whether to log it, and how many were not
 // logged since the last time.
-func (t *tally) fail(err error) (log bool, muted int) {
+func (t *tally) fail(reason string) (log bool, muted int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	if err != nil {
-		t.lastError, t.lastAt = err.Error(), now
-	}
+	t.lastError, t.lastAt = reason, now
 	if !t.loggedAt.IsZero() && now.Sub(t.loggedAt) < troublePause {
 		t.muted++
 		return false, 0
@@ -129,9 +127,9 @@ func (in *incarnation) status() Status {
 }
 
 // trouble notes that a round failed and logs it, not more often than bearable.
-func (in *incarnation) trouble(what string, p *passage, err error) {
-	if log, muted := in.flow.tally.fail(err); log {
+func (in *incarnation) trouble(what string, p *passage, reason string) {
+	if log, muted := in.flow.tally.fail(reason); log {
 		in.log.Warn(what, "id", p.id(), "origin", p.d.Origin, "target", in.targetName(p),
-			"attempt", p.d.Attempt, "error", err, "more", muted)
+			"attempt", p.d.Attempt, "reason", reason, "more", muted)
 	}
 }

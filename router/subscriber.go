@@ -163,11 +163,13 @@ func newSubscription(r Route, log *slog.Logger) *subscription {
 func (s *subscription) lend(r *round) {
 	begin(r.passage)
 	res := result{Outcome: cloudevents.Left(stoppingReason)}
-	m := messageOf(r)
-	select {
-	case s.out <- m:
-		res.Outcome = await(r, m)
-	case <-s.in.flow.soft.Done():
+	if s.in.flow.soft.Err() == nil {
+		m := messageOf(r)
+		select {
+		case s.out <- m:
+			res.Outcome = await(r, m)
+		case <-s.in.flow.soft.Done():
+		}
 	}
 	r.passage.trip.failed = res.Verdict == cloudevents.Retry
 	s.in.flow.finish(r, s.in.settle(r, r.passage, res))
