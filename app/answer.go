@@ -37,19 +37,18 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// statusError returns the error of an answer that is not a success, and how
-// long the app asked to wait.
-func statusError(path string, a *Answer, now time.Time) (error, time.Duration) {
+// statusError returns the error of an answer that is not a success. Its
+// RetryAfter is how long the app asked to wait.
+func statusError(path string, a *Answer, now time.Time) error {
 	const shown = 120
 	body := bytes.TrimSpace(a.Body)
-	after := min(clienthttp.RetryAfter(a.Header, now), maxRetryAfter)
 	err := fault.As(fault.FromHTTPStatus(a.Status), &StatusError{
 		Path: path, Status: a.Status, Body: string(body[:min(len(body), shown)]),
 	})
-	if after > 0 {
+	if after := min(clienthttp.RetryAfter(a.Header, now), maxRetryAfter); after > 0 {
 		err = fault.WithRetryAfter(err, after)
 	}
-	return err, after
+	return err
 }
 
 // eventOutcome is the contract's table.
@@ -58,12 +57,15 @@ func eventOutcome(path string, a *Answer, now time.Time) cloudevents.Outcome {
 	case a.Status/100 == 2:
 		return statusOutcome(path, a.Body)
 	case a.Status == http.StatusNotFound:
-		err, _ := statusError(path, a, now)
-		return cloudevents.Dropped("app has no route "+path+" (404)", err)
+		return cloudevents.Dropped("app has no route "+path+" (404)", statusError(path, a, now))
 	default:
-		err, after := statusError(path, a, now)
-		return cloudevents.Retried(err, after)
+		return retried(statusError(path, a, now))
 	}
+}
+
+// retried is a Retry not before the pause that err asks for.
+func retried(err error) cloudevents.Outcome {
+	return cloudevents.Retried(err, fault.RetryAfter(err))
 }
 
 // statusOutcome reads the status in the body of a success. What is not a JSON
@@ -87,9 +89,8 @@ func statusOutcome(path string, body []byte) cloudevents.Outcome {
 		return cloudevents.Dropped("app said DROP at "+path,
 			fault.New(fault.Dropped, "call app at %s: it said DROP", path))
 	case "RETRY":
-		after := pause(said.RetryAfter)
 		err := fault.New(fault.Unavailable, "call app at %s: it said RETRY", path)
-		return cloudevents.Retried(fault.WithRetryAfter(err, after), after)
+		return retried(fault.WithRetryAfter(err, pause(said.RetryAfter)))
 	default:
 		return cloudevents.Retried(fault.New(fault.Internal,
 			"call app at %s: it said %.40q, which is none of SUCCESS, RETRY and DROP", path, said.Status), 0)

@@ -43,7 +43,7 @@ type Request struct {
 	// Metadata is sent as headers as far as they can carry it; names that mean
 	// something to the transport itself are left out.
 	Metadata map[string]string
-	Body        []byte
+	Body     []byte
 }
 
 // Reacher is implemented by channels that can tell whether anything listens

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -126,9 +127,7 @@ func TestEventOutcomes(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
 			a := connect(t, serve(t, func(w http.ResponseWriter, _ *http.Request) {
-				for k, v := range r.header {
-					w.Header()[k] = v
-				}
+				maps.Copy(w.Header(), r.header)
 				w.WriteHeader(r.status)
 				_, _ = io.WriteString(w, r.body)
 			}), app.Options{})

@@ -162,8 +162,7 @@ func (a *App) Binding(ctx context.Context, path string, d *cloudevents.Delivery)
 		return nil, unanswered(ctx, path, err)
 	}
 	if answer.Status/100 != 2 {
-		err, after := statusError(path, answer, time.Now())
-		return nil, cloudevents.Retried(err, after)
+		return nil, retried(statusError(path, answer, time.Now()))
 	}
 	return readReply(answer.Body), cloudevents.Acked()
 }
@@ -189,7 +188,7 @@ func unanswered(ctx context.Context, path string, err error) cloudevents.Outcome
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return cloudevents.Left("stopped while calling the app at " + path)
 	}
-	return cloudevents.Retried(err, fault.RetryAfter(err))
+	return retried(err)
 }
 
 // noteLost closes the gate and wakes RunHealth.
