@@ -60,8 +60,14 @@ func (b *Binding) Replies() bool { return b.options.Reply != "ignore" }
 // Input tells whether the binding can be read from and is not declared for
 // output only.
 func (b *Binding) Input() bool {
-	return slices.Contains(b.about.Capabilities, InputCapability) &&
-		(b.options.Direction == "" || b.declares("input"))
+	if b.options.Direction != "" && !b.declares("input") {
+		return false
+	}
+	if d, err := b.instance.Driver(); err == nil {
+		_, ok := d.(Reader) // what it was configured as, not what it could be
+		return ok
+	}
+	return slices.Contains(b.about.Capabilities, InputCapability)
 }
 
 // InputDeclared tells whether the component says that it is an input, so that

@@ -71,11 +71,7 @@ func (r *Runtime) stopRoute(ctx context.Context, name string) {
 // app wait until it was seen.
 func (r *Runtime) wishes() map[string]wish {
 	out := map[string]wish{}
-	taken := map[string]bool{} // bindings that a pipeline reads
 	for _, p := range r.set.Pipelines {
-		if p.From.Binding != "" {
-			taken[p.From.Binding] = true
-		}
 		out["pipeline/"+p.Name] = wish{
 			running: running{sum: fingerprint(p) ^ r.sumOf(p.From.Binding) ^ r.sumOf(p.From.PubSub)},
 			make:    func(ctx context.Context) (router.Route, error) { return r.routes.pipeline(ctx, p) },
@@ -92,7 +88,7 @@ func (r *Runtime) wishes() map[string]wish {
 	}
 	for _, p := range r.parts.all() {
 		name := p.config.Name
-		if p.binding == nil || taken[name] || !r.wanted[name] {
+		if p.binding == nil || r.pipelineReads(name) || !r.wanted[name] {
 			continue
 		}
 		out["binding/"+name] = wish{

@@ -1,7 +1,9 @@
 package runtime
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -154,11 +156,46 @@ func (c *checker) endpoint(to config.Endpoint) {
 	}
 }
 
-// Load reads a configuration and checks it whole.
+// Load reads a configuration and checks it whole. The problems are in the order
+// of files, lines and columns.
 func Load(list component.List, o config.Options) (*config.Set, config.Problems) {
 	set, problems := config.Load(o)
-	if set == nil {
-		return nil, problems
+	if set != nil {
+		problems = append(problems, Check(list, set)...)
 	}
-	return set, append(problems, Check(list, set)...)
+	slices.SortStableFunc(problems, func(a, b config.Problem) int {
+		return cmp.Or(strings.Compare(a.Place.File, b.Place.File),
+			cmp.Compare(a.Place.Line, b.Place.Line), cmp.Compare(a.Place.Column, b.Place.Column))
+	})
+	return set, problems
+}
+
+// Report reads a configuration, checks it whole and writes for people what is
+// wrong with it, what is not used and what there is. It tells whether nothing
+// is wrong; the error is that of writing.
+func Report(w io.Writer, list component.List, o config.Options) (sound bool, err error) {
+	set, problems := Load(list, o)
+	var b strings.Builder
+	for _, p := range problems {
+		fmt.Fprintf(&b, "%s\n", p)
+	}
+	for _, s := range set.Skipped {
+		fmt.Fprintf(&b, "%s: %s not used: %s\n", s.Place, strings.TrimSpace(s.Kind+" "+s.Name), s.Why)
+	}
+	if len(problems) > 0 {
+		fmt.Fprintf(&b, "\n%s\n", Count(len(problems), "problem"))
+	} else {
+		fmt.Fprintf(&b, "%s, %s, %s: no problems\n", Count(len(set.Components), "component"),
+			Count(len(set.Subscriptions), "subscription"), Count(len(set.Pipelines), "pipeline"))
+	}
+	_, err = io.WriteString(w, b.String())
+	return len(problems) == 0, err
+}
+
+// Count puts a number before a noun, as in "1 problem" and "2 problems".
+func Count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

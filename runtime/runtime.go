@@ -116,7 +116,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 	} else {
 		r.announce()
 	}
-	r.log.Info("Penstock is up", "app_id", r.o.AppID, "took", time.Since(started).Round(time.Millisecond).String())
+	r.log.Info("Penstock is up", "took", time.Since(started).Round(time.Millisecond).String())
 
 	select {
 	case err := <-failed:

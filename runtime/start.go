@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -136,7 +137,7 @@ func (r *Runtime) probeBindings(ctx context.Context) {
 			continue
 		}
 		name := p.config.Name
-		if _, asked := r.wanted[name]; asked {
+		if _, asked := r.wanted[name]; asked || r.pipelineReads(name) {
 			continue
 		}
 		if p.binding.InputDeclared() {
@@ -153,6 +154,11 @@ func (r *Runtime) probeBindings(ctx context.Context) {
 			r.log.Info("App does not take events of input binding "+name, "path", p.binding.Route())
 		}
 	}
+}
+
+// pipelineReads tells whether a pipeline starts from the binding.
+func (r *Runtime) pipelineReads(name string) bool {
+	return slices.ContainsFunc(r.set.Pipelines, func(p config.Pipeline) bool { return p.From.Binding == name })
 }
 
 // announce says that the start is complete.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/penstock-io/penstock/all"
 	"github.com/penstock-io/penstock/component"
@@ -21,22 +22,13 @@ type checkCommand struct {
 // Run prints every problem of the configuration, in the order of the files; the
 // exit code is 1 when there is one.
 func (c *checkCommand) Run(std *stdio) error {
-	set, problems := runtime.Load(all.Components(), config.Options{
+	sound, err := runtime.Report(std.out, all.Components(), config.Options{
 		AppID: c.AppID, Namespace: c.Namespace, Resources: c.Dirs, Configs: c.Config, Env: os.LookupEnv,
 	})
-	for _, p := range problems {
-		fmt.Fprintln(std.out, p)
-	}
-	if len(problems) > 0 {
-		fmt.Fprintf(std.out, "\n%s\n", count(len(problems), "problem"))
+	if err == nil && !sound {
 		return exitCode(1)
 	}
-	for _, s := range set.Skipped {
-		fmt.Fprintf(std.out, "%s: %s %q is not used by this version\n", s.Place, s.Kind, s.Name)
-	}
-	fmt.Fprintf(std.out, "%s, %s, %s: no problems\n", count(len(set.Components), "component"),
-		count(len(set.Subscriptions), "subscription"), count(len(set.Pipelines), "pipeline"))
-	return nil
+	return fault.Wrap(err, "write report")
 }
 
 type describeCommand struct {
@@ -54,7 +46,8 @@ func (c *describeCommand) Run(std *stdio) error {
 		}
 		return nil
 	}
-	def, err := components.FindAny(c.Name)
+	typ, version, _ := strings.Cut(c.Name, "/")
+	def, err := components.Find(typ, version)
 	if err != nil {
 		return fault.Wrap(err, "describe")
 	}

@@ -10,10 +10,17 @@ import (
 	"github.com/lmittmann/tint"
 )
 
-// newLogger makes the process's logger: JSON when asked for, coloured lines on
-// a terminal, logfmt as Dapr writes it otherwise.
+// newLogger makes the process's logger: JSON when asked for, short lines for
+// people on a terminal and in run, logfmt as Dapr writes it otherwise.
 func newLogger(w io.Writer, f *serveFlags) *slog.Logger {
+	if _, ours := w.(*prefixed); ours && !f.LogAsJSON {
+		return slog.New(forPeople(w, f, true))
+	}
 	return slog.New(newHandler(w, f)).With("app_id", f.AppID)
+}
+
+func forPeople(w io.Writer, f *serveFlags, plain bool) slog.Handler {
+	return tint.NewHandler(w, &tint.Options{Level: f.level(), TimeFormat: time.TimeOnly, NoColor: plain})
 }
 
 func newHandler(w io.Writer, f *serveFlags) slog.Handler {
@@ -22,7 +29,7 @@ func newHandler(w io.Writer, f *serveFlags) slog.Handler {
 	case f.LogAsJSON:
 		return slog.NewJSONHandler(w, o)
 	case isTerminal(w):
-		return tint.NewHandler(w, &tint.Options{Level: f.level(), TimeFormat: time.TimeOnly})
+		return forPeople(w, f, false)
 	default:
 		return slog.NewTextHandler(w, o)
 	}

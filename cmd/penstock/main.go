@@ -21,6 +21,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/runtime"
 )
 
 // commands is the whole command line.
@@ -94,18 +95,11 @@ func report(err error, stderr io.Writer) int {
 		return int(c)
 	}
 	if ps, ok := errors.AsType[config.Problems](err); ok {
-		fmt.Fprintf(stderr, "%s\n\npenstock: the configuration has %s\n", err, count(len(ps), "error"))
+		fmt.Fprintf(stderr, "%s\n\npenstock: the configuration has %s\n", err, runtime.Count(len(ps), "error"))
 		return 1
 	}
 	fmt.Fprintln(stderr, "penstock:", err)
 	return 1
-}
-
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // asServe returns the words to parse: a binary called daprd has no commands of

@@ -70,7 +70,8 @@ func (s *shop) routes() http.Handler {
 	mux.HandleFunc("GET /dapr/subscribe", s.subscribe)
 	mux.HandleFunc("POST /orders", s.order)
 	mux.HandleFunc("POST /orders/large", s.largeOrder)
-	mux.HandleFunc("POST /orders/failed", s.failedOrder)
+	mux.HandleFunc("POST /offers", s.offer)
+	mux.HandleFunc("POST /offers/refused", s.refusedOffer)
 	mux.HandleFunc("POST /stocktake", s.stocktake)
 	mux.HandleFunc("POST /inbox", s.inbox)
 	mux.HandleFunc("POST /builds", s.build)
@@ -78,9 +79,10 @@ func (s *shop) routes() http.Handler {
 }
 
 func (s *shop) subscribe(w http.ResponseWriter, _ *http.Request) {
-	fmt.Fprint(w, `[{"pubsubname":"pubsub","topic":"orders","deadLetterTopic":"orders-failed",
+	fmt.Fprint(w, `[{"pubsubname":"pubsub","topic":"orders",
 		"routes":{"rules":[{"match":"event.data.total > 100.0","path":"/orders/large"}],"default":"/orders"}},
-		{"pubsubname":"pubsub","topic":"orders-failed","route":"/orders/failed"}]`)
+		{"pubsubname":"pubsub","topic":"offers","route":"/offers","deadLetterTopic":"offers-refused"},
+		{"pubsubname":"pubsub","topic":"offers-refused","route":"/offers/refused"}]`)
 }
 
 // event is what the shop reads of a CloudEvent.
@@ -109,11 +111,6 @@ func (s *shop) order(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	if e.Data.Total < 0 {
-		say("publish", fmt.Sprintf("order %s for %.2f, refused", e.Data.Order, e.Data.Total), "→ app /orders → DROP → dead letter")
-		fmt.Fprint(w, `{"status":"DROP"}`)
-		return
-	}
 	say("publish", fmt.Sprintf("order %s for %.2f", e.Data.Order, e.Data.Total), "→ app /orders")
 }
 
@@ -139,9 +136,20 @@ func (s *shop) largeOrder(w http.ResponseWriter, r *http.Request) {
 	say("publish", fmt.Sprintf("order %s for %.2f, again", e.Data.Order, e.Data.Total), "→ app /orders/large (rule: total > 100)")
 }
 
-func (s *shop) failedOrder(_ http.ResponseWriter, r *http.Request) {
+// offer takes nothing: every offer is dropped, which dead-letters it.
+func (s *shop) offer(w http.ResponseWriter, r *http.Request) {
+	e, err := read(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	say("publish", fmt.Sprintf("offer %s at %.2f, not taken", e.Data.Order, e.Data.Total), "→ app /offers: DROP → dead letter")
+	fmt.Fprint(w, `{"status":"DROP"}`)
+}
+
+func (s *shop) refusedOffer(_ http.ResponseWriter, r *http.Request) {
 	e, _ := read(r)
-	say("deadletter", "order "+e.Data.Order+": "+r.Header.Get("dlqreason"), "→ app /orders/failed")
+	say("dead", "offer "+e.Data.Order+": "+r.Header.Get("dlqreason"), "→ app /offers/refused")
 }
 
 // stocktake answers with what the ledger should get: the reply is carried out

@@ -65,15 +65,21 @@ func await(ctx context.Context, url string) bool {
 	return false
 }
 
-// regular orders something small, customer something large, bargain something
-// that cannot be.
-func regular(ctx context.Context, api string, n int)  { order(ctx, api, n, 19.9) }
-func customer(ctx context.Context, api string, n int) { order(ctx, api, n, 249) }
-func bargain(ctx context.Context, api string, n int)  { order(ctx, api, n, -1) }
+// regular orders something small, customer something large; bargain makes an
+// offer that the shop will not take.
+func regular(ctx context.Context, api string, n int) {
+	publish(ctx, api+"/v1.0/publish/pubsub/orders", n, 19.9)
+}
+func customer(ctx context.Context, api string, n int) {
+	publish(ctx, api+"/v1.0/publish/pubsub/orders", n, 249)
+}
+func bargain(ctx context.Context, api string, n int) {
+	publish(ctx, api+"/v1.0/publish/pubsub/offers", n, 0.5)
+}
 
-func order(ctx context.Context, api string, n int, total float64) {
+func publish(ctx context.Context, url string, n int, total float64) {
 	body := fmt.Sprintf(`{"order":"A-%04d","total":%.2f}`, n, total)
-	send(ctx, api+"/v1.0/publish/pubsub/orders", []byte(body), nil)
+	send(ctx, url, []byte(body), nil)
 }
 
 // hub sends a push as GitHub does, signed.
