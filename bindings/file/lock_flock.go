@@ -1,0 +1,26 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package file
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"github.com/penstock-io/penstock/fault"
+)
+
+// takeFolder makes this binding the only reader of the folder until the file
+// it returns is closed. It holds against other processes and other bindings.
+func takeFolder(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fault.Wrap(err, "open folder")
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		_ = f.Close() // nothing was written
+		return nil, fault.New(fault.Unavailable, "read folder %s: another binding reads it", path)
+	}
+	return f, nil // a file system without locks has to do without
+}
