@@ -25,7 +25,11 @@ func (c *Channel) header(r *app.Request) http.Header {
 		h = make(http.Header, 8)
 	}
 	addMetadata(h, r.Metadata)
-	if r.ContentType != "" {
+	switch r.ContentType {
+	case "":
+	case structuredType:
+		h["Content-Type"] = c.structured
+	default:
 		h["Content-Type"] = []string{cleanValue(r.ContentType)}
 	}
 	if _, set := h["User-Agent"]; !set {

@@ -59,7 +59,8 @@ type Options struct {
 }
 
 const (
-	maxHeader = 64 << 10
+	maxHeader      = 64 << 10
+	structuredType = "application/cloudevents+json"
 	// maxURLs bounds the paths that are remembered in parsed form.
 	maxURLs = 1024
 )
@@ -71,8 +72,8 @@ type Channel struct {
 	address   string // host:port
 	transport *http.Transport
 	base      *http.Request // what all requests have in common
-	token     []string
-	agent     []string
+	// Values of headers, shared by all requests; nobody writes to them.
+	token, agent, structured []string
 
 	urls     sync.Map // path to *url.URL
 	urlCount atomic.Int64
@@ -97,7 +98,7 @@ func New(o Options) (*Channel, error) {
 		o: o, log: o.Logger,
 		address:   net.JoinHostPort(o.Address, strconv.Itoa(o.Port)),
 		transport: newTransport(o),
-		agent:     []string{"penstock"},
+		agent:     []string{"penstock"}, structured: []string{structuredType},
 	}
 	if o.Token != "" {
 		c.token = []string{o.Token}

@@ -93,17 +93,27 @@ func endless(w io.Writer, text string, limit int) int {
 	return n
 }
 
-func TestHostileApps(t *testing.T) {
+// hostile is an app that misbehaves, and what a call of it says.
+type hostile struct {
+	name   string
+	answer func(w io.Writer)
+	want   fault.Kind
+	text   string
+}
+
+const maxTestBody = 1 << 20
+
+func TestEndlessApps(t *testing.T) {
 	t.Parallel()
-	const gig, limit = 1 << 30, 1 << 20
+	const gig = 1 << 30
 	block := strings.Repeat("x", 64<<10)
 	var wrote atomic.Int64
-	rows := []struct {
-		name   string
-		answer func(w io.Writer)
-		want   fault.Kind
-		text   string
-	}{
+	t.Cleanup(func() {
+		if n := wrote.Load(); n > 64<<20 {
+			t.Errorf("%d MB were taken from the apps", n>>20)
+		}
+	})
+	testHostile(t, []hostile{
 		{"1 GB announced", func(w io.Writer) {
 			fmt.Fprintf(w, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", gig)
 			wrote.Add(int64(endless(w, block, gig)))
@@ -123,6 +133,12 @@ func TestHostileApps(t *testing.T) {
 		{"endless early hints", func(w io.Writer) {
 			wrote.Add(int64(endless(w, "HTTP/1.1 103 Early Hints\r\nLink: "+block[:8000]+"\r\n\r\n", 100<<20)))
 		}, fault.Unavailable, "headers exceeded"},
+	})
+}
+
+func TestBrokenApps(t *testing.T) {
+	t.Parallel()
+	testHostile(t, []hostile{
 		{"cut in the body", func(w io.Writer) {
 			_, _ = io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
 		}, fault.Unavailable, "unexpected EOF"},
@@ -147,11 +163,14 @@ func TestHostileApps(t *testing.T) {
 				<-tick.C
 			}
 		}, fault.Timeout, "deadline exceeded"},
-	}
+	})
+}
+
+func testHostile(t *testing.T, rows []hostile) {
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
-			c := channel(t, rawServer(t, r.answer), Options{MaxBody: limit})
+			c := channel(t, rawServer(t, r.answer), Options{MaxBody: maxTestBody})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			answer, err := c.Call(ctx, &app.Request{Path: "/orders", Body: []byte("{}")})
@@ -160,11 +179,6 @@ func TestHostileApps(t *testing.T) {
 			}
 		})
 	}
-	t.Cleanup(func() {
-		if n := wrote.Load(); n > 64<<20 {
-			t.Errorf("%d MB were taken from the apps", n>>20)
-		}
-	})
 }
 
 func TestNeverAnswers(t *testing.T) {
