@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/penstock-io/penstock/api"
@@ -92,6 +93,9 @@ func (r *Runtime) Snapshot() api.Metadata {
 
 func infoOf(p *part) api.ComponentInfo {
 	c := api.ComponentInfo{Name: p.config.Name, Type: p.config.Type, Version: p.config.Version, Capabilities: p.def.About.Capabilities}
+	if p.bus != nil && p.bus.Features().TTL {
+		c.Capabilities = append(slices.Clone(c.Capabilities), "MESSAGE_TTL")
+	}
 	s := p.life.State()
 	c.State = s.Word
 	if s.Word != component.Ready {

@@ -44,6 +44,10 @@ type Options struct {
 	// App is how to reach the user's program.
 	App AppOptions
 
+	// Reload asks to read the configuration again, whether or not a file
+	// changed; nil: never.
+	Reload <-chan struct{}
+
 	// Grace bounds the end of what is under way; default 5 s.
 	Grace time.Duration
 	// BlockShutdown delays a stop.

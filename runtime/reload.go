@@ -20,6 +20,20 @@ func (r *Runtime) watch(ctx, life context.Context) {
 	})
 }
 
+// reloadOnDemand reads the configuration again whenever it is asked to.
+func (r *Runtime) reloadOnDemand(ctx, life context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.o.Reload:
+			r.log.Info("Reload asked for")
+			set, problems := config.Load(r.o.reader())
+			r.retire(life, r.reload(ctx, life, set, problems))
+		}
+	}
+}
+
 // reload swaps in a new configuration. A bad one changes nothing and is
 // reported. It returns the parts that were replaced, for closing a little
 // later: a call that looked one up just before still ends on it.

@@ -23,6 +23,11 @@ const defaultLanes = 64
 // defaultTimeout bounds one try at one target of a pipeline.
 const defaultTimeout = 60 * time.Second
 
+// defaultRetries is how often a pipeline tries a target again, before it gives
+// the event up, when it has no retry block. A subscription follows Dapr's rule:
+// without a policy the first failure goes to the dead letter topic.
+const defaultRetries = 8
+
 // routes makes routes out of what is configured.
 type routes struct {
 	parts *parts
@@ -206,6 +211,7 @@ func policyOf(p config.Pipeline) resilience.Policy {
 	if pol.Timeout == 0 {
 		pol.Timeout = defaultTimeout
 	}
+	pol.Retry.Limit = defaultRetries
 	if p.Retry.Set {
 		pol.Retry = resilience.Retry{
 			Constant: p.Retry.Policy == "constant", Initial: p.Retry.Duration,

@@ -110,13 +110,14 @@ func (r *Runtime) Run(ctx context.Context) error {
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	tasks.Go(func() { r.watch(watching, life) })
+	tasks.Go(func() { r.reloadOnDemand(watching, life) })
+	r.log.Info("Penstock is up", "took", time.Since(started).Round(time.Millisecond).String())
 	if r.app != nil {
 		tasks.Go(func() { r.app.RunHealth(life) })
 		tasks.Go(func() { r.meetApp(watching, life) })
 	} else {
 		r.announce()
 	}
-	r.log.Info("Penstock is up", "took", time.Since(started).Round(time.Millisecond).String())
 
 	select {
 	case err := <-failed:

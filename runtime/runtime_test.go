@@ -196,3 +196,25 @@ func TestStopLeavesWhatIsNotDone(t *testing.T) {
 		t.Errorf("the stop was not clean: %v", err)
 	}
 }
+
+func TestPipelinesThatGoRoundInCirclesEnd(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[{"pubsubname":"bus","topic":"graves","route":"/graves"}]`)
+	circle := `
+apiVersion: penstock.dev/v1
+kind: Pipeline
+metadata: {name: NAME}
+spec:
+  from: {pubsub: bus, topic: FROM}
+  to: [{pubsub: {name: bus, topic: TO}}]
+  deadLetter: {pubsub: bus, topic: graves}
+---
+`
+	there := strings.NewReplacer("NAME", "there", "FROM", "a", "TO", "b").Replace(circle)
+	back := strings.NewReplacer("NAME", "back", "FROM", "b", "TO", "a").Replace(circle)
+	in := start(t, a, bus+there+back)
+	in.publish(t, "a", `1`)
+	if dead := a.next(t, "/graves"); !strings.Contains(dead.header.Get("dlqreason"), "circles") {
+		t.Errorf("the reason is %q", dead.header.Get("dlqreason"))
+	}
+}

@@ -23,6 +23,9 @@ func (r *Runtime) load() (*config.Set, error) {
 		return nil, err
 	}
 	r.logSkipped(set)
+	if len(set.Components) == 0 {
+		r.log.Info("No components configured; "+defaultBus+" is a durable pub/sub in the data folder", "data_dir", r.o.DataDir)
+	}
 	return withDefaults(set, r.o.DataDir), nil
 }
 

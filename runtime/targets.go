@@ -9,6 +9,7 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/cloudevents/expr"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/router"
 )
 
 // sendFunc is the Send of a router.Target.
@@ -72,7 +73,7 @@ func toTopic(ps *parts, name string, topic *expr.Template) sendFunc {
 		}
 		bus, err := ps.bus(name)
 		if err == nil {
-			err = bus.PublishEvent(ctx, t, d.Event, nil)
+			err = bus.PublishEvent(ctx, t, router.Hop(d.Event), nil)
 		}
 		return outcomeOf(err)
 	}

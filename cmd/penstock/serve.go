@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/penstock-io/penstock/all"
@@ -55,11 +57,38 @@ func serve(ctx context.Context, f *serveFlags, log *slog.Logger) error {
 	if names := f.Unused.given(); len(names) > 0 {
 		log.Debug("Flags accepted and not used by this version", "flags", strings.Join(names, " "))
 	}
+	reload, stop := hangups(ctx)
+	defer stop()
+	o.Reload = reload
 	rt, err := runtime.New(o)
 	if err != nil {
 		return err
 	}
 	return rt.Run(ctx)
+}
+
+// hangups turns each SIGHUP into one request to reload; those that come while
+// one is waiting are one with it.
+func hangups(ctx context.Context) (reload <-chan struct{}, stop func()) {
+	signals, asked := make(chan os.Signal, 1), make(chan struct{}, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-signals:
+			}
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return asked, func() { signal.Stop(signals); cancel(); <-done }
 }
 
 // options turns flags into those of the runtime.
