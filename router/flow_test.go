@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -301,11 +302,11 @@ func TestOrderingKeyOfTheRoute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b, c := newBook(t), newCrowd(t, takes(time.Second))
-		decodes := 0
+		var decodes atomic.Int32
 		mustAdd(t, running(t, Options{}), Route{
 			Name: "r", Source: b, Lanes: 8, Targets: to(c.send),
 			Decode: func(d *cloudevents.Delivery) error {
-				decodes++
+				decodes.Add(1)
 				if string(d.Body) == "bad" {
 					return errors.New("not an event")
 				}
@@ -316,8 +317,8 @@ func TestOrderingKeyOfTheRoute(t *testing.T) {
 		})
 		b.put("bad", "a1", "a2", "b1", "a3")
 		pass(1500 * time.Millisecond)
-		if _, most := c.served(""); most != 2 || b.settled() != 2 || decodes != 5 {
-			t.Errorf("most %d, settled %d, decodes %d", most, b.settled(), decodes)
+		if _, most := c.served(""); most != 2 || b.settled() != 2 || decodes.Load() != 5 {
+			t.Errorf("most %d, settled %d, decodes %d", most, b.settled(), decodes.Load())
 		}
 		pass(time.Minute)
 		if !cmp.Equal(b.order[2:], []string{"a2", "a3"}) {

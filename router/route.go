@@ -83,7 +83,10 @@ type Route struct {
 	Lanes int
 	// Window bounds the deliveries taken from the source and not settled;
 	// default max(64, 4*Lanes). WindowBytes bounds their bodies; default
-	// 64 MiB; one larger body is still let through alone.
+	// 64 MiB; one larger body is still let through alone. What is emitted
+	// behind a key that fails counts too: a source that goes on emitting such
+	// a key fills the window with it in the end, one that holds it back does
+	// not.
 	Window      int
 	WindowBytes int64
 	Steps       []Step

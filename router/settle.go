@@ -167,8 +167,11 @@ func (in *incarnation) waitInLane(p *passage, res result, wait time.Duration) de
 func (in *incarnation) newLetter(p *passage, res result) *DeadLetter {
 	p.d.Event = p.trip.original
 	kind := fault.Dropped
-	if res.Err != nil {
+	switch {
+	case res.Err != nil:
 		kind = fault.KindOf(res.Err)
+	case res.Verdict == cloudevents.Retry:
+		kind = fault.Unavailable // an app that says RETRY gives no error
 	}
 	return &DeadLetter{
 		Delivery: p.d,
@@ -189,7 +192,7 @@ func reason(o cloudevents.Outcome) string {
 	case o.Err != nil:
 		return o.Err.Error()
 	}
-	return o.Verdict.String()
+	return "the target said " + o.Verdict.String()
 }
 
 // targetName names the target that was being served; empty when none was

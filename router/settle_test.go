@@ -56,6 +56,10 @@ func settleRows() []settleRow {
 			want: "ack", calls: []string{"1@1", "1@2", "1@3"}, buried: 1, reason: "refused", attempt: 3,
 		},
 		{
+			name: "the app says retry, without an error", event: "1", say: o(cloudevents.Retried(nil, 0)), policy: everySecond(1), letters: true, after: time.Hour,
+			want: "ack", calls: []string{"1@1", "1@2"}, buried: 1, reason: "the target said retry", attempt: 2,
+		},
+		{
 			name: "used up, no dead letter: waits in its lane", event: "1", say: o(nope, nope, nope, ack), policy: everySecond(1), after: time.Minute,
 			want: "ack", calls: []string{"1@1", "1@2", "1@3", "1@4"},
 			at: []time.Duration{0, time.Second, 31 * time.Second, 32 * time.Second},
