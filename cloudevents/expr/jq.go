@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -124,8 +125,20 @@ func (w *jqWriter) write(v any, depth int) error {
 }
 
 func (w *jqWriter) scalar(v any) error {
-	if s, ok := v.(string); ok && len(s) > MaxJQOutput-min(len(w.out), MaxJQOutput) {
-		return fmt.Errorf("the result has more than %d bytes", MaxJQOutput)
+	switch v := v.(type) {
+	case nil:
+		w.out = append(w.out, "null"...)
+		return nil
+	case bool:
+		w.out = strconv.AppendBool(w.out, v)
+		return nil
+	case int:
+		w.out = strconv.AppendInt(w.out, int64(v), 10)
+		return nil
+	case string:
+		if len(v) > MaxJQOutput-min(len(w.out), MaxJQOutput) {
+			return fmt.Errorf("the result has more than %d bytes", MaxJQOutput)
+		}
 	}
 	b, err := gojq.Marshal(v)
 	w.out = append(w.out, b...)

@@ -110,11 +110,17 @@ func (m *meter) pattern(text string) (*pattern, error) {
 // replace it in turn.
 const matchesName = "matches (bounded)"
 
-// decorate replaces CEL's matches by one that bounds its work and compiles its
-// pattern once.
+// decorate replaces CEL's comparisons by ones that are bounded, and its matches
+// by one that bounds its work and compiles its pattern once.
 func (m *meter) decorate(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
 	call, ok := i.(interpreter.InterpretableCall)
-	if !ok || call.Function() != overloads.Matches || len(call.Args()) != 2 {
+	if !ok {
+		return i, nil
+	}
+	if compare := comparison(call); compare != nil {
+		return compare, nil
+	}
+	if call.Function() != overloads.Matches || len(call.Args()) != 2 {
 		return i, nil
 	}
 	if constant, ok := call.Args()[1].(interpreter.InterpretableConst); ok {
