@@ -298,6 +298,36 @@ func TestWindowWaiters(t *testing.T) {
 	})
 }
 
+func TestWindowQuitterMakesRoomForTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWindow(&Route{Window: 100, WindowBytes: 10})
+		if err := w.enter(t.Context(), 5); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		large, small := make(chan error, 1), make(chan error, 1)
+		go func() { large <- w.enter(ctx, 9) }()
+		synctest.Wait()
+		go func() { small <- w.enter(t.Context(), 5) }()
+		synctest.Wait()
+		cancel()
+		if err := <-large; err != context.Canceled {
+			t.Errorf("the quitter got %v", err)
+		}
+		synctest.Wait()
+		select {
+		case err := <-small:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("the next one still waits")
+			w.close()
+		}
+	})
+}
+
 func TestOrderingKeyOfTheRoute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -26,13 +26,29 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
+// strict fails the test when Watermill has to recover from a panic of ours.
+type strict struct {
+	slog.Handler
+	t testing.TB
+}
+
+func (s strict) Enabled(context.Context, slog.Level) bool { return true }
+func (s strict) WithAttrs([]slog.Attr) slog.Handler       { return s }
+
+func (s strict) Handle(_ context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "Panic recovered") {
+		s.t.Error(r.Message)
+	}
+	return nil
+}
+
 func silent() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // running returns a router that runs until the test ends.
 func running(t *testing.T, o Options) *Router {
 	t.Helper()
 	if o.Logger == nil {
-		o.Logger = silent()
+		o.Logger = slog.New(strict{slog.DiscardHandler, t})
 	}
 	r, err := New(o)
 	if err != nil {
