@@ -82,7 +82,13 @@ func statusOutcome(path string, body []byte) cloudevents.Outcome {
 	if json.Unmarshal(body, &said) != nil {
 		return cloudevents.Acked()
 	}
-	switch said.Status {
+	return wordOutcome(path, said.Status, pause(said.RetryAfter))
+}
+
+// wordOutcome is what a status word of the app means; after is how long it asks
+// to wait before a retry.
+func wordOutcome(path, word string, after time.Duration) cloudevents.Outcome {
+	switch word {
 	case "", "SUCCESS":
 		return cloudevents.Acked()
 	case "DROP":
@@ -90,10 +96,10 @@ func statusOutcome(path string, body []byte) cloudevents.Outcome {
 			fault.New(fault.Dropped, "call app at %s: it said DROP", path))
 	case "RETRY":
 		err := fault.New(fault.Unavailable, "call app at %s: it said RETRY", path)
-		return retried(fault.WithRetryAfter(err, pause(said.RetryAfter)))
+		return retried(fault.WithRetryAfter(err, after))
 	default:
 		return cloudevents.Retried(fault.New(fault.Internal,
-			"call app at %s: it said %.40q, which is none of SUCCESS, RETRY and DROP", path, said.Status), 0)
+			"call app at %s: it said %.40q, which is none of SUCCESS, RETRY and DROP", path, word), 0)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 // opening anything: component types and options, names that refer to others,
 // expressions. It does not repeat what reading the files already reported.
 func Check(list component.List, set *config.Set) config.Problems {
+	set = whole(set)
 	c := &checker{list: list, set: set, defs: map[string]component.Definition{}}
 	for _, comp := range set.Components {
 		c.component(comp)
@@ -33,6 +34,19 @@ func Check(list component.List, set *config.Set) config.Problems {
 	return c.problems
 }
 
+// whole takes the documents with errors in, so that all their errors are found
+// at once and none is called missing.
+func whole(set *config.Set) *config.Set {
+	if set.Broken == nil {
+		return set
+	}
+	all := *set
+	all.Components = slices.Concat(set.Components, set.Broken.Components)
+	all.Subscriptions = slices.Concat(set.Subscriptions, set.Broken.Subscriptions)
+	all.Pipelines = slices.Concat(set.Pipelines, set.Broken.Pipelines)
+	return &all
+}
+
 type checker struct {
 	list     component.List
 	set      *config.Set
@@ -45,6 +59,9 @@ func (c *checker) add(at config.Place, hint, format string, args ...any) {
 }
 
 func (c *checker) component(comp config.Component) {
+	if comp.Type == "" {
+		return // reported as missing
+	}
 	if slices.Contains(c.set.Configuration.Denied, comp.Type) || slices.Contains(c.set.Configuration.Denied, comp.Type+"/"+comp.Version) {
 		c.add(comp.TypePlace, "remove it from spec.components.deny of the Configuration", "component %s: type %s is denied", comp.Name, comp.Type)
 		return
@@ -57,7 +74,7 @@ func (c *checker) component(comp config.Component) {
 	c.defs[comp.Name] = def
 	for _, p := range def.Check(comp.Metadata) {
 		if p.Place.Line == 0 {
-			p.Place = comp.Place
+			p.Place = comp.TypePlace
 		}
 		p.Text = "component " + comp.Name + ": " + p.Text
 		c.problems = append(c.problems, p)
@@ -70,32 +87,43 @@ func (c *checker) named(kind, name string, at config.Place) (component.Definitio
 	if ok && strings.HasPrefix(def.Type, kind+".") {
 		return def, true
 	}
+	if name == "" {
+		return def, false // reported as missing
+	}
 	var known []string
 	for _, comp := range c.set.Components {
-		if comp.Name == name && !strings.HasPrefix(comp.Type, kind+".") {
-			c.add(at, "", "%q is a %s, not a %s component", name, comp.Type, kind)
-			return def, false
-		}
-		if comp.Name == name {
+		of := strings.HasPrefix(strings.ToLower(comp.Type), kind+".")
+		switch {
+		case comp.Name == name && (of || comp.Type == ""):
 			return def, false // its own problem is reported already
-		}
-		if strings.HasPrefix(comp.Type, kind+".") {
+		case comp.Name == name:
+			c.add(at, "", "%q is a %s, not a %s", name, comp.Type, noun(kind))
+			return def, false
+		case of:
 			known = append(known, comp.Name)
 		}
 	}
 	if kind == "pubsub" && name == defaultBus && len(c.set.Components) == 0 {
 		return def, true
 	}
-	hint := "declare a Component of that name"
-	if near := config.Nearest(name, known); near != "" {
-		hint = fmt.Sprintf("did you mean %q?", near)
+	hint := config.DidYouMean(name, known)
+	if hint == "" {
+		hint = "declare a Component of that name"
 	}
-	c.add(at, hint, "no %s component is called %q", kind, name)
+	c.add(at, hint, "no %s is called %q", noun(kind), name)
 	return def, false
 }
 
+// noun is what people call a component of a kind.
+func noun(kind string) string {
+	if kind == "bindings" {
+		return "binding"
+	}
+	return "pub/sub component"
+}
+
 func (c *checker) subscription(s config.Subscription) {
-	c.named("pubsub", s.PubSub, s.Place)
+	c.named("pubsub", s.PubSub, s.PubSubPlace)
 	x := &compiler{expr: expr.New()}
 	x.rules(s)
 	c.problems = append(c.problems, x.problems...)
@@ -115,36 +143,36 @@ func (c *checker) pipeline(p config.Pipeline, readers map[string]string) {
 
 func (c *checker) source(p config.Pipeline, readers map[string]string) {
 	if p.From.PubSub != "" {
-		c.named("pubsub", p.From.PubSub, p.From.Place)
+		c.named("pubsub", p.From.PubSub, p.From.NamePlace)
 		return
 	}
-	def, ok := c.named("bindings", p.From.Binding, p.From.Place)
+	def, ok := c.named("bindings", p.From.Binding, p.From.NamePlace)
 	if !ok {
 		return
 	}
 	if !slices.Contains(def.About.Capabilities, bindings.InputCapability) {
-		c.add(p.From.Place, "use it under \"to\", or start from another binding", "binding %q (%s) has no input", p.From.Binding, def.Type)
+		c.add(p.From.NamePlace, "use it under \"to\", or start from another binding", "binding %q (%s) has no input", p.From.Binding, def.Type)
 	}
 	if other, taken := readers[p.From.Binding]; taken {
-		c.add(p.From.Place, "publish to a topic and start both pipelines from it", "pipelines %q and %q both read binding %q", other, p.Name, p.From.Binding)
+		c.add(p.From.NamePlace, "publish to a topic and start both pipelines from it", "pipelines %q and %q both read binding %q", other, p.Name, p.From.Binding)
 	}
 	readers[p.From.Binding] = p.Name
 }
 
 func (c *checker) endpoint(to config.Endpoint) {
 	if to.PubSub != "" {
-		c.named("pubsub", to.PubSub, to.Place)
+		c.named("pubsub", to.PubSub, to.NamePlace)
 		return
 	}
 	if to.Binding == "" {
 		return
 	}
-	def, ok := c.named("bindings", to.Binding, to.Place)
+	def, ok := c.named("bindings", to.Binding, to.NamePlace)
 	if !ok {
 		return
 	}
 	if !slices.Contains(def.About.Capabilities, bindings.OutputCapability) {
-		c.add(to.Place, "", "binding %q (%s) has no output", to.Binding, def.Type)
+		c.add(to.NamePlace, "", "binding %q (%s) has no output", to.Binding, def.Type)
 		return
 	}
 	operation := to.Operation
@@ -152,7 +180,7 @@ func (c *checker) endpoint(to config.Endpoint) {
 		operation = "create"
 	}
 	if !slices.Contains(def.About.Operations, operation) {
-		c.add(to.Place, "use one of "+strings.Join(def.About.Operations, ", "), "binding %q (%s) has no operation %q", to.Binding, def.Type, operation)
+		c.add(to.NamePlace, "use one of "+strings.Join(def.About.Operations, ", "), "binding %q (%s) has no operation %q", to.Binding, def.Type, operation)
 	}
 }
 

@@ -25,20 +25,9 @@ func (c *compiler) add(x config.Expr, what string, err error) {
 	text := err.Error()
 	if e, ok := errors.AsType[*expr.Error](err); ok {
 		text = e.Text
-		if e.Line == 1 && e.Column > 0 && at.Column > 0 {
-			at.Column += e.Column - 1
-			if quoted(x.Place) {
-				at.Column++
-			}
-		}
+		at = at.Inside(x.Text, e.Line, e.Column)
 	}
 	c.problems = append(c.problems, config.Problem{Place: at, Text: what + ": " + text})
-}
-
-// quoted tells whether the value at p begins with a quotation mark.
-func quoted(p config.Place) bool {
-	i := p.Column - 1
-	return i >= 0 && i < len(p.Text) && (p.Text[i] == '\'' || p.Text[i] == '"')
 }
 
 func (c *compiler) filter(x config.Expr, what string) *expr.Filter {
@@ -135,9 +124,6 @@ func (c *compiler) setStep(s config.Step) router.Step {
 	values := make([]*expr.Value, len(names))
 	for i, name := range names {
 		values[i] = c.value(s.Set[name], "set "+name)
-		if name == "specversion" || name == "data" || name == "data_base64" {
-			c.problems = append(c.problems, config.Problem{Place: s.Set[name].Place, Text: "set " + name + ": this cannot be set", Hint: "set changes attributes; use transform for data"})
-		}
 	}
 	return router.Step{Name: "set", Do: func(_ context.Context, e *cloudevents.Event) (*cloudevents.Event, *cloudevents.Outcome) {
 		attrs := make([]cloudevents.Attr, len(names))

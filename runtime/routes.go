@@ -55,12 +55,27 @@ func (rs *routes) subscription(ctx context.Context, s config.Subscription) (rout
 		GiveBack: bus.Features().GiveBack,
 		Steps:    []router.Step{expiryStep()},
 		Gate:     rs.app.Ready,
-		Targets:  []router.Target{{Name: "app", Send: toApp(rs.app, rules)}},
+		Targets:  []router.Target{{Name: "app", Send: toRules(rules)}},
+	}
+	for i := range rules {
+		rules[i].send = toPath(rs.app, rules[i].path)
+		if s.Bulk.Enabled {
+			rules[i].send = rs.bulk(s, rules[i].path)
+			// A call fills up only with what is under way at once.
+			r.Lanes = max(r.Lanes, s.Bulk.MaxMessages)
+		}
 	}
 	if s.DeadLetterTopic != "" {
 		r.DeadLetter = deadLetterTopic(rs.parts, s.PubSub, s.DeadLetterTopic)
 	}
 	return r, nil
+}
+
+// bulk delivers a subscription's events to a path of the app, several at once.
+func (rs *routes) bulk(s config.Subscription, path string) sendFunc {
+	return rs.app.NewBulk(app.BulkOptions{
+		Path: path, PubSub: s.PubSub, Topic: s.Topic, Max: s.Bulk.MaxMessages, Wait: s.Bulk.MaxAwait,
+	}).Event
 }
 
 // source returns a subscription's events and makes sure that none published
@@ -189,7 +204,7 @@ func (rs *routes) target(c *compiler, p config.Pipeline, to config.Endpoint) rou
 		t.Name = "binding:" + to.Binding
 		metadata := make(map[string]*expr.Template, len(to.Metadata))
 		for k, text := range to.Metadata {
-			metadata[k] = c.template(text, to.Place, "metadata "+k)
+			metadata[k] = c.template(text, to.MetadataPlaces[k], "metadata "+k)
 		}
 		operation := to.Operation
 		if operation == "" {
@@ -198,10 +213,10 @@ func (rs *routes) target(c *compiler, p config.Pipeline, to config.Endpoint) rou
 		t.Send = toBinding(rs.parts, to.Binding, operation, metadata)
 	case to.PubSub != "":
 		t.Name = fmt.Sprintf("pubsub:%s/%s", to.PubSub, to.Topic)
-		t.Send = toTopic(rs.parts, to.PubSub, c.template(to.Topic, to.Place, "topic"))
+		t.Send = toTopic(rs.parts, to.PubSub, c.template(to.Topic, to.TopicPlace, "topic"))
 	default:
 		t.Name = "app:" + to.Route
-		t.Send = toApp(rs.app, []rule{{path: to.Route}})
+		t.Send = toPath(rs.app, to.Route)
 	}
 	return t
 }
@@ -228,7 +243,7 @@ func (rs *routes) deadLetter(c *compiler, p config.Pipeline) func(context.Contex
 	}
 	metadata := make(map[string]*expr.Template, len(to.Metadata))
 	for k, text := range to.Metadata {
-		metadata[k] = c.template(text, to.Place, "metadata "+k)
+		metadata[k] = c.template(text, to.MetadataPlaces[k], "metadata "+k)
 	}
 	operation := to.Operation
 	if operation == "" {

@@ -35,6 +35,7 @@ type Runtime struct {
 	router *router.Router
 	app    *app.App
 	client app.Channel
+	hangUp func() // frees the connections to the app
 	api    *api.API
 	routes *routes
 
@@ -185,6 +186,9 @@ func (r *Runtime) stop(ctx context.Context, s *servers) error {
 		if err := p.close(closing); err != nil {
 			r.log.Warn("Component did not close cleanly", "name", p.config.Name, "error", err)
 		}
+	}
+	if r.hangUp != nil {
+		r.hangUp()
 	}
 	r.log.Info("Penstock is down")
 	return failed

@@ -83,12 +83,12 @@ func (r *Runtime) connectApp() error {
 	}
 	client, err := apphttp.New(apphttp.Options{
 		Port: a.Port, Address: a.Address, Protocol: a.Protocol, Token: a.Token, MaxConcurrency: a.MaxConcurrency,
-		HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Logger: r.log,
+		MaxBody: r.o.MaxBody, HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Logger: r.log,
 	})
 	if err != nil {
 		return err
 	}
-	r.client = client
+	r.client, r.hangUp = client, client.Close
 	r.app = app.New(app.Options{
 		Channel: client, MaxConcurrency: a.MaxConcurrency, Logger: r.log,
 		Health: app.HealthOptions{

@@ -19,10 +19,18 @@ type sendFunc = func(ctx context.Context, d *cloudevents.Delivery) cloudevents.O
 type rule struct {
 	filter *expr.Filter // nil matches everything
 	path   string
+	send   sendFunc
 }
 
-// toApp delivers a topic's event to the path of the first rule that matches.
-func toApp(a *app.App, rules []rule) sendFunc {
+// toPath delivers an event to a path of the app.
+func toPath(a *app.App, path string) sendFunc {
+	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
+		return a.Event(ctx, path, d)
+	}
+}
+
+// toRules delivers a topic's event by the first rule that matches.
+func toRules(rules []rule) sendFunc {
 	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
 		for _, r := range rules {
 			ok, err := matches(r.filter, d.Event)
@@ -30,7 +38,7 @@ func toApp(a *app.App, rules []rule) sendFunc {
 				return cloudevents.Dropped("routing rule: "+err.Error(), fault.As(fault.Invalid, err))
 			}
 			if ok {
-				return a.Event(ctx, r.path, d)
+				return r.send(ctx, d)
 			}
 		}
 		return cloudevents.Dropped("no routing rule matched", nil)
@@ -117,6 +125,9 @@ func toHandler(a *app.App, ps *parts, path string, replies bool) sendFunc {
 // carryOut does what the app's reply asks for. Any failure makes the delivery
 // be tried again, so outputs may see an event twice, never not at all.
 func carryOut(ctx context.Context, ps *parts, r *app.Reply) error {
+	if r.Err != nil {
+		return fault.New(fault.Unavailable, "carry out the app's reply: %w", r.Err)
+	}
 	if len(r.State) > 0 {
 		return fault.New(fault.Unavailable, "save state of the app's reply in %q: this build has no state stores; remove \"state\" from the reply", r.StoreName)
 	}

@@ -66,6 +66,27 @@ for (const bus of ["pubsub.in-memory", "pubsub.sqlite"]) {
   });
 }
 
+test("bulk subscribe", async () => {
+  const { dir, remove } = scratch();
+  const got = [];
+  let refused = 0;
+  const { client, stop } = await start(dir, [buses(dir)["pubsub.in-memory"]], async (server) => {
+    await server.pubsub.subscribeBulk("bus", "many", async (data) => {
+      if (data.n === 3 && refused++ === 0) return DaprPubSubStatusEnum.RETRY;
+      got.push(data.n);
+    }, { maxMessagesCount: 10, maxAwaitDurationMs: 100 });
+  });
+  try {
+    await client.pubsub.publishBulk("bus", "many", Array.from({ length: 25 }, (_, n) => ({ n })));
+    await eventually("every event once", () => got.length === 25);
+    assert.deepEqual(got.sort((a, b) => a - b), Array.from({ length: 25 }, (_, n) => n));
+    assert.equal(refused, 2);
+  } finally {
+    await stop();
+    remove();
+  }
+});
+
 test("bindings in and out, metadata and health", async () => {
   const { dir, remove } = scratch();
   let ticks = 0;
