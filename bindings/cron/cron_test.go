@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/test/conform"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -112,64 +114,77 @@ func closed(t *testing.T, b *binding) {
 	}
 }
 
+// ticking is a schedule, how the router answers, and what must come.
+type ticking struct {
+	name     string
+	schedule string
+	change   func(*options)
+	router   *router
+	during   time.Duration
+	want     []got
+}
+
 func TestTicks(t *testing.T) {
 	t.Parallel()
-	rows := []struct {
-		name     string
-		schedule string
-		change   func(*options)
-		router   *router
-		for_     time.Duration
-		want     []got
-	}{
+	run(t, []ticking{
 		{
-			name: "on time", schedule: "*/5 * * * *", for_: 11 * time.Minute,
+			name: "on time", schedule: "*/5 * * * *", during: 11 * time.Minute,
 			want: []got{{"00:05:00", "00:05:00", 1}, {"00:10:00", "00:10:00", 1}},
 		},
 		{
-			name: "seconds", schedule: "*/20 * * * * *", for_: 45 * time.Second,
+			name: "seconds", schedule: "*/20 * * * * *", during: 45 * time.Second,
 			want: []got{{"00:00:20", "00:00:20", 1}, {"00:00:40", "00:00:40", 1}},
 		},
 		{
-			name: "every", schedule: "@every 90s", for_: 200 * time.Second,
+			name: "every", schedule: "@every 90s", during: 200 * time.Second,
 			want: []got{{"00:01:30", "00:01:30", 1}, {"00:03:00", "00:03:00", 1}},
 		},
 		{
-			name: "queue lets one wait, the newest", schedule: "* * * * *", for_: 7*time.Minute + 50*time.Second,
+			name: "queue lets one wait, the newest", schedule: "* * * * *", during: 7*time.Minute + 50*time.Second,
 			router: &router{takes: 150 * time.Second},
 			want:   []got{{"00:01:00", "00:01:00", 1}, {"00:03:30", "00:03:00", 1}, {"00:06:00", "00:06:00", 1}},
 		},
 		{
-			name: "skip", schedule: "* * * * *", for_: 7*time.Minute - time.Second,
+			name: "skip", schedule: "* * * * *", during: 7*time.Minute - time.Second,
 			change: func(o *options) { o.Overlap = "skip" }, router: &router{takes: 150 * time.Second},
 			want: []got{{"00:01:00", "00:01:00", 1}, {"00:04:00", "00:04:00", 1}},
 		},
 		{
-			name: "skip while the router holds", schedule: "* * * * *", for_: 7*time.Minute - time.Second,
+			name: "skip while the router holds", schedule: "* * * * *", during: 7*time.Minute - time.Second,
 			change: func(o *options) { o.Overlap = "skip" }, router: &router{takes: 150 * time.Second, hold: true},
 			want: []got{{"00:01:00", "00:01:00", 1}, {"00:04:00", "00:04:00", 1}},
 		},
 		{
-			name: "allow", schedule: "* * * * *", for_: 4*time.Minute - time.Second,
+			name: "allow", schedule: "* * * * *", during: 4*time.Minute - time.Second,
 			change: func(o *options) { o.Overlap = "allow" }, router: &router{takes: 150 * time.Second},
 			want: []got{{"00:01:00", "00:01:00", 1}, {"00:02:00", "00:02:00", 1}, {"00:03:00", "00:03:00", 1}},
 		},
+	})
+}
+
+func TestOutcomes(t *testing.T) {
+	t.Parallel()
+	run(t, []ticking{
 		{
-			name: "retry with growing pauses", schedule: "0 * * * *", for_: time.Hour + 20*time.Second,
+			name: "retry with growing pauses", schedule: "0 * * * *", during: time.Hour + 20*time.Second,
 			router: &router{script: []cloudevents.Outcome{cloudevents.Retried(errors.New("no"), 0), cloudevents.Retried(nil, 0), cloudevents.Retried(nil, 10*time.Second), cloudevents.Acked()}},
 			want:   []got{{"01:00:00", "01:00:00", 1}, {"01:00:01", "01:00:00", 2}, {"01:00:03", "01:00:00", 3}, {"01:00:13", "01:00:00", 4}},
 		},
 		{
-			name: "a failing tick holds the next one up", schedule: "* * * * *", for_: 3*time.Minute - time.Second,
+			name: "a failing tick holds the next one up", schedule: "* * * * *", during: 3*time.Minute - time.Second,
 			router: &router{script: []cloudevents.Outcome{cloudevents.Retried(nil, 80*time.Second), cloudevents.Acked()}},
 			want:   []got{{"00:01:00", "00:01:00", 1}, {"00:02:20", "00:01:00", 2}, {"00:02:20", "00:02:00", 1}},
 		},
 		{
-			name: "drop is an end", schedule: "* * * * *", for_: 2*time.Minute + time.Second,
+			name: "drop is an end", schedule: "* * * * *", during: 2*time.Minute + time.Second,
 			router: &router{script: []cloudevents.Outcome{cloudevents.Dropped("no", nil)}},
 			want:   []got{{"00:01:00", "00:01:00", 1}, {"00:02:00", "00:02:00", 1}},
 		},
-	}
+	})
+}
+
+func run(t *testing.T, rows []ticking) {
+	t.Helper()
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -183,7 +198,7 @@ func TestTicks(t *testing.T) {
 					r = &router{}
 				}
 				b := mustOpen(t, environment(t), o)
-				readFor(t, b, r, row.for_)
+				readFor(t, b, r, row.during)
 				r.wg.Wait()
 				closed(t, b)
 				r.want(t, row.want...)
@@ -218,10 +233,7 @@ func TestEvent(t *testing.T) {
 		readFor(t, b, r, 24*time.Hour)
 		closed(t, b)
 		d := r.all[0]
-		attrs := map[string]string{}
-		for name, value := range d.Event.Attrs() {
-			attrs[name] = value
-		}
+		attrs := maps.Collect(d.Event.Attrs())
 		want := map[string]string{
 			"specversion": "1.0", "id": "tick/2000-01-01T19:00:00Z", "source": "/app/tick",
 			"type": "io.penstock.cron.tick", "time": "2000-01-01T19:00:00Z",
@@ -518,6 +530,23 @@ func TestCheck(t *testing.T) {
 			if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 				t.Fatalf("Check: %v, want %q", err, row.want)
 			}
+		})
+	}
+}
+
+func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
+	wrong := map[string]map[string]string{
+		"schedule": {"schedule": "0 0 31 2 *"}, "timeZone": {"timeZone": "Mars/Olympus"}, "overlap": {"overlap": "sometimes"},
+		"maxCatchUp": {"maxCatchUp": "0"}, "jitter": {"jitter": "24h"},
+	}
+	for _, catchUp := range []string{"none", "last", "all"} {
+		t.Run(catchUp, func(t *testing.T) {
+			conform.Binding(t, Component, conform.BindingSetup{
+				Options: func(*testing.T) map[string]string {
+					return map[string]string{"schedule": "*/10 * * * * *", "timeZone": "UTC", "catchUp": catchUp}
+				},
+				Wrong: wrong, Virtual: true, Forgets: catchUp == "none",
+			})
 		})
 	}
 }

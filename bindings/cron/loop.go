@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
@@ -216,12 +217,13 @@ func (b *binding) send(ctx context.Context, emit cloudevents.EmitFunc, t *tick) 
 		b.back(t)
 		return err
 	}
+	var once sync.Once
 	err = emit(ctx, &cloudevents.Delivery{
 		Event:    e,
 		Attempt:  t.attempt + 1,
 		Origin:   b.env.Name,
 		Metadata: b.metadata(t),
-		Settle:   func(o cloudevents.Outcome) { b.settle(t, o) },
+		Settle:   func(o cloudevents.Outcome) { once.Do(func() { b.settle(t, o) }) },
 	})
 	if err != nil {
 		b.back(t)

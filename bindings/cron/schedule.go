@@ -3,9 +3,11 @@ package cron
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/penstock-io/penstock/config"
 	robfig "github.com/robfig/cron/v3"
 	_ "time/tzdata" // time zones must not depend on what the machine has installed
 )
@@ -63,7 +65,7 @@ func cutZone(text string) (rest string, zone *time.Location, err error) {
 	}
 	end := strings.IndexAny(name, " \t")
 	if end < 0 {
-		return "", nil, fmt.Errorf("has a time zone and nothing after it; write fields such as %q", text+" 0 4 * * *")
+		return "", nil, errors.New(`has a time zone and nothing after it; write fields such as "TZ=Europe/Berlin 0 4 * * *"`)
 	}
 	if zone, err = loadZone(name[:end]); err != nil {
 		return "", nil, err
@@ -96,6 +98,11 @@ func parseEvery(text string, zone *time.Location) (*schedule, error) {
 	return &schedule{period: period, zone: zone}, nil
 }
 
+// words are what may stand in place of fields.
+func words() []string {
+	return []string{"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"}
+}
+
 // parseSpec calls the cron parser, which panics on some texts.
 func parseSpec(text string) (spec *robfig.SpecSchedule, err error) {
 	defer func() {
@@ -108,6 +115,9 @@ func parseSpec(text string) (spec *robfig.SpecSchedule, err error) {
 		return nil, errors.New("empty")
 	case strings.HasPrefix(text, "TZ="), strings.HasPrefix(text, "CRON_TZ="):
 		return nil, errors.New("has two time zones")
+	}
+	if text[0] == '@' && !slices.Contains(words(), text) {
+		return nil, fmt.Errorf("%q is not known; %s", text, config.DidYouMean(text, append(words(), "@every")))
 	}
 	parser := robfig.NewParser(robfig.SecondOptional | robfig.Minute | robfig.Hour |
 		robfig.Dom | robfig.Month | robfig.Dow | robfig.Descriptor)

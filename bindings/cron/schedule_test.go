@@ -125,8 +125,8 @@ func TestParseErrors(t *testing.T) {
 		{"four fields", "* * * *", "expected 5 to 6 fields"},
 		{"seven fields", "* * * * * * *", "expected 5 to 6 fields"},
 		{"word", "tomorrow", "expected 5 to 6 fields"},
-		{"descriptor", "@dayly", "unrecognized descriptor"},
-		{"reboot", "@reboot", "unrecognized descriptor"},
+		{"descriptor", "@dayly", "is not known"},
+		{"reboot", "@reboot", "is not known"},
 		{"step zero", "*/0 * * * *", "step"},
 		{"10 KB", strings.Repeat("1,", 5000) + "1 * * * *", "longer than 256"},
 	}

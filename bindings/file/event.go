@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -20,10 +21,11 @@ import (
 func (b *binding) send(ctx context.Context, emit cloudevents.EmitFunc, j *job, it *item, data []byte) error {
 	e, err := b.event(j, it, data)
 	if err == nil {
+		var once sync.Once
 		d := &cloudevents.Delivery{
 			Body: data, Event: e, Attempt: it.attempt + 1, Origin: b.env.Name,
 			Metadata: metadata(j, it),
-			Settle:   func(o cloudevents.Outcome) { b.settle(j, it, o) },
+			Settle:   func(o cloudevents.Outcome) { once.Do(func() { b.settle(j, it, o) }) },
 		}
 		if b.options.OrderBy == "file" {
 			d.Key = j.name

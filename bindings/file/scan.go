@@ -303,13 +303,7 @@ func (b *binding) tell(name, what string) {
 // beginReady begins files that are ready, as many as there is room for.
 func (b *binding) beginReady(ctx context.Context, start func(*job)) error {
 	s := &b.scanner
-	for len(s.ready) > 0 && ctx.Err() == nil {
-		b.mu.Lock()
-		full := len(b.jobs) >= maxJobs
-		b.mu.Unlock()
-		if full {
-			return nil
-		}
+	for len(s.ready) > 0 && !b.full() && ctx.Err() == nil {
 		c := s.ready[0]
 		s.ready = s.ready[1:]
 		if b.busy(c.name) {
@@ -319,31 +313,42 @@ func (b *binding) beginReady(ctx context.Context, start func(*job)) error {
 		if err != nil {
 			return err
 		}
-		over := r != nil && r.identity == c.identity && r.state != stateReading
-		if over && b.options.After == keep {
-			if seen := s.tracked[c.name]; seen != nil {
-				seen.known = true
-			}
-			continue
-		}
-		j, err := b.newJob(c, r)
-		if err != nil {
-			b.tell(c.name, "cannot be read: "+err.Error())
-			continue
-		}
-		if j == nil {
-			continue // changed or gone since it was looked at
-		}
-		b.mu.Lock()
-		b.jobs[c.name] = j
-		b.mu.Unlock()
-		if over {
-			ring(b.wakeFinish)
-		} else {
-			start(j)
-		}
+		b.beginFile(c, r, start)
 	}
 	return nil
+}
+
+func (b *binding) full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.jobs) >= maxJobs
+}
+
+// beginFile begins one file of which r is remembered.
+func (b *binding) beginFile(c candidate, r *record, start func(*job)) {
+	over := r != nil && r.identity == c.identity && r.state != stateReading
+	if over && b.options.After == keep {
+		if seen := b.scanner.tracked[c.name]; seen != nil {
+			seen.known = true
+		}
+		return
+	}
+	j, err := b.newJob(c, r)
+	if err != nil {
+		b.tell(c.name, "cannot be read: "+err.Error())
+		return
+	}
+	if j == nil {
+		return // changed or gone since it was looked at
+	}
+	b.mu.Lock()
+	b.jobs[c.name] = j
+	b.mu.Unlock()
+	if over {
+		ring(b.wakeFinish)
+	} else {
+		start(j)
+	}
 }
 
 // forget drops what is remembered about files that are no more, now and then.

@@ -99,7 +99,7 @@ func checkForm(path string) error {
 	}
 	for part := range strings.SplitSeq(path, "/") {
 		if name, _, _ := strings.Cut(part, ";"); name == ".." {
-			return errors.New("climbs up with ..")
+			return errors.New("has a part that is .., which leads upwards")
 		}
 	}
 	return nil

@@ -86,14 +86,15 @@ func TestMadeUpName(t *testing.T) {
 	must(t, b, "get", got.FileName, "", "data")
 }
 
-func TestRefused(t *testing.T) {
-	t.Parallel()
-	outside := t.TempDir()
+// trapped makes a folder with links that lead out of it, a folder, a file and a
+// file that is too big, beside a folder with a secret.
+func trapped(t *testing.T) (b *binding, outside, root string) {
+	t.Helper()
+	outside, root = t.TempDir(), t.TempDir()
+	b = opened(t, root)
 	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	root := t.TempDir()
-	b := opened(t, root)
 	for link, target := range map[string]string{
 		"out": outside, "up": "../" + filepath.Base(outside), "loop": "loop", "file": filepath.Join(outside, "secret"),
 	} {
@@ -106,6 +107,12 @@ func TestRefused(t *testing.T) {
 	}
 	must(t, b, "create", "plain", "x", `{"fileName":"plain"}`)
 	must(t, b, "create", "big", strings.Repeat("x", 1<<20+1), `{"fileName":"big"}`)
+	return b, outside, root
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	b, outside, root := trapped(t)
 	all := []string{"create", "get", "list", "delete"}
 	rows := []struct {
 		name, file string
