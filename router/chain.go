@@ -15,15 +15,21 @@ const (
 	// HopAttribute is the extension that counts how often an event was sent on
 	// from route to route; see [Hop].
 	HopAttribute = "penstockhops"
-	// MaxHops is how many hops an event may have behind it; one more and it is
-	// dropped, with a dead letter: it goes round in circles.
+	// MaxHops is how many hops an event may have behind it; it is not sent on
+	// once more, because it goes round in circles.
 	MaxHops = 32
 )
 
-// Hop returns the event with one hop more in its [HopAttribute]. A target that
-// sends an event to where another route may take it from uses it.
-func Hop(e *cloudevents.Event) *cloudevents.Event {
-	return e.With(cloudevents.Attr{Name: HopAttribute, Value: strconv.Itoa(hops(e) + 1)})
+// Hop returns the event with one hop more in its [HopAttribute], or an error of
+// kind Invalid after [MaxHops]. A target that sends an event to where another
+// route may take it from uses it; the check stands there, and not where events
+// come in, so that whoever reads dead letters gets those of a circle too.
+func Hop(e *cloudevents.Event) (*cloudevents.Event, error) {
+	n := hops(e)
+	if n >= MaxHops {
+		return nil, fault.New(fault.Invalid, "send event on: more than %d hops, it goes round in circles", MaxHops)
+	}
+	return e.With(cloudevents.Attr{Name: HopAttribute, Value: strconv.Itoa(n + 1)}), nil
 }
 
 // hops reads the count; what is not a number was not written by us and is zero.
@@ -90,9 +96,6 @@ func (in *incarnation) carry(ctx context.Context, p *passage) (res result) {
 	in.decode(p)
 	if err := p.trip.err; err != nil {
 		return unreadable(err)
-	}
-	if e := p.d.Event; e != nil && !p.trip.stepped && hops(e) > MaxHops {
-		return result{Outcome: cloudevents.Dropped("more than "+strconv.Itoa(MaxHops)+" hops: the event goes round in circles", nil)}
 	}
 	if o := in.runSteps(ctx, p); o != nil {
 		p.trip.failed = true

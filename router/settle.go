@@ -103,7 +103,10 @@ func (in *incarnation) settleRetry(ctx context.Context, p *passage, res result) 
 	}
 	p.trip.tries = 0
 	p.trip.series++
-	return in.giveBackOrWait(p, res, in.route.Redelivery.Delay(p.trip.series, asked))
+	// A delivery that was given back begins a new series, so the attempts that
+	// the source counted keep the pauses growing.
+	n := max(p.trip.series, p.d.Attempt)
+	return in.giveBackOrWait(p, res, in.route.Redelivery.Delay(n, asked))
 }
 
 // settleUndecodable dead-letters what cannot be read; without a dead letter it
@@ -144,9 +147,10 @@ func (in *incarnation) settleLetter(ctx context.Context, p *passage, l *DeadLett
 }
 
 // giveBackOrWait is for waits of which the source may take over its part: order
-// does not matter, and it can deliver again later.
+// does not matter, it can deliver again later, and no target has the event yet,
+// which a new delivery would not know.
 func (in *incarnation) giveBackOrWait(p *passage, res result, wait time.Duration) decision {
-	if p.key != "" || !in.route.GiveBack || in.flow.soft.Err() != nil {
+	if p.key != "" || p.trip.target > 0 || !in.route.GiveBack || in.flow.soft.Err() != nil {
 		return in.waitInLane(p, res, wait)
 	}
 	in.trouble("event given back to its source", p, reason(res.Outcome))

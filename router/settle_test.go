@@ -296,41 +296,66 @@ func TestStepsRunOnceAcrossRetries(t *testing.T) {
 func TestHopLimit(t *testing.T) {
 	t.Parallel()
 	e := event(t)
-	for range MaxHops {
-		e = Hop(e)
+	for n := range MaxHops {
+		next, err := Hop(e)
+		if err != nil {
+			t.Fatalf("hop %d: %v", n+1, err)
+		}
+		e = next
 	}
 	if n, _ := e.Attr(HopAttribute); n != "32" {
 		t.Fatalf("%s hops", n)
 	}
-	rows := []struct {
-		name   string
-		event  *cloudevents.Event
-		calls  int
-		buried int
-	}{
-		{name: "none", event: event(t), calls: 1},
-		{name: "the most", event: e, calls: 1},
-		{name: "one more", event: Hop(e), buried: 1},
-		{name: "not a number", event: event(t, cloudevents.Attr{Name: HopAttribute, Value: "many"}), calls: 1},
-		{name: "negative", event: event(t, cloudevents.Attr{Name: HopAttribute, Value: "-5"}), calls: 1},
+	if _, err := Hop(e); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("one more: %v", err)
 	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				b, s, c := newBook(t), newScript(ack), &cemetery{}
-				mustAdd(t, running(t, Options{}), Route{Name: "r", Source: b, Targets: to(s.send), DeadLetter: c.bury})
-				d := b.delivery("1")
-				d.Event = row.event
-				b.in <- d
-				synctest.Wait()
-				b.want("1", "ack")
-				if s.count() != row.calls || c.count() != row.buried {
-					t.Errorf("%d sends, %d letters", s.count(), c.count())
-				}
-			})
+	for _, odd := range []string{"many", "-5"} {
+		next, err := Hop(event(t, cloudevents.Attr{Name: HopAttribute, Value: odd}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, _ := next.Attr(HopAttribute); n != "1" {
+			t.Errorf("after %q: %s hops", odd, n)
+		}
+	}
+}
+
+// TestServedTargetsAreNotLeftToTheSource: a source does not know which targets
+// have the event, so it does not get it back once one has.
+func TestServedTargetsAreNotLeftToTheSource(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, first, second := newBook(t), newScript(ack), newScript(nope, nope, nope, ack)
+		mustAdd(t, running(t, Options{}), Route{Name: "r", Source: b, GiveBack: true, Targets: append(to(first.send), to(second.send)...)})
+		b.in <- b.delivery("1")
+		pass(time.Hour)
+		b.want("1", "ack")
+		if first.count() != 1 || second.count() != 4 {
+			t.Errorf("the first target was sent the event %d times, the second %d times", first.count(), second.count())
+		}
+	})
+}
+
+// TestGivenBackPausesGrow: the attempts that the source counted keep the
+// back-off going.
+func TestGivenBackPausesGrow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		settled := make(chan cloudevents.Outcome, 1)
+		source := SourceFunc(func(ctx context.Context, emit cloudevents.EmitFunc) error {
+			d := &cloudevents.Delivery{Body: []byte("x"), Attempt: 5, Settle: func(o cloudevents.Outcome) { settled <- o }}
+			if err := emit(ctx, d); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
 		})
-	}
+		s := newScript(nope)
+		mustAdd(t, running(t, Options{}), Route{Name: "r", Source: source, GiveBack: true, Targets: to(s.send)})
+		if o := <-settled; o.Verdict != cloudevents.Retry || o.After < 2*time.Second {
+			t.Errorf("the fifth attempt was given back with %v, after %v", o.Verdict, o.After)
+		}
+	})
 }
 
 func TestPanics(t *testing.T) {

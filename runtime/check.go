@@ -134,8 +134,11 @@ func (c *checker) pipeline(p config.Pipeline, readers map[string]string) {
 	for _, to := range p.To {
 		c.endpoint(to)
 	}
-	if p.DeadLetter != nil {
-		c.endpoint(*p.DeadLetter)
+	if d := p.DeadLetter; d != nil {
+		c.endpoint(*d)
+		if d.PubSub != "" && d.PubSub == p.From.PubSub && d.Topic == p.From.Topic {
+			c.add(d.Place, "use another topic", "pipeline %q would read its own dead letters from topic %q", p.Name, d.Topic)
+		}
 	}
 	_, problems := (&routes{expr: expr.New()}).plan(p)
 	c.problems = append(c.problems, problems...)

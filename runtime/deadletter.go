@@ -36,10 +36,16 @@ func deadLetterMetadata(l *router.DeadLetter) map[string]string {
 	})
 }
 
+// deadLetterTime bounds the writing of one dead letter; after that it is tried
+// again.
+const deadLetterTime = 30 * time.Second
+
 // deadLetterTopic writes dead letters to a topic: the bytes as received, with
 // the reasons beside them, not in them.
 func deadLetterTopic(ps *parts, name, topic string) func(context.Context, *router.DeadLetter) error {
 	return func(ctx context.Context, l *router.DeadLetter) error {
+		ctx, cancel := context.WithTimeout(ctx, deadLetterTime)
+		defer cancel()
 		bus, err := ps.bus(name)
 		if err != nil {
 			return err
@@ -60,6 +66,8 @@ func deadLetterBody(l *router.DeadLetter) []byte {
 // deadLetterBinding writes dead letters with an output binding.
 func deadLetterBinding(ps *parts, name, operation string, metadata map[string]*expr.Template) func(context.Context, *router.DeadLetter) error {
 	return func(ctx context.Context, l *router.DeadLetter) error {
+		ctx, cancel := context.WithTimeout(ctx, deadLetterTime)
+		defer cancel()
 		r := &bindings.Request{Operation: operation, Data: deadLetterBody(l), Metadata: deadLetterMetadata(l)}
 		for k, t := range metadata {
 			if l.Delivery.Event == nil {

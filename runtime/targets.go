@@ -79,9 +79,13 @@ func toTopic(ps *parts, name string, topic *expr.Template) sendFunc {
 		if err != nil {
 			return cloudevents.Dropped("topic: "+err.Error(), fault.As(fault.Invalid, err))
 		}
+		e, err := router.Hop(d.Event)
+		if err != nil {
+			return outcomeOf(err)
+		}
 		bus, err := ps.bus(name)
 		if err == nil {
-			err = bus.PublishEvent(ctx, t, router.Hop(d.Event), nil)
+			err = bus.PublishEvent(ctx, t, e, nil)
 		}
 		return outcomeOf(err)
 	}
