@@ -3,6 +3,7 @@ package http_test
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,89 +13,96 @@ import (
 	apihttp "github.com/penstock-io/penstock/api/http"
 )
 
+// routeCase is a request and what must come of it.
+type routeCase struct {
+	name, method, target, body string
+	status                     int
+	code                       string
+}
+
+var publishRoutes = []routeCase{
+	{"publish", "POST", "/v1.0/publish/bus/orders", `{"id":1}`, 204, ""},
+	{"publish by put", "PUT", "/v1.0/publish/bus/orders", `{"id":1}`, 204, ""},
+	{"publish without body", "POST", "/v1.0/publish/bus/orders", "", 204, ""},
+	{"publish with slashes", "POST", "/v1.0/publish/bus/a/b//c", "x", 204, ""},
+	{"publish unknown pubsub", "POST", "/v1.0/publish/nope/orders", "x", 404, "ERR_PUBSUB_NOT_FOUND"},
+	{"publish empty pubsub", "POST", "/v1.0/publish//orders", "x", 404, "ERR_PUBSUB_EMPTY"},
+	{"publish nothing", "POST", "/v1.0/publish/", "x", 404, "ERR_PUBSUB_EMPTY"},
+	{"publish empty topic", "POST", "/v1.0/publish/bus/", "x", 404, "ERR_TOPIC_NAME_EMPTY"},
+	{"publish no topic", "POST", "/v1.0/publish/bus", "x", 404, "ERR_TOPIC_NAME_EMPTY"},
+	{"publish forbidden", "POST", "/v1.0/publish/bus/secret", "x", 403, "ERR_PUBSUB_FORBIDDEN"},
+	{"publish bad ttl", "POST", "/v1.0/publish/bus/orders?metadata.ttlInSeconds=soon", "x", 400, "ERR_PUBSUB_REQUEST_METADATA"},
+	{"publish bad query", "POST", "/v1.0/publish/bus/orders?metadata.a=%zz", "x", 400, "ERR_PUBSUB_REQUEST_METADATA"},
+	{"publish bad baggage key", "POST", "/v1.0/publish/bus/o%0a", "x", 400, "ERR_BAD_REQUEST"},
+	{"publish broker down", "POST", "/v1.0/publish/bus/down", "x", 500, "ERR_PUBSUB_PUBLISH_MESSAGE"},
+	{"publish panic", "POST", "/v1.0/publish/bus/panics", "x", 500, "ERR_INTERNAL"},
+	{"publish by get", "GET", "/v1.0/publish/bus/orders", "", 405, "ERR_METHOD_NOT_ALLOWED"},
+	{"publish to a bus called bulk", "POST", "/v1.0/publish/bulk/orders", "x", 204, ""},
+	{"bulk", "POST", "/v1.0/publish/bulk/bus/orders", `[]`, 204, ""},
+	{"bulk alpha", "PUT", "/v1.0-alpha1/publish/bulk/bus/orders", `[]`, 204, ""},
+	{"bulk unknown pubsub", "POST", "/v1.0/publish/bulk/nope/orders", `[]`, 404, "ERR_PUBSUB_NOT_FOUND"},
+	{"bulk empty topic", "POST", "/v1.0/publish/bulk/bus/", `[]`, 404, "ERR_TOPIC_NAME_EMPTY"},
+	{"bulk empty pubsub", "POST", "/v1.0/publish/bulk//orders", `[]`, 404, "ERR_PUBSUB_EMPTY"},
+	{"bulk forbidden", "POST", "/v1.0/publish/bulk/bus/secret", `[{"entryId":"1","event":1}]`, 403, "ERR_PUBSUB_FORBIDDEN"},
+	{"single publish alpha", "POST", "/v1.0-alpha1/publish/bus/orders", "x", 404, "ERR_NOT_FOUND"},
+}
+
+var otherRoutes = []routeCase{
+	{"binding", "POST", "/v1.0/bindings/out", `{"operation":"create","data":1}`, 204, ""},
+	{"binding by put", "PUT", "/v1.0/bindings/out", `{"operation":"create"}`, 204, ""},
+	{"binding unknown", "POST", "/v1.0/bindings/nope", `{"operation":"create"}`, 500, "ERR_INVOKE_OUTPUT_BINDING"},
+	{"binding operation", "POST", "/v1.0/bindings/out", `{"operation":"dance"}`, 500, "ERR_INVOKE_OUTPUT_BINDING"},
+	{"binding no operation", "POST", "/v1.0/bindings/out", `{}`, 500, "ERR_INVOKE_OUTPUT_BINDING"},
+	{"binding failure", "POST", "/v1.0/bindings/out", `{"operation":"fail"}`, 500, "ERR_INVOKE_OUTPUT_BINDING"},
+	{"binding no json", "POST", "/v1.0/bindings/out", `{`, 400, "ERR_MALFORMED_REQUEST"},
+	{"binding no body", "POST", "/v1.0/bindings/out", ``, 400, "ERR_MALFORMED_REQUEST"},
+	{"binding metadata type", "POST", "/v1.0/bindings/out", `{"operation":"create","metadata":{"a":1}}`, 400, "ERR_MALFORMED_REQUEST"},
+	{"binding not utf-8", "POST", "/v1.0/bindings/out", "{\"data\":\"\xff\"}", 400, "ERR_MALFORMED_REQUEST"},
+	{"binding half a surrogate", "POST", "/v1.0/bindings/out", `{"operation":"create","data":"\ud800"}`, 400, "ERR_MALFORMED_REQUEST"},
+	{"binding replacement character", "POST", "/v1.0/bindings/out", `{"operation":"create","data":"\uFFFD"}`, 204, ""},
+	{"binding deep", "POST", "/v1.0/bindings/out", `{"data":` + strings.Repeat("[", 100_000), 400, "ERR_MALFORMED_REQUEST"},
+	{"binding path", "POST", "/v1.0/bindings/out/more", `{"operation":"create"}`, 404, "ERR_NOT_FOUND"},
+	{"secret", "GET", "/v1.0/secrets/vault/db", "", 200, ""},
+	{"secret by post", "POST", "/v1.0/secrets/vault/db", "", 405, "ERR_METHOD_NOT_ALLOWED"},
+	{"secret missing", "GET", "/v1.0/secrets/vault/nope", "", 500, "ERR_SECRET_GET"},
+	{"secret denied", "GET", "/v1.0/secrets/vault/hidden", "", 403, "ERR_PERMISSION_DENIED"},
+	{"secret unknown store", "GET", "/v1.0/secrets/nope/db", "", 401, "ERR_SECRET_STORE_NOT_FOUND"},
+	{"secrets", "GET", "/v1.0/secrets/vault/bulk", "", 200, ""},
+	{"secrets unknown store", "GET", "/v1.0/secrets/nope/bulk", "", 401, "ERR_SECRET_STORE_NOT_FOUND"},
+	{"metadata", "GET", "/v1.0/metadata", "", 200, ""},
+	{"set metadata", "PUT", "/v1.0/metadata/cliPID", "42", 204, ""},
+	{"set metadata by post", "POST", "/v1.0/metadata/cliPID", "43", 204, ""},
+	{"set metadata reserved", "PUT", "/v1.0/metadata/daprRuntimeVersion", "9", 400, "ERR_BAD_REQUEST"},
+	{"set metadata no text", "PUT", "/v1.0/metadata/a", "\xff", 400, "ERR_BAD_REQUEST"},
+	{"set metadata too large", "PUT", "/v1.0/metadata/a", strings.Repeat("x", 9000), 400, "ERR_BAD_REQUEST"},
+	{"health", "GET", "/v1.0/healthz", "", 204, ""},
+	{"health of app", "GET", "/v1.0/healthz?appid=shop", "", 204, ""},
+	{"health of other", "GET", "/v1.0/healthz?appid=other", "", 500, "ERR_HEALTH_APPID_NOT_MATCH"},
+	{"health bad query", "GET", "/v1.0/healthz?appid=%zz", "", 400, "ERR_BAD_REQUEST"},
+	{"health by post", "POST", "/v1.0/healthz", "", 405, "ERR_METHOD_NOT_ALLOWED"},
+	{"outbound health", "GET", "/v1.0/healthz/outbound", "", 204, ""},
+	{"shutdown by get", "GET", "/v1.0/shutdown", "", 405, "ERR_METHOD_NOT_ALLOWED"},
+	{"state", "GET", "/v1.0/state/store/key", "", 501, "ERR_API_UNIMPLEMENTED"},
+	{"invoke", "PATCH", "/v1.0/invoke/app/method/x", "", 501, "ERR_API_UNIMPLEMENTED"},
+	{"actors", "DELETE", "/v1.0/actors/t/1/timers/x", "", 501, "ERR_API_UNIMPLEMENTED"},
+	{"jobs", "POST", "/v1.0-alpha1/jobs/x", "{}", 501, "ERR_API_UNIMPLEMENTED"},
+	{"conversation", "POST", "/v1.0-alpha2/conversation/x/converse", "{}", 501, "ERR_API_UNIMPLEMENTED"},
+	{"workflow", "GET", "/v1.0-beta1/workflows/dapr/1", "", 501, "ERR_API_UNIMPLEMENTED"},
+	{"root", "GET", "/", "", 404, "ERR_NOT_FOUND"},
+	{"unknown", "GET", "/v1.0/nope", "", 404, "ERR_NOT_FOUND"},
+	{"escaped route", "GET", "/v1%2E0/healthz", "", 404, "ERR_NOT_FOUND"},
+	{"double slash", "GET", "/v1.0//healthz", "", 404, "ERR_NOT_FOUND"},
+	{"trailing slash", "GET", "/v1.0/healthz/", "", 404, "ERR_NOT_FOUND"},
+	{"dots", "GET", "/v1.0/x/../healthz", "", 404, "ERR_NOT_FOUND"},
+	{"case", "GET", "/v1.0/Healthz", "", 404, "ERR_NOT_FOUND"},
+	{"method of no kind", "BREW", "/v1.0/healthz", "", 405, "ERR_METHOD_NOT_ALLOWED"},
+}
+
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	i := start(t)
 	h := i.handler(apihttp.Options{})
-	tests := []struct {
-		name, method, target, body string
-		status                     int
-		code                       string
-	}{
-		{"publish", "POST", "/v1.0/publish/bus/orders", `{"id":1}`, 204, ""},
-		{"publish by put", "PUT", "/v1.0/publish/bus/orders", `{"id":1}`, 204, ""},
-		{"publish without body", "POST", "/v1.0/publish/bus/orders", "", 204, ""},
-		{"publish with slashes", "POST", "/v1.0/publish/bus/a/b//c", "x", 204, ""},
-		{"publish unknown pubsub", "POST", "/v1.0/publish/nope/orders", "x", 404, "ERR_PUBSUB_NOT_FOUND"},
-		{"publish empty pubsub", "POST", "/v1.0/publish//orders", "x", 404, "ERR_PUBSUB_EMPTY"},
-		{"publish nothing", "POST", "/v1.0/publish/", "x", 404, "ERR_PUBSUB_EMPTY"},
-		{"publish empty topic", "POST", "/v1.0/publish/bus/", "x", 404, "ERR_TOPIC_NAME_EMPTY"},
-		{"publish no topic", "POST", "/v1.0/publish/bus", "x", 404, "ERR_TOPIC_NAME_EMPTY"},
-		{"publish forbidden", "POST", "/v1.0/publish/bus/secret", "x", 403, "ERR_PUBSUB_FORBIDDEN"},
-		{"publish bad ttl", "POST", "/v1.0/publish/bus/orders?metadata.ttlInSeconds=soon", "x", 400, "ERR_PUBSUB_REQUEST_METADATA"},
-		{"publish bad query", "POST", "/v1.0/publish/bus/orders?metadata.a=%zz", "x", 400, "ERR_PUBSUB_REQUEST_METADATA"},
-		{"publish bad baggage key", "POST", "/v1.0/publish/bus/o%0a", "x", 400, "ERR_BAD_REQUEST"},
-		{"publish broker down", "POST", "/v1.0/publish/bus/down", "x", 500, "ERR_PUBSUB_PUBLISH_MESSAGE"},
-		{"publish panic", "POST", "/v1.0/publish/bus/panics", "x", 500, "ERR_INTERNAL"},
-		{"publish by get", "GET", "/v1.0/publish/bus/orders", "", 405, "ERR_METHOD_NOT_ALLOWED"},
-		{"publish to a bus called bulk", "POST", "/v1.0/publish/bulk/orders", "x", 204, ""},
-		{"bulk", "POST", "/v1.0/publish/bulk/bus/orders", `[]`, 204, ""},
-		{"bulk alpha", "PUT", "/v1.0-alpha1/publish/bulk/bus/orders", `[]`, 204, ""},
-		{"bulk unknown pubsub", "POST", "/v1.0/publish/bulk/nope/orders", `[]`, 404, "ERR_PUBSUB_NOT_FOUND"},
-		{"bulk empty topic", "POST", "/v1.0/publish/bulk/bus/", `[]`, 404, "ERR_TOPIC_NAME_EMPTY"},
-		{"bulk empty pubsub", "POST", "/v1.0/publish/bulk//orders", `[]`, 404, "ERR_PUBSUB_EMPTY"},
-		{"bulk forbidden", "POST", "/v1.0/publish/bulk/bus/secret", `[{"entryId":"1","event":1}]`, 403, "ERR_PUBSUB_FORBIDDEN"},
-		{"single publish alpha", "POST", "/v1.0-alpha1/publish/bus/orders", "x", 404, "ERR_NOT_FOUND"},
-		{"binding", "POST", "/v1.0/bindings/out", `{"operation":"create","data":1}`, 204, ""},
-		{"binding by put", "PUT", "/v1.0/bindings/out", `{"operation":"create"}`, 204, ""},
-		{"binding unknown", "POST", "/v1.0/bindings/nope", `{"operation":"create"}`, 500, "ERR_INVOKE_OUTPUT_BINDING"},
-		{"binding operation", "POST", "/v1.0/bindings/out", `{"operation":"dance"}`, 500, "ERR_INVOKE_OUTPUT_BINDING"},
-		{"binding no operation", "POST", "/v1.0/bindings/out", `{}`, 500, "ERR_INVOKE_OUTPUT_BINDING"},
-		{"binding failure", "POST", "/v1.0/bindings/out", `{"operation":"fail"}`, 500, "ERR_INVOKE_OUTPUT_BINDING"},
-		{"binding no json", "POST", "/v1.0/bindings/out", `{`, 400, "ERR_MALFORMED_REQUEST"},
-		{"binding no body", "POST", "/v1.0/bindings/out", ``, 400, "ERR_MALFORMED_REQUEST"},
-		{"binding metadata type", "POST", "/v1.0/bindings/out", `{"operation":"create","metadata":{"a":1}}`, 400, "ERR_MALFORMED_REQUEST"},
-		{"binding not utf-8", "POST", "/v1.0/bindings/out", "{\"data\":\"\xff\"}", 400, "ERR_MALFORMED_REQUEST"},
-		{"binding half a surrogate", "POST", "/v1.0/bindings/out", `{"operation":"create","data":"\ud800"}`, 400, "ERR_MALFORMED_REQUEST"},
-		{"binding replacement character", "POST", "/v1.0/bindings/out", `{"operation":"create","data":"\uFFFD"}`, 204, ""},
-		{"binding deep", "POST", "/v1.0/bindings/out", `{"data":` + strings.Repeat("[", 100_000), 400, "ERR_MALFORMED_REQUEST"},
-		{"binding path", "POST", "/v1.0/bindings/out/more", `{"operation":"create"}`, 404, "ERR_NOT_FOUND"},
-		{"secret", "GET", "/v1.0/secrets/vault/db", "", 200, ""},
-		{"secret by post", "POST", "/v1.0/secrets/vault/db", "", 405, "ERR_METHOD_NOT_ALLOWED"},
-		{"secret missing", "GET", "/v1.0/secrets/vault/nope", "", 500, "ERR_SECRET_GET"},
-		{"secret denied", "GET", "/v1.0/secrets/vault/hidden", "", 403, "ERR_PERMISSION_DENIED"},
-		{"secret unknown store", "GET", "/v1.0/secrets/nope/db", "", 401, "ERR_SECRET_STORE_NOT_FOUND"},
-		{"secrets", "GET", "/v1.0/secrets/vault/bulk", "", 200, ""},
-		{"secrets unknown store", "GET", "/v1.0/secrets/nope/bulk", "", 401, "ERR_SECRET_STORE_NOT_FOUND"},
-		{"metadata", "GET", "/v1.0/metadata", "", 200, ""},
-		{"set metadata", "PUT", "/v1.0/metadata/cliPID", "42", 204, ""},
-		{"set metadata by post", "POST", "/v1.0/metadata/cliPID", "43", 204, ""},
-		{"set metadata reserved", "PUT", "/v1.0/metadata/daprRuntimeVersion", "9", 400, "ERR_BAD_REQUEST"},
-		{"set metadata no text", "PUT", "/v1.0/metadata/a", "\xff", 400, "ERR_BAD_REQUEST"},
-		{"set metadata too large", "PUT", "/v1.0/metadata/a", strings.Repeat("x", 9000), 400, "ERR_BAD_REQUEST"},
-		{"health", "GET", "/v1.0/healthz", "", 204, ""},
-		{"health of app", "GET", "/v1.0/healthz?appid=shop", "", 204, ""},
-		{"health of other", "GET", "/v1.0/healthz?appid=other", "", 500, "ERR_HEALTH_APPID_NOT_MATCH"},
-		{"health bad query", "GET", "/v1.0/healthz?appid=%zz", "", 400, "ERR_BAD_REQUEST"},
-		{"health by post", "POST", "/v1.0/healthz", "", 405, "ERR_METHOD_NOT_ALLOWED"},
-		{"outbound health", "GET", "/v1.0/healthz/outbound", "", 204, ""},
-		{"shutdown by get", "GET", "/v1.0/shutdown", "", 405, "ERR_METHOD_NOT_ALLOWED"},
-		{"state", "GET", "/v1.0/state/store/key", "", 501, "ERR_API_UNIMPLEMENTED"},
-		{"invoke", "PATCH", "/v1.0/invoke/app/method/x", "", 501, "ERR_API_UNIMPLEMENTED"},
-		{"actors", "DELETE", "/v1.0/actors/t/1/timers/x", "", 501, "ERR_API_UNIMPLEMENTED"},
-		{"jobs", "POST", "/v1.0-alpha1/jobs/x", "{}", 501, "ERR_API_UNIMPLEMENTED"},
-		{"conversation", "POST", "/v1.0-alpha2/conversation/x/converse", "{}", 501, "ERR_API_UNIMPLEMENTED"},
-		{"workflow", "GET", "/v1.0-beta1/workflows/dapr/1", "", 501, "ERR_API_UNIMPLEMENTED"},
-		{"root", "GET", "/", "", 404, "ERR_NOT_FOUND"},
-		{"unknown", "GET", "/v1.0/nope", "", 404, "ERR_NOT_FOUND"},
-		{"escaped route", "GET", "/v1%2E0/healthz", "", 404, "ERR_NOT_FOUND"},
-		{"double slash", "GET", "/v1.0//healthz", "", 404, "ERR_NOT_FOUND"},
-		{"trailing slash", "GET", "/v1.0/healthz/", "", 404, "ERR_NOT_FOUND"},
-		{"dots", "GET", "/v1.0/x/../healthz", "", 404, "ERR_NOT_FOUND"},
-		{"case", "GET", "/v1.0/Healthz", "", 404, "ERR_NOT_FOUND"},
-		{"method of no kind", "BREW", "/v1.0/healthz", "", 405, "ERR_METHOD_NOT_ALLOWED"},
-	}
-	for _, tt := range tests {
+	for _, tt := range slices.Concat(publishRoutes, otherRoutes) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			w := ask(h, tt.method, tt.target, tt.body)

@@ -70,9 +70,11 @@ func await(ctx context.Context, url string) bool {
 func regular(ctx context.Context, api string, n int) {
 	publish(ctx, api+"/v1.0/publish/pubsub/orders", n, 19.9)
 }
+
 func customer(ctx context.Context, api string, n int) {
 	publish(ctx, api+"/v1.0/publish/pubsub/orders", n, 249)
 }
+
 func bargain(ctx context.Context, api string, n int) {
 	publish(ctx, api+"/v1.0/publish/pubsub/offers", n, 0.5)
 }
