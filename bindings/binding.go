@@ -60,7 +60,7 @@ func (b *Binding) Replies() bool { return b.options.Reply != "ignore" }
 // Input tells whether the binding can be read from and is not declared for
 // output only.
 func (b *Binding) Input() bool {
-	if b.options.Direction != "" && !b.declares("input") {
+	if len(b.options.Direction) > 0 && !b.declares("input") {
 		return false
 	}
 	if d, err := b.instance.Driver(); err == nil {
@@ -77,16 +77,11 @@ func (b *Binding) InputDeclared() bool { return b.declares("input") }
 // Output tells whether the binding can be invoked.
 func (b *Binding) Output() bool {
 	return slices.Contains(b.about.Capabilities, OutputCapability) &&
-		(b.options.Direction == "" || b.declares("output"))
+		(len(b.options.Direction) == 0 || b.declares("output"))
 }
 
 func (b *Binding) declares(word string) bool {
-	for part := range strings.SplitSeq(b.options.Direction, ",") {
-		if strings.EqualFold(strings.TrimSpace(part), word) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(b.options.Direction, word)
 }
 
 // Operations returns what Invoke takes, nil for an input only.

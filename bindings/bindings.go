@@ -52,9 +52,9 @@ type Response struct {
 
 // common are the options that every binding has.
 type common struct {
-	Route     string `meta:"route"     doc:"Path of the app that events go to; the component's name when empty."`
-	Direction string `meta:"direction" doc:"What to use the binding for: input, output, or both as in \"input, output\". Empty: whatever the app asks for."`
-	Reply     string `meta:"reply"     doc:"Whether an answer of the app that asks for outputs (to, state) is carried out as part of the delivery." enum:"carryOut|ignore" default:"carryOut"`
+	Route     string   `meta:"route"     doc:"Path of the app that events go to; the component's name when empty."`
+	Direction []string `meta:"direction" doc:"What to use the binding for: input, output, or both as in \"input, output\". Empty: whatever the app asks for." enum:"input|output"`
+	Reply     string   `meta:"reply"     doc:"Whether an answer of the app that asks for outputs (to, state) is carried out as part of the delivery." enum:"carryOut|ignore" default:"carryOut"`
 }
 
 // Define makes the definition of a binding called "bindings.<name>".

@@ -158,9 +158,9 @@ func (d *decoder) twice(it, first config.Item) {
 	if first.NamePlace.Line > 0 {
 		hint = fmt.Sprintf("the first is on line %d; keep one of them", first.NamePlace.Line)
 	}
-	text := fmt.Sprintf("option %q is given twice", it.Name)
+	text := fmt.Sprintf("option %q is given twice", short(it.Name))
 	if it.Name != first.Name {
-		text = fmt.Sprintf("options %q and %q are the same", first.Name, it.Name)
+		text = fmt.Sprintf("options %q and %q are the same", short(first.Name), short(it.Name))
 	}
 	d.add(namePlace(it), text, hint)
 }
@@ -173,7 +173,7 @@ func (d *decoder) strange(it config.Item) {
 	}
 	d.problems = append(d.problems, config.Problem{
 		Place: namePlace(it), Lenient: true, Hint: hint,
-		Text: fmt.Sprintf("%s has no option %q", d.typ, it.Name),
+		Text: fmt.Sprintf("%s has no option %q", d.typ, short(it.Name)),
 	})
 }
 

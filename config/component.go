@@ -25,6 +25,7 @@ func (r *reader) component(d *fields, h header) Component {
 	spec.done()
 	auth := d.table("auth")
 	c.SecretStore = auth.text("secretStore")
+	c.StorePlace = auth.place("secretStore")
 	auth.done()
 	return c
 }

@@ -23,6 +23,9 @@ type Set struct {
 	Subscriptions []Subscription
 	Pipelines     []Pipeline
 	Configuration Configuration
+	// Broken holds the documents with errors, as far as they could be read. They
+	// are for finding further errors, never for use; nil when there are none.
+	Broken *Set
 	// Skipped lists documents of kinds that this version does not use.
 	Skipped []Skipped
 	// Files lists every file read, for the watcher and the start-up line.
@@ -50,6 +53,7 @@ type Component struct {
 	Scopes       []string
 	Place        Place // of the document
 	TypePlace    Place // of spec.type
+	StorePlace   Place // of auth.secretStore
 }
 
 // Item is one metadata entry of a component. Its value is in Value unless it is
@@ -80,6 +84,7 @@ type Subscription struct {
 	Metadata        map[string]string
 	Scopes          []string
 	Place           Place
+	PubSubPlace     Place // of spec.pubsubname
 }
 
 // Rule sends events that match a CEL expression to a path of the app.
@@ -139,6 +144,9 @@ type Endpoint struct {
 	Topic     string // a template over the event when it is a target
 	Route     string // a path of the app
 	Place     Place
+	// NamePlace is that of the name, TopicPlace that of the topic.
+	NamePlace, TopicPlace Place
+	MetadataPlaces        map[string]Place // of the values
 }
 
 // Expr is the text of an expression and where it stands.

@@ -20,6 +20,8 @@ type fields struct {
 
 	known []string
 	read  map[string]bool // keys as written
+	lacks []string        // required fields to report, unless one is only misspelt
+	ended bool            // done was called
 }
 
 // table begins reading a mapping; parent places what is missing in an absent one.
@@ -104,21 +106,31 @@ func (f *fields) skip(names ...string) (present []string) {
 // done reports the fields that nobody asked for. It tells whether the mapping is
 // one and has no such field, so that what seems to be missing really is.
 func (f *fields) done() (clean bool) {
-	if f.n == nil {
-		return f.read != nil
-	}
-	clean = true
-	for _, p := range f.n.pairs {
+	f.ended = true
+	clean = f.n != nil || f.read != nil
+	for _, p := range f.pairs() {
 		if f.read[p.key] {
 			continue
 		}
 		clean = false
+		near := Nearest(p.key, f.known)
+		f.lacks = slices.DeleteFunc(f.lacks, func(field string) bool { return field == near })
 		f.r.add(Problem{
 			Place: p.at, Lenient: !f.strict, Hint: DidYouMean(p.key, f.known),
 			Text: fmt.Sprintf("%s has no field %q", f.here(), cut(p.key, 80)),
 		})
 	}
+	for _, field := range f.lacks {
+		f.missing(field)
+	}
 	return clean
+}
+
+func (f *fields) pairs() []pair {
+	if f.n == nil {
+		return nil
+	}
+	return f.n.pairs
 }
 
 func (f *fields) wrong(n *node, field, want string) {
@@ -129,6 +141,10 @@ func (f *fields) wrong(n *node, field, want string) {
 func (f *fields) missing(field string) {
 	if f.n == nil && f.read == nil {
 		return // the mapping itself is wrong, which is reported
+	}
+	if !f.ended {
+		f.lacks = append(f.lacks, field)
+		return
 	}
 	f.r.hard(f.at, "", "%s is missing", f.name(field))
 }
@@ -248,23 +264,24 @@ func (f *fields) texts(name string) []string {
 }
 
 // values reads a field that is a mapping of names to texts, with Dapr's reading
-// of scalars.
-func (f *fields) values(name string) map[string]string {
+// of scalars, and where each text stands.
+func (f *fields) values(name string) (out map[string]string, places map[string]Place) {
 	n := f.get(name)
 	if n == nil {
-		return nil
+		return nil, nil
 	}
 	if n.kind != tableNode {
 		f.wrong(n, name, "a mapping")
-		return nil
+		return nil, nil
 	}
-	out := make(map[string]string, len(n.pairs))
+	out, places = make(map[string]string, len(n.pairs)), make(map[string]Place, len(n.pairs))
 	for _, p := range n.pairs {
 		if p.value.kind != scalarNode {
 			f.r.hard(p.value.at, "", "%s.%s is %s, want a text", f.name(name), p.key, p.value.what())
 			continue
 		}
 		out[p.key] = p.value.value()
+		places[p.key] = f.r.span(p.value.at, out[p.key])
 	}
-	return out
+	return out, places
 }

@@ -43,7 +43,7 @@ func (r *reader) document(n *node) {
 	known := append(ourKinds(), daprKinds()...)
 	switch {
 	case kind == "" && group(version) != "":
-		r.hard(n.at, "one of "+strings.Join(ourKinds(), ", "), "the document has no kind")
+		r.hard(n.at, "add kind: Component, Subscription, Configuration or Pipeline", "the document has no kind")
 	case slices.Contains(daprKinds(), kind) && (version == "" || group(version) == "dapr.io"):
 		r.skip(n, kind, "this kind is not used by this version")
 	case !slices.Contains(ourKinds(), kind):
@@ -148,9 +148,23 @@ func (r *reader) ours(n *node, version, kind string) {
 		r.skip(n, kind, why)
 	case namespace != "" && r.o.Namespace != "" && namespace != r.o.Namespace:
 		r.skip(n, kind, "it is for namespace "+namespace)
-	case r.sound(before) && put != nil && (kind == "Configuration" || r.take(h)):
+	case put == nil || kind != "Configuration" && !r.take(h):
+	case r.sound(before):
 		put()
+	default:
+		r.broken(put)
 	}
+}
+
+// broken puts a document with errors where only checks look.
+func (r *reader) broken(put func()) {
+	if r.set.Broken == nil {
+		r.set.Broken = &Set{}
+	}
+	good := r.set
+	r.set = good.Broken
+	put()
+	r.set = good
 }
 
 // sound tells whether only lenient problems came up since the count was taken.

@@ -208,11 +208,14 @@ type header struct {
 	at, nameAt Place
 }
 
-// take tells whether a document that was read without a problem is for this
+// take tells whether a document is for this
 // app and has a name of its own.
 func (r *reader) take(h header) bool {
 	if len(h.scopes) > 0 && !slices.Contains(h.scopes, r.o.AppID) {
 		return false
+	}
+	if h.name == "" {
+		return true
 	}
 	key := h.kind + "/" + h.name
 	if first, dup := r.names[key]; dup {

@@ -39,8 +39,10 @@ func (r *reader) pipeline(d *fields, h header) Pipeline {
 	for i, n := range targets {
 		p.To = append(p.To, r.endpoint(n, fmt.Sprintf("spec.to[%d]", i), "binding", "pubsub", "app"))
 	}
-	if to := spec.get("to"); to == nil || to.kind == listNode && len(targets) == 0 {
+	if to := spec.get("to"); to == nil {
 		spec.missing("to")
+	} else if to.kind == listNode && len(targets) == 0 {
+		r.hard(to.at, "", "spec.to is empty, want at least one target")
 	}
 	if n := spec.get("deadLetter"); n != nil {
 		p.DeadLetter = new(r.endpoint(n, "spec.deadLetter", "pubsub", "binding"))
@@ -67,7 +69,7 @@ func (f *fields) expr(name string) Expr {
 	if text == "" {
 		return Expr{}
 	}
-	return Expr{Text: text, Place: f.place(name)}
+	return Expr{Text: text, Place: f.r.span(f.place(name), text)}
 }
 
 // endpoint reads one end of a pipeline. Each of the kinds is either a name, with
@@ -106,15 +108,17 @@ func (e *Endpoint) read(f *fields, kind, nameField string) {
 		nameField = "name"
 	}
 	name := f.need(nameField)
+	e.NamePlace = f.place(nameField)
 	switch kind {
 	case "binding":
 		e.Binding = name
 		e.Operation = f.text("operation")
-		e.Metadata = f.values("metadata")
+		e.Metadata, e.MetadataPlaces = f.values("metadata")
 	case "pubsub":
 		e.PubSub = name
 		e.Topic = f.need("topic")
-		e.Metadata = f.values("metadata")
+		e.TopicPlace = f.r.span(f.place("topic"), e.Topic)
+		e.Metadata, e.MetadataPlaces = f.values("metadata")
 	case "app":
 		e.Route = name
 	}
@@ -178,6 +182,10 @@ func (r *reader) attributes(f *fields) map[string]Expr {
 	}
 	out := make(map[string]Expr, len(f.n.pairs))
 	for _, p := range f.n.pairs {
+		if p.key == "specversion" || p.key == "data" || p.key == "data_base64" {
+			r.hard(p.at, "set changes attributes; use transform for data", "%s.%s: this cannot be set", f.path, p.key)
+			continue
+		}
 		if !attribute.MatchString(p.key) {
 			r.hard(p.at, "use lower-case letters and digits", "%s: %q cannot be the name of an attribute", f.path, cut(p.key, 80))
 			continue

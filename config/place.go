@@ -15,6 +15,8 @@ type Place struct {
 	Line, Column int
 	// Text is the source line, for the message.
 	Text string
+	// More are the source lines after it that an expression goes on with.
+	More string
 }
 
 // String returns file:line:column.

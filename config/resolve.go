@@ -131,7 +131,7 @@ func (o *ordering) store(i int) (need int, ok bool) {
 	if need, ok = o.byName[c.SecretStore]; ok {
 		return need, true
 	}
-	p := Problem{Place: it.Place, Text: fmt.Sprintf("component %s: secret store %q is not configured", c.Name, c.SecretStore)}
+	p := Problem{Place: c.StorePlace, Text: fmt.Sprintf("component %s: secret store %q is not configured", c.Name, c.SecretStore)}
 	for _, other := range o.all {
 		if other.Name == c.SecretStore {
 			p.Text = fmt.Sprintf("component %s: %q is a %s, not a secret store", c.Name, c.SecretStore, other.Type)

@@ -17,9 +17,10 @@ func (r *reader) subscription(d *fields, h header, version string) (s Subscripti
 	s = Subscription{Name: h.name, Scopes: h.scopes, Place: h.at}
 	spec := d.table("spec")
 	s.PubSub = spec.need("pubsubname")
+	s.PubSubPlace = spec.place("pubsubname")
 	s.Topic = spec.need("topic")
 	s.DeadLetterTopic = spec.text("deadLetterTopic")
-	s.Metadata = spec.values("metadata")
+	s.Metadata, _ = spec.values("metadata")
 	bulk := spec.table("bulkSubscribe")
 	s.Bulk = Bulk{
 		Enabled:     bulk.bool("enabled"),
@@ -42,18 +43,36 @@ func (r *reader) subscription(d *fields, h header, version string) (s Subscripti
 	} else {
 		s.Rules = r.routes(spec.table(field))
 	}
+	other := spec.otherVersion(version)
 	spec.done()
-	if len(s.Rules) == 0 {
+	if len(s.Rules) == 0 && !other {
 		r.lenient(spec.place(field), "say where its events go, or remove it", "spec.%s names no path: the subscription is not used", field)
 	}
 	return s, len(s.Rules) > 0
+}
+
+// otherVersion reports the field that only the other version of subscriptions
+// has, and tells whether there is one.
+func (f *fields) otherVersion(version string) bool {
+	field, where := "route", daprV1
+	hint := "write routes: {default: PATH}, or use that apiVersion"
+	if version == daprV1 {
+		field, where, hint = "routes", daprV2, "use that apiVersion, or write route: PATH"
+	}
+	if f.n == nil || f.n.pair(field) == nil {
+		return false
+	}
+	f.get(field)
+	f.r.lenient(f.n.pair(field).at, hint, "spec.%s belongs to apiVersion %s: the subscription is not used", field, where)
+	return true
 }
 
 // routes reads the rules; the default comes last.
 func (r *reader) routes(f *fields) (rules []Rule) {
 	for i, n := range f.items("rules") {
 		one := r.table(n, fmt.Sprintf("spec.routes.rules[%d]", i), n.at, false)
-		rule := Rule{Match: one.text("match"), Path: one.need("path"), Place: one.place("match")}
+		rule := Rule{Match: one.text("match"), Path: one.need("path")}
+		rule.Place = r.span(one.place("match"), rule.Match)
 		one.done()
 		rules = append(rules, rule)
 	}

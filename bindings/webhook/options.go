@@ -208,7 +208,7 @@ func (o options) checkOutput() error {
 	if !o.URL.IsZero() {
 		u, err := url.Parse(o.URL.Reveal())
 		if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
-			errs = append(errs, component.OptionErrorf("url", "not an http or https address without a user name"))
+			errs = append(errs, component.OptionErrorf("url", "must be an http or https address without a user name in it"))
 		}
 	}
 	for _, line := range o.Headers {

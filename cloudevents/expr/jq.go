@@ -210,6 +210,9 @@ func parseError(text string, err error) error {
 	if !ok {
 		return problem("%s", short(err.Error()))
 	}
+	if e.Token == "" {
+		return problemAt(text, len(text), "the program ends too early")
+	}
 	return problemAt(text, e.Offset-len(e.Token), "%s", e.Error())
 }
 

@@ -2,6 +2,7 @@ package expr
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -31,7 +32,7 @@ func (c *Compiler) compile(text string) (*program, error) {
 	}
 	checked, issues := env.Compile(text)
 	if issues != nil && issues.Err() != nil {
-		return nil, issueError(issues)
+		return nil, issueError(text, issues)
 	}
 	m := &meter{constant: map[string]*pattern{}}
 	prog, err := env.Program(checked,
@@ -50,7 +51,7 @@ func (c *Compiler) compile(text string) (*program, error) {
 }
 
 // issueError is the first thing that CEL found wrong.
-func issueError(issues *cel.Issues) *Error {
+func issueError(text string, issues *cel.Issues) *Error {
 	list := issues.Errors()
 	if len(list) == 0 {
 		return problem("%s", plain(issues.Err().Error()))
@@ -60,21 +61,51 @@ func issueError(issues *cel.Issues) *Error {
 	if loc := first.Location; loc != nil && loc.Line() > 0 {
 		e.Line, e.Column = loc.Line(), loc.Column()+1
 	}
+	if name, ok := undeclared(first.Message); ok && regexp.MustCompile(`\b`+regexp.QuoteMeta(name)+`\s*\(`).MatchString(text) {
+		e.Text = fmt.Sprintf("unknown function %q: there are has, size, contains, startsWith, endsWith, matches, exists, all, map, filter, int, double, string, timestamp and duration", name)
+	}
 	return e
+}
+
+var noOverload = regexp.MustCompile(`^found no matching overload for '([^']+)' applied to '\(?(.*?)\)?'$`)
+
+// unreadable explains what CEL cannot take for a word.
+func unreadable(text string) string {
+	switch {
+	case text == "=":
+		return `unexpected "="; write == to compare`
+	case strings.HasPrefix(text, "'"), strings.HasPrefix(text, `"`):
+		return "the quoted text has no end"
+	}
+	return fmt.Sprintf("unexpected %q", short(text))
+}
+
+// undeclared is the name that CEL does not know.
+func undeclared(message string) (name string, ok bool) {
+	rest, ok := strings.CutPrefix(message, "undeclared reference to '")
+	name, _, _ = strings.Cut(rest, "'")
+	return name, ok
 }
 
 // plain rewrites CEL's messages in our tone and says what does exist.
 func plain(message string) string {
 	message, _, _ = strings.Cut(message, "\n")
 	message = strings.TrimPrefix(message, "Syntax error: ")
-	if rest, ok := strings.CutPrefix(message, "undeclared reference to '"); ok {
-		name, _, _ := strings.Cut(rest, "'")
+	if name, ok := undeclared(message); ok {
 		return fmt.Sprintf("unknown name %q: the only variable is event, as in event.type or event.data.id", name)
 	}
 	if strings.HasPrefix(message, "mismatched input '<EOF>'") {
 		return "the expression ends too early"
 	}
+	if rest, ok := strings.CutPrefix(message, "token recognition error at: '"); ok {
+		return unreadable(strings.TrimSpace(strings.TrimSuffix(rest, "'")))
+	}
+	if m := noOverload.FindStringSubmatch(message); m != nil {
+		return fmt.Sprintf("%s cannot be applied to (%s)", strings.Trim(m[1], "_@"), m[2])
+	}
 	message, _, _ = strings.Cut(message, " expecting ") // lists every token there is
+	message = strings.Replace(message, "extraneous input", "unexpected", 1)
+	message = strings.Replace(message, "mismatched input", "unexpected", 1)
 	message = strings.TrimSuffix(strings.TrimSpace(message), ".")
 	if message == "" {
 		return "not an expression"
