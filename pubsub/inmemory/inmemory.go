@@ -63,9 +63,6 @@ func (o options) Check() error {
 	if o.MaxBytes < 1 {
 		errs = append(errs, component.OptionErrorf("maxBytes", "must be at least 1"))
 	}
-	if o.GroupRetention < 0 {
-		errs = append(errs, component.OptionErrorf("groupRetention", "must not be negative"))
-	}
 	return errors.Join(errs...)
 }
 

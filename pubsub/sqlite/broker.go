@@ -23,7 +23,6 @@ func schema() []string {
 		`CREATE TABLE pubsub_queues (
 			id INTEGER PRIMARY KEY AUTOINCREMENT,
 			topic TEXT NOT NULL, consumer TEXT NOT NULL,
-			waiting INTEGER NOT NULL DEFAULT 0,
 			seen INTEGER NOT NULL,
 			owner TEXT NOT NULL DEFAULT '', leased INTEGER NOT NULL DEFAULT 0, lease INTEGER NOT NULL DEFAULT 0,
 			UNIQUE (topic, consumer))`,
@@ -60,6 +59,15 @@ type broker struct {
 	mu     sync.Mutex
 	closed bool
 	queues map[queueName]*queue
+
+	countMu sync.Mutex
+	waiting map[int64]int64 // messages by queue, other processes' since the last count
+
+	// Only for functions that the file's writer runs, one at a time.
+	seen struct {
+		tx      *sql.Tx
+		targets map[string][]target
+	}
 }
 
 func openBroker(ctx context.Context, env component.Env, path string, o options) (*broker, error) {
@@ -104,6 +112,9 @@ func (b *broker) prepare(ctx context.Context) error {
 	if err == nil {
 		err = alive.share(ctx)
 	}
+	if err == nil {
+		err = b.count(ctx)
+	}
 	if err != nil {
 		return errors.Join(err, alive.close())
 	}
@@ -133,11 +144,19 @@ func (b *broker) publish(ctx context.Context, topic string, batch []pubsub.Messa
 		rows[i] = newRow(&batch[i], now)
 		delayed = delayed || rows[i].due > 0
 	}
-	err := b.db.Write(ctx, func(tx *sql.Tx) error {
-		return insertion{b: b, tx: tx, topic: topic, now: millis(now), opts: o}.run(rows)
+	var targets []target
+	err := b.db.Write(ctx, func(tx *sql.Tx) (err error) {
+		targets, err = insertion{b: b, tx: tx, topic: topic, now: millis(now), opts: o}.run(rows)
+		if err != nil {
+			b.seen.tx = nil // what it found out is undone
+		}
+		return err
 	})
 	if err != nil {
 		return fault.Wrap(err, "write to topic %q", topic)
+	}
+	for _, t := range targets {
+		b.add(t.id, len(rows))
 	}
 	b.wake(topic, delayed)
 	return nil
@@ -205,6 +224,7 @@ func (b *broker) join(ctx context.Context, s pubsub.Subscription) (*queue, error
 // ensureGroup returns the id of the group's queue. The first group of a topic
 // takes over what was kept for it.
 func (b *broker) ensureGroup(tx *sql.Tx, topic, group string) (id int64, err error) {
+	b.seen.tx = nil
 	now := millis(time.Now())
 	err = tx.QueryRow(`UPDATE pubsub_queues SET seen = ? WHERE topic = ? AND consumer = ? RETURNING id`,
 		now, topic, group).Scan(&id)
@@ -219,6 +239,33 @@ func (b *broker) ensureGroup(tx *sql.Tx, topic, group string) (id int64, err err
 	err = tx.QueryRow(`INSERT INTO pubsub_queues (topic, consumer, seen) VALUES (?, ?, ?) RETURNING id`,
 		topic, group, now).Scan(&id)
 	return id, err
+}
+
+// count finds out how much is waiting, for the bound of the backlog.
+func (b *broker) count(ctx context.Context) error {
+	rows, err := b.db.Read().QueryContext(ctx, "SELECT queue, count(*) FROM pubsub_pending GROUP BY queue")
+	if err != nil {
+		return client.Classify(err)
+	}
+	defer rows.Close()
+	waiting := map[int64]int64{}
+	for rows.Next() {
+		var id, n int64
+		if err := rows.Scan(&id, &n); err != nil {
+			return client.Classify(err)
+		}
+		waiting[id] = n
+	}
+	b.countMu.Lock()
+	defer b.countMu.Unlock()
+	b.waiting = waiting
+	return client.Classify(rows.Err())
+}
+
+func (b *broker) add(queue int64, n int) {
+	b.countMu.Lock()
+	defer b.countMu.Unlock()
+	b.waiting[queue] = max(b.waiting[queue]+int64(n), 0)
 }
 
 func (b *broker) leave(q *queue) { q.leave() }

@@ -17,7 +17,7 @@ func (b *broker) clean(ctx context.Context) {
 	defer tick.Stop()
 	failing := false
 	for {
-		err := b.cleanOnce(ctx)
+		err := b.cleanOnce(ctx, b.opts)
 		if (err != nil) != failing && ctx.Err() == nil {
 			if failing = err != nil; failing {
 				b.log.Warn("clean-up does not work: the file grows", "file", b.db.Path(), "error", err)
@@ -27,16 +27,19 @@ func (b *broker) clean(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if err := b.count(ctx); err != nil && ctx.Err() == nil {
+				b.log.Warn("backlog is not counted", "file", b.db.Path(), "error", err)
+			}
 		}
 	}
 }
 
-func (b *broker) cleanOnce(ctx context.Context) error {
+func (b *broker) cleanOnce(ctx context.Context, o options) error {
 	now := time.Now()
 	steps := []func(*sql.Tx) (more bool, err error){
 		func(tx *sql.Tx) (bool, error) { return b.cleanExpired(tx, now.UnixMilli()) },
-		func(tx *sql.Tx) (bool, error) { return b.cleanUnclaimed(tx, now.Add(-b.opts.Retention).UnixMilli()) },
-		func(tx *sql.Tx) (bool, error) { return b.cleanGroups(tx, now) },
+		func(tx *sql.Tx) (bool, error) { return b.cleanUnclaimed(tx, now.Add(-o.Retention).UnixMilli()) },
+		func(tx *sql.Tx) (bool, error) { return b.cleanGroups(tx, now, o.GroupRetention) },
 		b.vacuum,
 	}
 	for _, step := range steps {
@@ -61,16 +64,10 @@ func (b *broker) cleanExpired(tx *sql.Tx, now int64) (bool, error) {
 		return false, err
 	}
 	for _, id := range ids {
-		queues, err := b.ids(tx, `DELETE FROM pubsub_pending WHERE id = ? AND queue IN (SELECT id FROM pubsub_queues) RETURNING queue`, id)
-		if err != nil {
+		if _, err := b.exec(tx, `DELETE FROM pubsub_pending WHERE id = ? AND queue IN (SELECT id FROM pubsub_queues)`, id); err != nil {
 			return false, err
 		}
-		for _, q := range queues {
-			if err := b.exec(tx, `UPDATE pubsub_queues SET waiting = waiting - 1 WHERE id = ?`, q); err != nil {
-				return false, err
-			}
-		}
-		if err := b.exec(tx, `DELETE FROM pubsub_messages WHERE id = ?`, id); err != nil {
+		if _, err := b.exec(tx, `DELETE FROM pubsub_messages WHERE id = ?`, id); err != nil {
 			return false, err
 		}
 	}
@@ -92,19 +89,23 @@ func (b *broker) cleanUnclaimed(tx *sql.Tx, before int64) (bool, error) {
 			return false, err
 		}
 		if len(ids) > 0 {
-			return true, b.remove(tx, q, ids)
+			_, err := b.remove(tx, q, ids)
+			return true, err
 		}
 	}
-	return false, b.exec(tx, `DELETE FROM pubsub_queues WHERE consumer = '' AND waiting = 0 AND seen <= ?`, before)
+	b.seen.tx = nil
+	_, err = b.exec(tx, `DELETE FROM pubsub_queues WHERE consumer = '' AND seen <= ?
+		AND NOT EXISTS (SELECT 1 FROM pubsub_pending WHERE queue = pubsub_queues.id)`, before)
+	return false, err
 }
 
 // cleanGroups removes groups that nobody has read for a long time.
-func (b *broker) cleanGroups(tx *sql.Tx, now time.Time) (bool, error) {
-	if b.opts.GroupRetention == 0 {
+func (b *broker) cleanGroups(tx *sql.Tx, now time.Time, retention time.Duration) (bool, error) {
+	if retention == 0 {
 		return false, nil
 	}
-	before := now.Add(-b.opts.GroupRetention).UnixMilli()
-	queues, err := b.ids(tx, `SELECT id FROM pubsub_queues WHERE consumer <> '' AND seen <= ? AND leased + lease <= ? LIMIT 1`,
+	before := now.Add(-retention).UnixMilli()
+	queues, err := b.ids(tx, `SELECT id FROM pubsub_queues WHERE consumer <> '' AND seen <= ? AND (owner = '' OR leased + lease <= ?) LIMIT 1`,
 		before, now.UnixMilli())
 	if err != nil || len(queues) == 0 {
 		return false, err
@@ -114,9 +115,12 @@ func (b *broker) cleanGroups(tx *sql.Tx, now time.Time) (bool, error) {
 		return false, err
 	}
 	if len(ids) > 0 {
-		return true, b.remove(tx, queues[0], ids)
+		_, err := b.remove(tx, queues[0], ids)
+		return true, err
 	}
-	return true, b.exec(tx, `DELETE FROM pubsub_queues WHERE id = ?`, queues[0])
+	b.seen.tx = nil
+	_, err = b.exec(tx, `DELETE FROM pubsub_queues WHERE id = ?`, queues[0])
+	return true, err
 }
 
 // dropOldest makes room in a queue.
@@ -125,7 +129,11 @@ func (b *broker) dropOldest(tx *sql.Tx, queue, n int64) error {
 	if err != nil {
 		return err
 	}
-	return b.remove(tx, queue, ids)
+	_, err = b.remove(tx, queue, ids)
+	if err == nil {
+		b.add(queue, -len(ids))
+	}
+	return err
 }
 
 // vacuum gives pages back to the system when more than a quarter is free.

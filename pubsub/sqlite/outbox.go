@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"sync"
 	"time"
 )
@@ -117,17 +118,24 @@ func (o *outbox) flush(ctx context.Context) error {
 		if len(batch) == 0 {
 			return nil
 		}
-		err := o.b.db.Write(ctx, func(tx *sql.Tx) error { return o.write(tx, batch) })
+		var did effect
+		err := o.b.db.Write(ctx, func(tx *sql.Tx) (err error) {
+			did, err = o.write(tx, batch)
+			return err
+		})
 		if err != nil {
 			o.putBack(batch)
 			return err
+		}
+		for queue, n := range did.removed {
+			o.b.add(queue, -n)
 		}
 		done := map[*queue][]change{}
 		for k, c := range batch {
 			done[k.q] = append(done[k.q], c)
 		}
 		for q, changes := range done {
-			q.written(changes)
+			q.written(changes, did.lost[q])
 		}
 	}
 }
@@ -161,76 +169,84 @@ func (o *outbox) putBack(batch map[changeKey]change) {
 	}
 }
 
+// effect is what a batch of changes did.
+type effect struct {
+	removed map[int64]int   // messages that left each queue
+	lost    map[*queue]bool // somebody else has these groups
+}
+
+const (
+	setLater = `UPDATE pubsub_pending SET due = ?, attempt = ? WHERE queue = ? AND id = ?
+		AND EXISTS (SELECT 1 FROM pubsub_queues WHERE id = queue AND owner = ?)`
+	setCounted = `UPDATE pubsub_pending SET attempt = ? WHERE queue = ? AND id = ?
+		AND EXISTS (SELECT 1 FROM pubsub_queues WHERE id = queue AND owner = ?)`
+)
+
 // write applies the changes. Those that keep a message count only while we
 // hold the group: whoever took it over knows better.
-func (o *outbox) write(tx *sql.Tx, batch map[changeKey]change) error {
-	removed := map[*queue][]int64{}
+func (o *outbox) write(tx *sql.Tx, batch map[changeKey]change) (did effect, err error) {
+	did = effect{removed: map[int64]int{}, lost: map[*queue]bool{}}
+	removed := map[int64][]int64{}
 	for k, c := range batch {
-		var err error
+		n := int64(1)
 		switch c.kind {
 		case remove:
-			removed[k.q] = append(removed[k.q], k.id)
+			removed[k.q.id] = append(removed[k.q.id], k.id)
 		case later:
-			err = o.b.exec(tx, `UPDATE pubsub_pending SET due = ?, attempt = ? WHERE queue = ? AND id = ?
-				AND EXISTS (SELECT 1 FROM pubsub_queues WHERE id = queue AND owner = ?)`, c.due, c.attempt, k.q.id, k.id, o.b.owner)
+			n, err = o.b.exec(tx, setLater, c.due, c.attempt, k.q.id, k.id, o.b.owner)
 		case counted:
-			err = o.b.exec(tx, `UPDATE pubsub_pending SET attempt = ? WHERE queue = ? AND id = ?
-				AND EXISTS (SELECT 1 FROM pubsub_queues WHERE id = queue AND owner = ?)`, c.attempt, k.q.id, k.id, o.b.owner)
+			_, err = o.b.exec(tx, setCounted, c.attempt, k.q.id, k.id, o.b.owner)
 		}
 		if err != nil {
-			return err
+			return did, err
+		}
+		if n == 0 {
+			did.lost[k.q] = true
 		}
 	}
-	for q, ids := range removed {
-		if err := o.b.remove(tx, q.id, ids); err != nil {
-			return err
+	for queue, ids := range removed {
+		slices.Sort(ids) // neighbours are on one page
+		if did.removed[queue], err = o.b.remove(tx, queue, ids); err != nil {
+			return did, err
 		}
 	}
-	return nil
+	return did, nil
 }
 
 // remove takes messages out of a queue, and out of the file when no other
-// queue has them.
-func (b *broker) remove(tx *sql.Tx, queue int64, ids []int64) error {
-	pending, err := b.db.Stmt(tx, `DELETE FROM pubsub_pending WHERE queue = ? AND id = ?`)
-	if err != nil {
-		return err
-	}
-	message, err := b.db.Stmt(tx, `DELETE FROM pubsub_messages WHERE id = ?1 AND NOT EXISTS (
-		SELECT 1 FROM pubsub_queues q JOIN pubsub_pending p ON p.queue = q.id AND p.id = ?1
-		WHERE q.topic = (SELECT topic FROM pubsub_queues WHERE id = ?2))`)
-	if err != nil {
-		return err
-	}
-	n := int64(0)
+// queue has them. It returns how many were there.
+func (b *broker) remove(tx *sql.Tx, queue int64, ids []int64) (n int, err error) {
 	for _, id := range ids {
-		res, err := pending.Exec(queue, id)
+		gone, err := b.exec(tx, `DELETE FROM pubsub_pending WHERE queue = ? AND id = ?`, queue, id)
 		if err != nil {
-			return err
-		}
-		gone, err := res.RowsAffected()
-		if err != nil {
-			return err
+			return 0, err
 		}
 		if gone == 0 {
 			continue // expired, or done by whoever took the group over
 		}
 		n++
-		if _, err := message.Exec(id, queue); err != nil {
-			return err
+		_, err = b.exec(tx, `DELETE FROM pubsub_messages WHERE id = ?1 AND NOT EXISTS (
+			SELECT 1 FROM pubsub_queues q JOIN pubsub_pending p ON p.queue = q.id AND p.id = ?1
+			WHERE q.topic = (SELECT topic FROM pubsub_queues WHERE id = ?2))`, id, queue)
+		if err != nil {
+			return 0, err
 		}
 	}
-	return b.exec(tx, `UPDATE pubsub_queues SET waiting = waiting - ? WHERE id = ?`, n, queue)
+	return n, nil
 }
 
-// exec runs a statement that stays prepared.
-func (b *broker) exec(tx *sql.Tx, query string, args ...any) error {
+// exec runs a statement that stays prepared, and returns how many rows it
+// changed.
+func (b *broker) exec(tx *sql.Tx, query string, args ...any) (int64, error) {
 	st, err := b.db.Stmt(tx, query)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = st.Exec(args...)
-	return err
+	res, err := st.Exec(args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
 }
 
 func ring(bell chan struct{}) {

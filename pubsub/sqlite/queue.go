@@ -40,6 +40,7 @@ type entry struct {
 	out      *delivery // its delivery, while under way
 	counted  bool      // its attempt is, or is being, written
 	done     bool      // settled; here until that is written
+	gone     bool      // of no concern any more: written, or given back
 }
 
 // lane is a key one of whose messages is ready, under way or waits for a
@@ -67,6 +68,7 @@ type queue struct {
 	err      error         // why the file cannot be read
 	failed   chan struct{} // closed while err is set
 	leaseEnd time.Time
+	lost     bool // the lease must be asked for again now
 
 	cursor  int64            // everything up to this id is known
 	more    bool             // there may be something after cursor
@@ -75,7 +77,7 @@ type queue struct {
 	cut     bool             // not all keys that wait for a retry are known
 	nextDue int64            // milliseconds; 0 is never
 	under   map[int64]*entry // under way, or settled and not yet written
-	wrote   []*entry         // of under: written, until the reader has seen it
+	wrote   []*entry         // of under: written or given back, for the reader to forget
 	ready   byID
 	bytes   int64 // bodies of ready
 	lanes   map[string]*lane
@@ -161,6 +163,7 @@ func (q *queue) next(d *driver) (*delivery, <-chan struct{}) {
 		e := heap.Pop(&q.ready).(*entry)
 		q.bytes -= int64(len(e.body))
 		q.under[e.id] = e
+		e.gone = false
 		if e.expires > 0 && e.expires <= now.UnixMilli() {
 			q.finish(e)
 			continue
@@ -244,14 +247,27 @@ func (q *queue) retry(e *entry, after time.Duration) {
 	}
 }
 
+// giveBack makes e ready again. Its id stays known until the file has the
+// right count and the reader begins to look at it anew: what is being read now
+// may contain e.
 func (q *queue) giveBack(e *entry) {
-	delete(q.under, e.id)
 	e.attempt--
 	e.out = nil
 	if e.counted {
 		q.b.out.add(q, change{e: e, kind: counted, attempt: e.attempt})
+	} else {
+		q.forget(e)
 	}
 	q.makeReady(e)
+}
+
+// forget lets the reader take e out of under, when it sees fit.
+func (q *queue) forget(e *entry) {
+	e.gone = true
+	q.wrote = append(q.wrote, e)
+	if q.members == 0 || len(q.wrote) > readyLow {
+		ring(q.bell)
+	}
 }
 
 func (q *queue) makeReady(e *entry) {
@@ -288,13 +304,18 @@ func (q *queue) free(e *entry) {
 }
 
 // written takes note of what is on the disk. The reader forgets those that are
-// settled before it looks at the file the next time, and not while it looks.
-func (q *queue) written(changes []change) {
+// settled before it looks at the file the next time, and not while it looks. A
+// lost group is taken again, if possible, from the start.
+func (q *queue) written(changes []change, lost bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if lost {
+		q.lost, q.rescan = true, true
+		ring(q.bell)
+	}
 	for _, c := range changes {
-		if c.e.done && c.kind != counted {
-			q.wrote = append(q.wrote, c.e)
+		if c.e.done && c.kind != counted || c.e.out == nil && !c.e.done && c.attempt == c.e.attempt {
+			q.forget(c.e)
 		}
 		if c.kind == later {
 			q.recheck = true
@@ -303,9 +324,6 @@ func (q *queue) written(changes []change) {
 	}
 	if len(q.ready) > 0 {
 		ring(q.wake)
-	}
-	if len(q.wrote) > readyLow || q.members == 0 {
-		ring(q.bell)
 	}
 }
 

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"slices"
@@ -31,19 +30,25 @@ const (
 // reads are the prepared queries of a broker.
 type reads struct{ scan, one, retries, behind, nextDue *sql.Stmt }
 
-func prepareReads(ctx context.Context, db *sql.DB) (r reads, err error) {
-	for _, p := range []struct {
-		st    **sql.Stmt
-		query string
-	}{
+type readQuery struct {
+	st    **sql.Stmt
+	query string
+}
+
+func queries(r *reads) []readQuery {
+	return []readQuery{
 		{&r.scan, selectWaiting + ofQueue + `p.id > ?2 AND p.due = 0 ORDER BY p.id LIMIT ?3`},
 		{&r.one, selectWaiting + ofQueue + `p.id = ?2 AND p.due = 0`},
 		{&r.retries, selectWaiting + ` INDEXED BY pubsub_due` + ofQueue +
 			`p.due > 0 AND p.attempt > 0 AND (p.due, p.id) > (?2, ?3) ORDER BY p.due, p.id LIMIT ?4`},
 		{&r.behind, selectWaiting + ofQueue + `p.id >= ?2 AND p.id <= ?3 AND p.due = 0 ORDER BY p.id LIMIT ?4`},
 		{&r.nextDue, `SELECT coalesce(min(due), 0) FROM pubsub_pending WHERE queue = ? AND due > 0`},
-	} {
-		if *p.st, err = db.PrepareContext(ctx, p.query); err != nil {
+	}
+}
+
+func prepareReads(ctx context.Context, db *sql.DB) (r reads, err error) {
+	for _, q := range queries(&r) {
+		if *q.st, err = db.PrepareContext(ctx, q.query); err != nil {
 			r.close()
 			return reads{}, client.Classify(err)
 		}
@@ -72,8 +77,11 @@ func (q *queue) run(ctx context.Context) {
 			wait = failedPause
 		}
 		q.report(err)
-		if q.idle() && r.retire(ctx) {
-			return
+		if q.idle() {
+			if r.retire(ctx) {
+				return
+			}
+			continue
 		}
 		if wait <= 0 {
 			continue
@@ -142,69 +150,21 @@ func (r *reader) step(ctx context.Context) (time.Duration, error) {
 	return max(wait, time.Millisecond), nil
 }
 
-// prune forgets messages whose outcome is written.
+// prune forgets messages whose outcome is written. One that was given back is
+// known until the scan is past it.
 func (r *reader) prune() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range r.wrote {
-		if r.under[e.id] == e {
+	r.wrote = slices.DeleteFunc(r.wrote, func(e *entry) bool {
+		switch {
+		case r.under[e.id] != e || !e.gone: // it was taken again
+		case !e.done && e.id > r.cursor && r.members > 0:
+			return false
+		default:
 			delete(r.under, e.id)
 		}
-	}
-	clear(r.wrote)
-	r.wrote = r.wrote[:0]
-}
-
-// lease takes or keeps the group for this process.
-func (r *reader) lease(ctx context.Context) (ours bool, err error) {
-	if time.Now().Before(r.renewAt) {
-		return true, nil
-	}
-	length := r.b.opts.RedeliverInterval
-	start := time.Now()
-	now := start.UnixMilli()
-	var n int64
-	err = r.b.db.Write(ctx, func(tx *sql.Tx) error {
-		// A lease from the future is one from before the clock was set back.
-		res, err := tx.Exec(`UPDATE pubsub_queues SET owner = ?1, leased = ?2, lease = ?3, seen = ?2
-			WHERE id = ?4 AND (owner IN ('', ?1) OR leased + lease <= ?2 OR leased > ?2 + 1000)`,
-			r.b.owner, now, length.Milliseconds(), r.id)
-		if err != nil {
-			return err
-		}
-		n, err = res.RowsAffected()
-		return err
+		return true
 	})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case err != nil:
-		return false, err
-	case n == 0:
-		r.renewAt, r.leaseEnd = time.Time{}, time.Time{}
-		r.rescan = true
-		return false, nil
-	}
-	if !r.leaseEnd.After(start) {
-		r.rescan = true // somebody else may have had it
-	}
-	r.leaseEnd, r.renewAt = start.Add(length), start.Add(length/3)
-	return true, nil
-}
-
-// retire gives the group up when still nobody needs the queue.
-func (r *reader) retire(ctx context.Context) bool {
-	ctx = context.WithoutCancel(ctx)
-	err := r.b.db.Write(ctx, func(tx *sql.Tx) error {
-		return r.b.exec(tx, "UPDATE pubsub_queues SET owner = '' WHERE id = ? AND owner = ?", r.id, r.b.owner)
-	})
-	if err != nil { // the lease ends by itself
-		r.b.log.Warn("group is not given up before its lease ends", "topic", r.name.topic, "group", r.name.group, "error", err)
-	}
-	r.mu.Lock()
-	r.renewAt, r.leaseEnd, r.rescan = time.Time{}, time.Time{}, true
-	r.mu.Unlock()
-	return r.b.retire(r.queue)
 }
 
 // restart forgets all that is not under way and starts from the beginning. The
@@ -251,25 +211,37 @@ func (r *reader) park(rows []found, full bool) bool {
 	return full && !r.cut
 }
 
-func (q *queue) reset() {
-	q.rescan, q.more, q.recheck, q.cursor, q.nextDue = false, true, true, 0, 0
-	q.ready, q.bytes, q.load, q.refill, q.held, q.heldFor = nil, 0, nil, nil, 0, 0
-	clear(q.lanes)
+func (r *reader) reset() {
+	r.rescan, r.more, r.recheck, r.cursor, r.nextDue = false, true, true, 0, 0
+	r.ready, r.bytes, r.load, r.refill, r.held, r.heldFor = nil, 0, nil, nil, 0, 0
+	clear(r.lanes)
 	keep := func(e *entry) {
 		if l := e.lane; l != nil {
 			l.wait, l.more = nil, 0
-			q.lanes[l.key] = l
+			r.lanes[l.key] = l
 		}
 	}
-	for id, e := range q.parked {
-		if q.under[id] == nil { // it is in the file
-			delete(q.parked, id)
+	for id, e := range r.parked {
+		if r.under[id] == nil { // it is in the file
+			delete(r.parked, id)
 			continue
 		}
 		keep(e)
 	}
-	for _, e := range q.under {
-		keep(e)
+	var left []*entry
+	for id, e := range r.under {
+		switch {
+		case e.out != nil || e.done:
+			keep(e)
+		case e.gone:
+			delete(r.under, id)
+		default: // given back, and the file does not know yet
+			e.lane = nil
+			left = append(left, e)
+		}
+	}
+	for _, e := range left {
+		r.admit(found{entry: e, key: r.keyOf(e, r.key)})
 	}
 }
 
@@ -307,14 +279,17 @@ func (r *reader) due(ctx context.Context) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, id := range ids {
-		if e := r.parked[id]; e != nil {
-			delete(r.parked, id)
-			r.load = append(r.load, e)
-		} else if id <= r.cursor {
-			r.load = append(r.load, &entry{id: id})
-		} else {
-			r.more = true
+		e := r.parked[id]
+		delete(r.parked, id)
+		if e == nil {
+			e = &entry{id: id}
 		}
+		if id <= r.cursor {
+			r.load = append(r.load, e)
+			continue
+		}
+		r.free(e) // the scan comes to it
+		r.more = true
 	}
 	r.recheck = true
 	return true, nil
@@ -420,108 +395,4 @@ func (r *reader) scan(ctx context.Context) (bool, error) {
 	}
 	r.more = r.more || full
 	return r.more && len(r.ready) < readyLow && r.bytes < readyBytes, nil
-}
-
-// found is a message just read, with its ordering key.
-type found struct {
-	entry *entry
-	key   string
-	due   int64
-}
-
-// query reads messages until their bodies are more than scanBytes, and tells
-// whether there are probably more. The last argument is the limit of rows.
-func (r *reader) query(ctx context.Context, st *sql.Stmt, args ...any) ([]found, bool, error) {
-	r.mu.Lock()
-	key := r.key
-	r.mu.Unlock()
-	rows, err := st.QueryContext(ctx, args...)
-	if err != nil {
-		return nil, false, client.Classify(err)
-	}
-	defer rows.Close()
-	var out []found
-	size := 0
-	for rows.Next() {
-		e := &entry{loaded: true}
-		var due int64
-		var metadata []byte
-		if err := rows.Scan(&e.id, &due, &e.attempt, &e.expires, &e.key, &metadata, &e.body); err != nil {
-			return nil, false, client.Classify(err)
-		}
-		if e.metadata, err = decodeMetadata(metadata); err != nil {
-			return nil, false, fault.Wrap(err, "read message %d", e.id)
-		}
-		out = append(out, found{e, r.keyOf(e, key), due})
-		if size += len(e.body); size > scanBytes {
-			return out, true, nil
-		}
-	}
-	limit, ok := args[len(args)-1].(int)
-	return out, ok && len(out) >= limit, client.Classify(rows.Err())
-}
-
-func (r *reader) keyOf(e *entry, key func(*cloudevents.Delivery) string) string {
-	if key == nil {
-		return e.key
-	}
-	*r.scratch = cloudevents.Delivery{Body: e.body, Metadata: e.metadata, Key: e.key, Attempt: e.attempt + 1}
-	return key(r.scratch)
-}
-
-// admit makes a message ready when its key is free, else it waits in its lane.
-func (q *queue) admit(f found) {
-	if f.key == "" {
-		q.makeReady(f.entry)
-		return
-	}
-	l := q.lanes[f.key]
-	switch {
-	case l == nil:
-		f.entry.lane = &lane{key: f.key}
-		q.lanes[f.key] = f.entry.lane
-		q.makeReady(f.entry)
-	case l.more > 0 && f.entry.id >= l.more: // met again when the lane gets there
-	case q.held >= heldLimit && (len(l.wait) == 0 || l.wait[len(l.wait)-1].id < f.entry.id):
-		l.more = f.entry.id
-	default:
-		q.hold(l, f.entry)
-	}
-}
-
-// hold remembers e behind the others of its key, with its body while there is
-// room for that.
-func (q *queue) hold(l *lane, e *entry) {
-	if q.heldFor+int64(len(e.body)) > heldBytes {
-		e = &entry{id: e.id}
-	}
-	at, known := slices.BinarySearchFunc(l.wait, e.id, func(o *entry, id int64) int { return cmp.Compare(o.id, id) })
-	if known {
-		return
-	}
-	l.wait = slices.Insert(l.wait, at, e)
-	q.heldFor += int64(len(e.body))
-	q.held++
-}
-
-// ids runs a query that returns ids.
-func (b *broker) ids(tx *sql.Tx, query string, args ...any) ([]int64, error) {
-	st, err := b.db.Stmt(tx, query)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := st.Query(args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var ids []int64
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
 }

@@ -41,60 +41,70 @@ type insertion struct {
 
 // target is a queue that gets the rows.
 type target struct {
-	id, waiting int64
-	group       string
+	id    int64
+	group string
 }
 
-func (w insertion) run(rows []row) error {
+// run returns the queues that got the rows.
+func (w insertion) run(rows []row) ([]target, error) {
 	targets, err := w.targets()
 	if err != nil || len(targets) == 0 {
-		return err
+		return nil, err
 	}
 	for _, t := range targets {
 		if err := w.room(t, int64(len(rows))); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	message, err := w.b.db.Stmt(w.tx, `INSERT INTO pubsub_messages (created, expires, key, metadata, body) VALUES (?, ?, ?, ?, ?)`)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pending, err := w.b.db.Stmt(w.tx, `INSERT INTO pubsub_pending (queue, id, due, attempt) VALUES (?, ?, ?, 0)`)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range rows {
 		r := &rows[i]
 		res, err := message.Exec(w.now, r.expires, r.key, r.metadata, r.body)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		id, err := res.LastInsertId()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, t := range targets {
 			if _, err := pending.Exec(t.id, id, r.due); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	count, err := w.b.db.Stmt(w.tx, `UPDATE pubsub_queues SET waiting = waiting + ? WHERE id = ?`)
-	if err != nil {
-		return err
-	}
-	for _, t := range targets {
-		if _, err := count.Exec(len(rows), t.id); err != nil {
-			return err
-		}
-	}
-	return nil
+	return targets, nil
 }
 
-// targets returns the queues of the topic. Without a group, and with a
-// retention, that is the one for the group to come.
+// targets returns the queues of the topic. All publishers that share a
+// transaction share the look.
 func (w insertion) targets() ([]target, error) {
-	st, err := w.b.db.Stmt(w.tx, `SELECT id, waiting, consumer FROM pubsub_queues WHERE topic = ?`)
+	seen := &w.b.seen
+	if seen.tx != w.tx {
+		seen.tx, seen.targets = w.tx, map[string][]target{}
+	}
+	if found, ok := seen.targets[w.topic]; ok {
+		return found, nil
+	}
+	found, err := w.findTargets()
+	if err != nil {
+		return nil, err
+	}
+	seen.targets[w.topic] = found
+	return found, nil
+}
+
+// findTargets makes the queue for the group to come when there is none and a
+// retention.
+func (w insertion) findTargets() ([]target, error) {
+	st, err := w.b.db.Stmt(w.tx, `SELECT id, consumer FROM pubsub_queues WHERE topic = ?`)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +116,7 @@ func (w insertion) targets() ([]target, error) {
 	var targets []target
 	for found.Next() {
 		var t target
-		if err := found.Scan(&t.id, &t.waiting, &t.group); err != nil {
+		if err := found.Scan(&t.id, &t.group); err != nil {
 			return nil, err
 		}
 		targets = append(targets, t)
@@ -123,18 +133,23 @@ func (w insertion) targets() ([]target, error) {
 }
 
 // room checks the backlog. What nobody has asked for yet makes room by itself.
+// Publishers that share a transaction do not see each other, nor those of
+// other processes since the last clean-up: the bound may be passed by as much.
 func (w insertion) room(t target, n int64) error {
-	over := t.waiting + n - int64(w.opts.MaxBacklog)
+	w.b.countMu.Lock()
+	waiting := w.b.waiting[t.id]
+	w.b.countMu.Unlock()
+	over := waiting + n - int64(w.opts.MaxBacklog)
 	switch {
 	case over <= 0:
 		return nil
-	case t.group == "":
-		return w.b.dropOldest(w.tx, t.id, over)
 	case n > int64(w.opts.MaxBacklog):
 		return fault.New(fault.Invalid, "a batch of %d messages is more than maxBacklog (%d)", n, w.opts.MaxBacklog)
+	case t.group == "":
+		return w.b.dropOldest(w.tx, t.id, over)
 	}
 	return fault.New(fault.Exhausted, "group %q has %d messages waiting (maxBacklog %d); read them, or set groupRetention if it is gone for good",
-		t.group, t.waiting, w.opts.MaxBacklog)
+		t.group, waiting, w.opts.MaxBacklog)
 }
 
 // encodeMetadata writes each key and value behind its length, in the order of

@@ -79,13 +79,6 @@ func (o options) Check() error {
 			errs = append(errs, component.OptionErrorf(name, "must be at least %s", minInterval))
 		}
 	}
-	for name, d := range map[string]time.Duration{
-		"busyTimeout": o.BusyTimeout, "retention": o.Retention, "groupRetention": o.GroupRetention,
-	} {
-		if d < 0 {
-			errs = append(errs, component.OptionErrorf(name, "must not be negative"))
-		}
-	}
 	if o.MaxBacklog < 1 {
 		errs = append(errs, component.OptionErrorf("maxBacklog", "must be at least 1"))
 	}
