@@ -25,8 +25,6 @@ const (
 	Exhausted
 	// Dropped: given up on purpose, by a rule or by the app.
 	Dropped
-
-	kinds
 )
 
 // row is what one kind looks like from outside.

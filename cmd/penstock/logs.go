@@ -20,7 +20,7 @@ func newLogger(w io.Writer, f *serveFlags) *slog.Logger {
 }
 
 func forPeople(w io.Writer, f *serveFlags, plain bool) slog.Handler {
-	return tint.NewHandler(w, &tint.Options{Level: f.level(), TimeFormat: time.TimeOnly, NoColor: plain})
+	return tint.NewTextHandler(w, &tint.Options{Level: f.level(), TimeFormat: time.TimeOnly, NoColor: plain})
 }
 
 func newHandler(w io.Writer, f *serveFlags) slog.Handler {
