@@ -20,15 +20,20 @@ import (
 	"github.com/penstock-io/penstock/test/conform"
 )
 
-func TestConform(t *testing.T) {
-	conform.PubSub(t, func(t *testing.T) pubsub.Driver {
-		t.Helper()
-		d, err := Component.Open(t.Context(), component.Env{}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d.(pubsub.Driver)
-	}, conform.PubSubSetup{})
+func openFresh(t *testing.T) pubsub.Driver {
+	t.Helper()
+	d, err := Component.Open(t.Context(), component.Env{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.(pubsub.Driver)
+}
+
+func TestConform(t *testing.T) { conform.PubSub(t, openFresh, conform.PubSubSetup{}) }
+
+func TestWatermillSuite(t *testing.T) {
+	t.Parallel()
+	conform.Watermill(t, openFresh)
 }
 
 func TestOptions(t *testing.T) {

@@ -134,6 +134,14 @@ func TestConform(t *testing.T) {
 	})
 }
 
+func TestWatermillSuite(t *testing.T) {
+	t.Parallel()
+	conform.Watermill(t, func(t *testing.T) pubsub.Driver {
+		t.Helper()
+		return fresh(t)
+	})
+}
+
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	rows := []struct{ name, option, value, err string }{
