@@ -4,6 +4,11 @@
 // without data; its id is made of the component's name and the scheduled time,
 // so the same tick has the same id in every process and after a restart.
 //
+// A schedule is read in its time zone. Where clocks are put forward, what falls
+// into the gap fires once at its end; where they are put back, it fires in the
+// first pass of the repeated hour only; a schedule of every hour follows real
+// time through both. @every counts time and knows no clock.
+//
 // Delivery: a tick given to the router is delivered until it is settled. With
 // catchUp last or all, the position in the schedule is kept in SQLite and ticks
 // missed while the process was down, or left over by a stop, are delivered
