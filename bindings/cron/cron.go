@@ -20,6 +20,7 @@ package cron
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -82,21 +83,20 @@ func (o options) Check() error {
 }
 
 func (o options) parse() (*schedule, error) {
-	zone := time.Local
+	zone, zoneErr := time.Local, error(nil)
 	if o.TimeZone != "" {
 		var err error
 		if zone, err = loadZone(o.TimeZone); err != nil {
-			return nil, component.OptionErrorf("timeZone", "%w", err)
-		}
-		if _, own, _ := cutZone(o.Schedule); own != nil {
-			return nil, component.OptionErrorf("timeZone", "the schedule %q has a time zone already; remove one", o.Schedule)
+			zone, zoneErr = time.UTC, component.OptionErrorf("timeZone", "%w", err)
+		} else if _, own, _ := cutZone(o.Schedule); own != nil {
+			zoneErr = component.OptionErrorf("timeZone", "the schedule %q has a time zone already; remove one", o.Schedule)
 		}
 	}
 	s, err := parse(o.Schedule, zone)
 	if err != nil {
-		return nil, component.OptionErrorf("schedule", "%w", err)
+		err = component.OptionErrorf("schedule", "%w", err)
 	}
-	return s, nil
+	return s, errors.Join(zoneErr, err)
 }
 
 func open(ctx context.Context, env component.Env, o options) (bindings.Driver, error) {

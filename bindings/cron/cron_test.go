@@ -514,6 +514,7 @@ func TestCheck(t *testing.T) {
 		{"zone in the schedule", func(o *options) { o.Schedule, o.TimeZone = "TZ=UTC @daily", "" }, ""},
 		{"bad schedule", func(o *options) { o.Schedule = "61 * * * *" }, `option "schedule"`},
 		{"bad zone", func(o *options) { o.TimeZone = "Mars/Olympus" }, `option "timeZone": unknown time zone "Mars/Olympus"`},
+		{"bad zone and schedule", func(o *options) { o.TimeZone, o.Schedule = "Mars/Olympus", "x" }, "option \"timeZone\": unknown time zone \"Mars/Olympus\"; use a name such as Europe/Berlin\noption \"schedule\""},
 		{"two zones", func(o *options) { o.Schedule = "TZ=UTC @daily" }, `option "timeZone": the schedule "TZ=UTC @daily" has a time zone already`},
 		{"no catch-up", func(o *options) { o.MaxCatchUp = 0 }, `option "maxCatchUp"`},
 		{"too much catch-up", func(o *options) { o.MaxCatchUp = 10001 }, `option "maxCatchUp"`},
