@@ -235,7 +235,7 @@ func TestEvent(t *testing.T) {
 		d := r.all[0]
 		attrs := maps.Collect(d.Event.Attrs())
 		want := map[string]string{
-			"specversion": "1.0", "id": "tick/2000-01-01T19:00:00Z", "source": "/app/tick",
+			"specversion": "1.0", "id": "tick-20000101T190000Z", "source": "/app/tick",
 			"type": "io.penstock.cron.tick", "time": "2000-01-01T19:00:00Z",
 		}
 		if diff := cmp.Diff(want, attrs); diff != "" {
@@ -407,19 +407,27 @@ func TestCatchUp(t *testing.T) {
 // process, and settled ones do not.
 func TestOwed(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		env := environment(t)
-		o := defaults("*/10 * * * *")
-		o.CatchUp, o.Overlap = "all", "allow"
-		b := mustOpen(t, env, o)
-		r := &router{script: []cloudevents.Outcome{cloudevents.Acked(), cloudevents.Left("stopping"), cloudevents.Retried(nil, time.Hour), cloudevents.Acked()}}
-		readFor(t, b, r, 41*time.Minute)
-		closed(t, b)
-		again, r2 := mustOpen(t, env, o), &router{}
-		readFor(t, again, r2, time.Minute)
-		closed(t, again)
-		r2.want(t, got{"00:41:00", "00:20:00", 1}, got{"00:41:00", "00:30:00", 1}, got{"00:41:00", "00:40:00", 1})
-	})
+	for _, schedule := range []string{"*/10 * * * *", "@every 10m"} {
+		t.Run(schedule, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				env := environment(t)
+				o := defaults(schedule)
+				o.CatchUp, o.Overlap = "all", "allow"
+				b := mustOpen(t, env, o)
+				r := &router{script: []cloudevents.Outcome{cloudevents.Acked(), cloudevents.Left("stopping"), cloudevents.Retried(nil, time.Hour), cloudevents.Acked()}}
+				readFor(t, b, r, 41*time.Minute)
+				closed(t, b)
+				again, r2 := mustOpen(t, env, o), &router{}
+				readFor(t, again, r2, time.Minute)
+				closed(t, again)
+				r2.want(t, got{"00:41:00", "00:20:00", 1}, got{"00:41:00", "00:30:00", 1}, got{"00:41:00", "00:40:00", 1})
+				if r.all[1].Event.ID() != r2.all[0].Event.ID() {
+					t.Errorf("id %s was %s before", r2.all[0].Event.ID(), r.all[1].Event.ID())
+				}
+			})
+		})
+	}
 }
 
 func TestLeftComesWithTheNextRead(t *testing.T) {

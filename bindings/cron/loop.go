@@ -234,7 +234,7 @@ func (b *binding) send(ctx context.Context, emit cloudevents.EmitFunc, t *tick) 
 func (b *binding) event(t *tick) (*cloudevents.Event, error) {
 	at := t.slot.UTC().Format(time.RFC3339Nano)
 	return cloudevents.New("", nil,
-		cloudevents.Attr{Name: "id", Value: b.env.Name + "/" + at},
+		cloudevents.Attr{Name: "id", Value: b.env.Name + "-" + t.slot.UTC().Format("20060102T150405Z")},
 		cloudevents.Attr{Name: "source", Value: b.source()},
 		cloudevents.Attr{Name: "type", Value: "io.penstock.cron.tick"},
 		cloudevents.Attr{Name: "time", Value: at},
@@ -315,13 +315,14 @@ func (b *binding) ring() {
 	}
 }
 
-// position returns the time up to which every slot is settled.
+// position returns the time up to which every slot is settled; the schedule
+// goes on behind it.
 func (b *binding) position() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.last
 	owed := func(t *tick) {
-		if before := t.slot.Add(-time.Nanosecond); before.Before(p) {
+		if before := b.schedule.before(t.slot); before.Before(p) {
 			p = before
 		}
 	}

@@ -170,6 +170,14 @@ func (s *schedule) next(t time.Time) time.Time {
 	return time.Time{}
 }
 
+// before returns a time after which slot is next.
+func (s *schedule) before(slot time.Time) time.Time {
+	if s.period > 0 {
+		return slot.Add(-s.period)
+	}
+	return slot.Add(-time.Nanosecond)
+}
+
 // naive shows what a clock with this offset shows at t, as if it were UTC.
 func naive(t time.Time, offset int) time.Time {
 	return t.UTC().Add(time.Duration(offset) * time.Second)
