@@ -157,6 +157,7 @@ func prepare(path string) error {
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
 		return fault.New(fault.Invalid, "it is a folder; name a file in it")
 	}
+	create(path)
 	fh, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fault.Wrap(classifyOS(err), "create file")
