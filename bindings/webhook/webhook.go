@@ -81,6 +81,7 @@ spec:
     secretKeyRef: {name: github-webhook, key: secret}
   - name: answer
     value: accepted
+auth: {secretStore: vault}
 `,
 	Capabilities: []string{"INPUT_BINDING", "OUTPUT_BINDING"},
 	Operations:   []string{"create", "post"},
