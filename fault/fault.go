@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -94,13 +95,26 @@ func KindOf(err error) Kind {
 	case errors.Is(err, fs.ErrPermission):
 		return Denied
 	}
-	if ne, ok := errors.AsType[net.Error](err); ok {
-		if ne.Timeout() {
-			return Timeout
-		}
-		return Unavailable
+	return kindOfSystem(err)
+}
+
+// kindOfSystem is about errors of the network and of the operating system. A
+// bare system error number looks like a network error too and is not one.
+func kindOfSystem(err error) Kind {
+	ne, ok := errors.AsType[net.Error](err)
+	if !ok {
+		return Internal
 	}
-	return Internal
+	if errno, bare := ne.(syscall.Errno); bare {
+		if errno == syscall.ENOSPC || errno == syscall.EDQUOT {
+			return Exhausted
+		}
+		return Internal
+	}
+	if ne.Timeout() {
+		return Timeout
+	}
+	return Unavailable
 }
 
 // RetryAfter returns the pause that the other side asked for, or zero.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +43,9 @@ func TestKindOfOtherErrors(t *testing.T) {
 		{"file exists", fs.ErrExist, fault.Conflict},
 		{"no permission", fs.ErrPermission, fault.Denied},
 		{"network", &net.OpError{Op: "dial", Err: errors.New("refused")}, fault.Unavailable},
+		{"a full disk", &fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, fault.Exhausted},
+		{"a folder for a file", &fs.PathError{Op: "read", Path: "x", Err: syscall.EISDIR}, fault.Internal},
+		{"refused", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, fault.Unavailable},
 		{"anything", errors.New("x"), fault.Internal},
 		{"the outermost counts", fault.As(fault.Denied, fault.New(fault.Invalid, "x")), fault.Denied},
 	}
