@@ -202,20 +202,29 @@ func (b *broker) Subscribe(ctx context.Context, s pubsub.Subscription, emit clou
 	}
 	defer b.leave(q)
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := make(chan struct{})
 	var watch sync.WaitGroup
-	defer watch.Wait()
-	defer close(stop)
 	watch.Go(func() {
 		select {
 		case <-b.closed:
 			cancel()
-		case <-stop:
+		case <-ctx.Done():
 		}
 	})
+	err = q.serve(ctx, s.Key, emit)
+	cancel()
+	watch.Wait()
+	select {
+	case <-b.closed:
+		return errClosed
+	default:
+		return err
+	}
+}
+
+// serve hands out messages until ctx ends.
+func (q *queue) serve(ctx context.Context, key func(*cloudevents.Delivery) string, emit cloudevents.EmitFunc) error {
 	for ctx.Err() == nil {
-		d := q.next(s.Key)
+		d := q.next(key)
 		if d == nil {
 			select {
 			case <-ctx.Done():
@@ -230,12 +239,7 @@ func (b *broker) Subscribe(ctx context.Context, s pubsub.Subscription, emit clou
 			}
 		}
 	}
-	select {
-	case <-b.closed:
-		return errClosed
-	default:
-		return nil
-	}
+	return nil
 }
 
 // join finds or makes the group's queue and counts the member in.

@@ -21,7 +21,7 @@ func TestStuckKeyBeyondMemory(t *testing.T) {
 	t.Parallel()
 	d := fresh(t)
 	attach(t, d)
-	const behind = 2*heldLimit + 5000
+	const behind = heldLimit + 5000
 	batch := make([]pubsub.Message, 0, behind)
 	for i := range behind {
 		batch = append(batch, text("stuck", strconv.Itoa(i)))
@@ -80,6 +80,39 @@ func TestLargeBodiesDoNotFillMemory(t *testing.T) {
 	}
 	cancel()
 	<-w.done
+}
+
+func TestManyDueAtOnce(t *testing.T) {
+	t.Parallel()
+	d := fresh(t)
+	attach(t, d)
+	const n = 3 * dueRows
+	batch := make([]pubsub.Message, n)
+	due := time.Now().Add(20 * time.Millisecond)
+	for i := range batch {
+		batch[i] = pubsub.Message{Data: []byte(strconv.Itoa(i)), DeliverAt: due}
+	}
+	publish(t, d, batch...)
+	publish(t, d, text("", "last"))
+	w := watch(t, d) // it takes 64 and no more
+	w.want(t, "last").Settle(cloudevents.Acked())
+	until(t, "some are due", func() bool { return len(w.got) == cap(w.got) })
+	q := d.b.queues[queueName{"t", "g"}]
+	q.mu.Lock()
+	if len(q.load) > 2*dueRows || len(q.ready) > 2*readyLow+scanRows {
+		t.Errorf("in memory: %d to be read, %d ready", len(q.load), len(q.ready))
+	}
+	q.mu.Unlock()
+	got := map[string]bool{}
+	for range n {
+		x := w.next(t)
+		if got[string(x.Body)] {
+			t.Errorf("%s came twice", x.Body)
+		}
+		got[string(x.Body)] = true
+		x.Settle(cloudevents.Acked())
+	}
+	until(t, "file is empty", func() bool { return number(t, d, "SELECT count(*) FROM pubsub_messages") == 0 })
 }
 
 func TestTakeOver(t *testing.T) {

@@ -144,7 +144,7 @@ func (r *reader) step(ctx context.Context) (time.Duration, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	wait := time.Until(r.renewAt)
-	if r.nextDue > 0 {
+	if r.nextDue > 0 && len(r.load) < dueRows {
 		wait = min(wait, time.Until(time.UnixMilli(r.nextDue)))
 	}
 	return max(wait, time.Millisecond), nil
@@ -249,8 +249,10 @@ func (r *reader) reset() {
 func (r *reader) due(ctx context.Context) (bool, error) {
 	r.mu.Lock()
 	now := time.Now().UnixMilli()
-	look := r.recheck || r.nextDue > 0 && r.nextDue <= now
-	r.recheck = false
+	look := (r.recheck || r.nextDue > 0 && r.nextDue <= now) && len(r.load) < dueRows
+	if look {
+		r.recheck = false
+	}
 	r.mu.Unlock()
 	if !look {
 		return false, nil
@@ -265,6 +267,11 @@ func (r *reader) due(ctx context.Context) (bool, error) {
 		r.nextDue = next
 		return r.recheck, nil
 	}
+	return true, r.activate(ctx, now)
+}
+
+// activate makes the messages that are due ready.
+func (r *reader) activate(ctx context.Context, now int64) error {
 	var ids []int64
 	err := r.b.db.Write(ctx, func(tx *sql.Tx) (err error) {
 		ids, err = r.b.ids(tx, `UPDATE pubsub_pending SET due = 0 WHERE queue = ?1 AND id IN (
@@ -273,11 +280,12 @@ func (r *reader) due(ctx context.Context) (bool, error) {
 		return err
 	})
 	if err != nil {
-		return false, err
+		return err
 	}
 	slices.Sort(ids)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.recheck = true // there may be more
 	for _, id := range ids {
 		e := r.parked[id]
 		delete(r.parked, id)
@@ -291,20 +299,18 @@ func (r *reader) due(ctx context.Context) (bool, error) {
 		r.free(e) // the scan comes to it
 		r.more = true
 	}
-	r.recheck = true
-	return true, nil
+	return nil
 }
 
 // loadOnes reads messages that are known by id only.
 func (r *reader) loadOnes(ctx context.Context) (bool, error) {
 	r.mu.Lock()
 	n := min(len(r.load), loadRows)
-	if r.bytes > readyBytes {
-		n = min(n, 1)
+	if len(r.ready) >= readyLow || r.bytes >= readyBytes {
+		n = 0
 	}
 	wanted := slices.Clone(r.load[:n])
 	r.load = slices.Delete(r.load, 0, n)
-	left := len(r.load) > 0
 	r.mu.Unlock()
 	for _, e := range wanted {
 		found, _, err := r.query(ctx, r.reads.one, r.id, e.id)
@@ -313,7 +319,7 @@ func (r *reader) loadOnes(ctx context.Context) (bool, error) {
 		}
 		r.loaded(e, found)
 	}
-	return left, nil
+	return n > 0, nil
 }
 
 func (r *reader) loaded(e *entry, found []found) {

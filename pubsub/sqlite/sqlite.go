@@ -12,13 +12,16 @@
 // delivered one at a time and in order, whatever happens in between; a key
 // that is stuck, with any number of messages behind it, holds back nobody
 // else. Delays and expiry survive a restart. Several processes may use the
-// file: one of them serves a group at a time, and another takes over at once
-// when that one ends or dies, within redeliverInterval when it hangs.
+// file: one of them serves a group at a time, and another takes over within a
+// second when that one ends, within redeliverInterval when it dies or hangs. A
+// process that finds itself alone on the file, as after a crash, goes on at
+// once.
 //
-// Memory for each group that is read: 384 messages of together 8 MiB read
-// ahead, 10000 messages remembered behind held keys (8 MiB of bodies among
+// Memory for each group that is read: some 400 messages of together 8 MiB read
+// ahead, 10000 messages remembered behind held keys (4 MiB of bodies among
 // them; what is further back is found again in the file), 10000 keys waiting
 // for a retry, 8192 outcomes not yet written. At these bounds reading pauses.
+// One message larger than that is still read.
 package sqlite
 
 import (
