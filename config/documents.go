@@ -163,6 +163,10 @@ type Step struct {
 	Place  Place
 }
 
+// DefaultRetries is how often a pipeline tries a target again, before it gives
+// the event up, when its document does not say.
+const DefaultRetries = 8
+
 // Retry is a retry policy.
 type Retry struct {
 	Policy      string // "exponential" or "constant"; empty: the default

@@ -170,7 +170,7 @@ func TestPipelines(t *testing.T) {
 		},
 		{
 			Name: "short", From: Endpoint{PubSub: "bus", Topic: "orders", Metadata: map[string]string{"consumerID": "x"}},
-			Concurrency: 1, To: []Endpoint{{Route: "/orders"}}, Retry: Retry{MaxRetries: -1, Set: true}, Timeout: time.Minute,
+			Concurrency: 1, To: []Endpoint{{Route: "/orders"}}, Retry: Retry{MaxRetries: 8, Set: true}, Timeout: time.Minute,
 		},
 		{
 			Name: "keyed", From: Endpoint{PubSub: "bus", Topic: "orders"}, OrderingKey: Expr{Text: "event.subject"},

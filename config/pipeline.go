@@ -213,7 +213,7 @@ func (r *reader) retry(n *node) Retry {
 	}
 	out.Duration = f.duration("duration", 0)
 	out.MaxInterval = f.duration("maxInterval", 0)
-	out.MaxRetries = f.int("maxRetries", -1, -1, math.MaxInt32)
+	out.MaxRetries = f.int("maxRetries", DefaultRetries, -1, math.MaxInt32)
 	f.done()
 	return out
 }

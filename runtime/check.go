@@ -136,6 +136,9 @@ func (c *checker) pipeline(p config.Pipeline, readers map[string]string) {
 	}
 	if d := p.DeadLetter; d != nil {
 		c.endpoint(*d)
+		if d.PubSub != "" && len(d.Metadata) > 0 {
+			c.add(d.Place, "remove it; a dead letter keeps the metadata it came with", "metadata is not used on the way to a dead letter topic")
+		}
 		if d.PubSub != "" && d.PubSub == p.From.PubSub && d.Topic == p.From.Topic {
 			c.add(d.Place, "use another topic", "pipeline %q would read its own dead letters from topic %q", p.Name, d.Topic)
 		}
@@ -145,6 +148,9 @@ func (c *checker) pipeline(p config.Pipeline, readers map[string]string) {
 }
 
 func (c *checker) source(p config.Pipeline, readers map[string]string) {
+	if p.From.Operation != "" || len(p.From.Metadata) > 0 {
+		c.add(p.From.Place, "options of the binding stand in its Component document", "\"from\" takes neither operation nor metadata")
+	}
 	if p.From.PubSub != "" {
 		c.named("pubsub", p.From.PubSub, p.From.NamePlace)
 		return
@@ -178,10 +184,7 @@ func (c *checker) endpoint(to config.Endpoint) {
 		c.add(to.NamePlace, "", "binding %q (%s) has no output", to.Binding, def.Type)
 		return
 	}
-	operation := to.Operation
-	if operation == "" {
-		operation = "create"
-	}
+	operation := operationOf(to)
 	if !slices.Contains(def.About.Operations, operation) {
 		c.add(to.NamePlace, "use one of "+strings.Join(def.About.Operations, ", "), "binding %q (%s) has no operation %q", to.Binding, def.Type, operation)
 	}

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"maps"
 	"strconv"
 	"time"
 
@@ -69,15 +70,12 @@ func deadLetterBinding(ps *parts, name, operation string, metadata map[string]*e
 		ctx, cancel := context.WithTimeout(ctx, deadLetterTime)
 		defer cancel()
 		r := &bindings.Request{Operation: operation, Data: deadLetterBody(l), Metadata: deadLetterMetadata(l)}
-		for k, t := range metadata {
-			if l.Delivery.Event == nil {
-				continue
-			}
-			v, err := t.Render(l.Delivery.Event)
+		if l.Delivery.Event != nil {
+			rendered, err := render(metadata, l.Delivery.Event)
 			if err != nil {
 				return err
 			}
-			r.Metadata[k] = v
+			maps.Copy(r.Metadata, rendered)
 		}
 		_, err := invoke(ctx, ps, name, r)
 		return err

@@ -54,6 +54,15 @@ func (c *compiler) template(text string, at config.Place, what string) *expr.Tem
 	return t
 }
 
+// templates compiles the metadata of an endpoint.
+func (c *compiler) templates(to config.Endpoint) map[string]*expr.Template {
+	out := make(map[string]*expr.Template, len(to.Metadata))
+	for _, k := range slices.Sorted(maps.Keys(to.Metadata)) {
+		out[k] = c.template(to.Metadata[k], to.MetadataPlaces[k], "metadata "+k)
+	}
+	return out
+}
+
 // rules compiles a subscription's routing rules.
 func (c *compiler) rules(s config.Subscription) []rule {
 	out := make([]rule, 0, len(s.Rules))

@@ -23,11 +23,6 @@ const defaultLanes = 64
 // defaultTimeout bounds one try at one target of a pipeline.
 const defaultTimeout = 60 * time.Second
 
-// defaultRetries is how often a pipeline tries a target again, before it gives
-// the event up, when it has no retry block. A subscription follows Dapr's rule:
-// without a policy the first failure goes to the dead letter topic.
-const defaultRetries = 8
-
 // routes makes routes out of what is configured.
 type routes struct {
 	parts *parts
@@ -202,18 +197,10 @@ func (rs *routes) target(c *compiler, p config.Pipeline, to config.Endpoint) rou
 	switch {
 	case to.Binding != "":
 		t.Name = "binding:" + to.Binding
-		metadata := make(map[string]*expr.Template, len(to.Metadata))
-		for k, text := range to.Metadata {
-			metadata[k] = c.template(text, to.MetadataPlaces[k], "metadata "+k)
-		}
-		operation := to.Operation
-		if operation == "" {
-			operation = "create"
-		}
-		t.Send = toBinding(rs.parts, to.Binding, operation, metadata)
+		t.Send = toBinding(rs.parts, to.Binding, operationOf(to), c.templates(to))
 	case to.PubSub != "":
 		t.Name = fmt.Sprintf("pubsub:%s/%s", to.PubSub, to.Topic)
-		t.Send = toTopic(rs.parts, to.PubSub, c.template(to.Topic, to.TopicPlace, "topic"))
+		t.Send = toTopic(rs.parts, to.PubSub, c.template(to.Topic, to.TopicPlace, "topic"), c.templates(to))
 	default:
 		t.Name = "app:" + to.Route
 		t.Send = toPath(rs.app, to.Route)
@@ -226,7 +213,9 @@ func policyOf(p config.Pipeline) resilience.Policy {
 	if pol.Timeout == 0 {
 		pol.Timeout = defaultTimeout
 	}
-	pol.Retry.Limit = defaultRetries
+	// A subscription follows Dapr's rule instead: without a policy its first
+	// failure goes to the dead letter topic.
+	pol.Retry.Limit = config.DefaultRetries
 	if p.Retry.Set {
 		pol.Retry = resilience.Retry{
 			Constant: p.Retry.Policy == "constant", Initial: p.Retry.Duration,
@@ -241,15 +230,15 @@ func (rs *routes) deadLetter(c *compiler, p config.Pipeline) func(context.Contex
 	if to.PubSub != "" {
 		return deadLetterTopic(rs.parts, to.PubSub, to.Topic)
 	}
-	metadata := make(map[string]*expr.Template, len(to.Metadata))
-	for k, text := range to.Metadata {
-		metadata[k] = c.template(text, to.MetadataPlaces[k], "metadata "+k)
+	return deadLetterBinding(rs.parts, to.Binding, operationOf(to), c.templates(to))
+}
+
+// operationOf is the operation that an endpoint asks of its binding.
+func operationOf(to config.Endpoint) string {
+	if to.Operation == "" {
+		return "create"
 	}
-	operation := to.Operation
-	if operation == "" {
-		operation = "create"
-	}
-	return deadLetterBinding(rs.parts, to.Binding, operation, metadata)
+	return to.Operation
 }
 
 // merge returns a and b in one map, b winning.

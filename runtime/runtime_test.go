@@ -218,3 +218,22 @@ spec:
 		t.Errorf("the reason is %q", dead.header.Get("dlqreason"))
 	}
 }
+
+func TestMetadataOfAPipelinesTopicIsUsed(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[{"pubsubname":"bus","topic":"out","route":"/out","metadata":{"rawPayload":"true"}}]`)
+	in := start(t, a, bus+`
+apiVersion: penstock.dev/v1
+kind: Pipeline
+metadata: {name: p}
+spec:
+  from: {pubsub: bus, topic: in}
+  to: [{pubsub: {name: bus, topic: out, metadata: {partitionKey: '{{ event.data.key }}', colour: blue}}}]
+---
+`)
+	in.publish(t, "in", `{"key":"k1"}`)
+	got := a.next(t, "/out")
+	if got.header.Get("partitionKey") != "k1" || got.header.Get("colour") != "blue" {
+		t.Errorf("metadata did not travel: %v", got.header)
+	}
+}

@@ -56,28 +56,43 @@ func matches(f *expr.Filter, e *cloudevents.Event) (bool, error) {
 // are templates over the event.
 func toBinding(ps *parts, name, operation string, metadata map[string]*expr.Template) sendFunc {
 	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
-		r := &bindings.Request{Operation: operation, Data: d.Event.Data()}
-		if len(metadata) > 0 {
-			r.Metadata = make(map[string]string, len(metadata))
+		rendered, err := render(metadata, d.Event)
+		if err != nil {
+			return outcomeOf(err)
 		}
-		for k, t := range metadata {
-			v, err := t.Render(d.Event)
-			if err != nil {
-				return cloudevents.Dropped("metadata "+k+": "+err.Error(), fault.As(fault.Invalid, err))
-			}
-			r.Metadata[k] = v
-		}
-		_, err := invoke(ctx, ps, name, r)
+		_, err = invoke(ctx, ps, name, &bindings.Request{Operation: operation, Data: d.Event.Data(), Metadata: rendered})
 		return outcomeOf(err)
 	}
 }
 
-// toTopic publishes the event to a topic, whose name is a template.
-func toTopic(ps *parts, name string, topic *expr.Template) sendFunc {
+// render fills in the templates of an endpoint's metadata. A template that
+// fails is wrong for this event and stays so.
+func render(templates map[string]*expr.Template, e *cloudevents.Event) (map[string]string, error) {
+	if len(templates) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]string, len(templates))
+	for k, t := range templates {
+		v, err := t.Render(e)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "render metadata %s: %w", k, err)
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+// toTopic publishes the event to a topic, whose name is a template, as are the
+// values of the request metadata.
+func toTopic(ps *parts, name string, topic *expr.Template, metadata map[string]*expr.Template) sendFunc {
 	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
 		t, err := topic.Render(d.Event)
 		if err != nil {
-			return cloudevents.Dropped("topic: "+err.Error(), fault.As(fault.Invalid, err))
+			return outcomeOf(fault.New(fault.Invalid, "render topic: %w", err))
+		}
+		rendered, err := render(metadata, d.Event)
+		if err != nil {
+			return outcomeOf(err)
 		}
 		e, err := router.Hop(d.Event)
 		if err != nil {
@@ -85,7 +100,7 @@ func toTopic(ps *parts, name string, topic *expr.Template) sendFunc {
 		}
 		bus, err := ps.bus(name)
 		if err == nil {
-			err = bus.PublishEvent(ctx, t, e, nil)
+			err = bus.PublishEvent(ctx, t, e, rendered)
 		}
 		return outcomeOf(err)
 	}

@@ -40,6 +40,7 @@ type serveFlags struct {
 	ReadBufferSize     string `name:"read-buffer-size" default:"4Ki" help:"Largest request header."`
 	HTTPReadBufferSize int    `name:"dapr-http-read-buffer-size" help:"Old form of --read-buffer-size, in KB."`
 	UnixDomainSocket   string `name:"unix-domain-socket" help:"Folder for a Unix socket instead of the port."`
+	AllowedHosts       string `name:"allowed-hosts" help:"Host names that requests may come in by, comma separated, beside loopback and the address listened on; * allows all."`
 	AllowedOrigins     string `name:"allowed-origins" default:"*" help:"Origins for CORS, comma separated; * sends no CORS headers."`
 
 	GracefulShutdownSeconds int           `name:"dapr-graceful-shutdown-seconds" default:"5" help:"Seconds that events under way get to finish."`
