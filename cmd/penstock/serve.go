@@ -64,6 +64,7 @@ func serve(ctx context.Context, f *serveFlags, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	defer tendMemory(ctx)()
 	return rt.Run(ctx)
 }
 
@@ -108,6 +109,7 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 			HealthThreshold: f.AppHealthThreshold,
 		},
 	}
+	o.AllowedHosts = list(f.AllowedHosts)
 	if f.AllowedOrigins != "*" {
 		o.AllowedOrigins = list(f.AllowedOrigins)
 	}
