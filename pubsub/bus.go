@@ -51,7 +51,7 @@ type PublishRequest struct {
 	Data        []byte
 	ContentType string            // empty: text/plain
 	Metadata    map[string]string // rawPayload, ttlInSeconds, delay, deliverAt, partitionKey, cloudevent.*
-	TraceParent string            // W3C trace context of the request, may be empty
+	TraceParent string            // W3C trace context of the request; empty: a new trace begins
 	TraceState  string
 }
 
@@ -173,9 +173,13 @@ func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
 	if isTrue(lookup(r.Metadata, "rawPayload")) {
 		return m, nil
 	}
+	parent := r.TraceParent
+	if parent == "" { // every event has a trace, as apps that read it expect
+		parent = cloudevents.NewTraceParent()
+	}
 	e, err := cloudevents.Envelope{
 		Source: b.app, Topic: r.Topic, PubSub: b.name, ContentType: r.ContentType,
-		TraceParent: r.TraceParent, TraceState: r.TraceState, Metadata: r.Metadata,
+		TraceParent: parent, TraceState: r.TraceState, Metadata: r.Metadata,
 	}.Wrap(r.Data)
 	if err != nil {
 		return m, fmt.Errorf("%w: %w", ErrEnvelope, err)

@@ -3,6 +3,7 @@ package pubsub_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -122,6 +123,15 @@ func TestPublishMetadata(t *testing.T) {
 		}},
 		{"a time of delivery", pubsub.Features{Delay: true}, map[string]string{"deliverAt": soon.Format(time.RFC3339)}, func(m pubsub.Message) string {
 			return either(m.DeliverAt.Equal(soon), m.DeliverAt.String())
+		}},
+		{"a trace of its own", pubsub.Features{}, nil, func(m pubsub.Message) string {
+			e, err := cloudevents.Scan(m.Data)
+			if err != nil {
+				return err.Error()
+			}
+			parent, _ := e.Attr("traceparent")
+			id, _ := e.Attr("traceid")
+			return either(cloudevents.ValidTraceParent(parent) && id == parent, parent+" and "+id)
 		}},
 		{"an ordering key", pubsub.Features{}, map[string]string{"partitionKey": "k1"}, func(m pubsub.Message) string {
 			return either(m.Key == "k1", "key "+m.Key)
@@ -249,6 +259,32 @@ func TestSourceDecodes(t *testing.T) {
 				t.Errorf("decode: %v, event %v, origin %q", err, d.Event, d.Origin)
 			}
 		})
+	}
+}
+
+func TestSourceDecodesBinaryMode(t *testing.T) {
+	t.Parallel()
+	src, err := open(t, &shelf{}).Source(pubsub.Subscription{Topic: "t"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadata := map[string]string{"content-type": "application/json", "ce_specversion": "1.0", "ce_id": "1", "CE_Type": "ty", "ce_source": "so", "other": "x"}
+	d := &cloudevents.Delivery{Body: []byte(`{"a":1}`), Metadata: metadata}
+	if err := src.Decode(d); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"specversion": "1.0", "id": "1", "type": "ty", "source": "so", "topic": "t", "pubsubname": "bus", "datacontenttype": "application/json",
+	}
+	if diff := cmp.Diff(want, maps.Collect(d.Event.Attrs())); diff != "" || string(d.Event.Data()) != `{"a":1}` {
+		t.Errorf("data %q, attributes (-want +got):\n%s", d.Event.Data(), diff)
+	}
+	if !d.Event.Structured() {
+		t.Error("a dead letter would not get the message's own bytes")
+	}
+	metadata["ce_specversion"] = "0.3"
+	if err := src.Decode(d); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("specversion 0.3: %v", err)
 	}
 }
 

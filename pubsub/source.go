@@ -2,6 +2,9 @@ package pubsub
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
@@ -60,10 +63,11 @@ func (s *Source) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 	})
 }
 
-// Decode sets the delivery's event: the envelope in its body, or a fresh one
-// around it when the subscription asks for rawPayload and the body is none.
+// Decode sets the delivery's event: the one that the metadata and the body make
+// in binary mode, or the envelope in its body, or a fresh one around it when
+// the subscription asks for rawPayload and the body is none.
 func (s *Source) Decode(d *cloudevents.Delivery) error {
-	e, err := cloudevents.Scan(d.Body)
+	e, err := s.event(d)
 	if err == nil {
 		d.Event = e
 		return nil
@@ -71,10 +75,49 @@ func (s *Source) Decode(d *cloudevents.Delivery) error {
 	if !s.raw {
 		return fault.Wrap(err, "decode message of %s/%s", s.bus.name, s.sub.Topic)
 	}
-	d.Event, err = cloudevents.Envelope{
+	d.Event, err = received(cloudevents.Envelope{
 		Source: s.bus.app, Topic: s.sub.Topic, PubSub: s.bus.name, Metadata: d.Metadata,
-	}.WrapRaw(d.Body)
+	}.WrapRaw(d.Body))
 	return err
+}
+
+// received makes a built event one that counts as received in structured form:
+// the message's own bytes, not those, go to a dead letter.
+func received(e *cloudevents.Event, err error) (*cloudevents.Event, error) {
+	if err != nil {
+		return nil, err
+	}
+	return cloudevents.Scan(e.JSON())
+}
+
+// event reads the event that a message is.
+func (s *Source) event(d *cloudevents.Delivery) (*cloudevents.Event, error) {
+	if contentType := lookup(d.Metadata, "content-type"); contentType != "" {
+		if version := lookup(d.Metadata, "ce_specversion"); version != "" {
+			return s.binary(d, contentType, version)
+		}
+	}
+	return cloudevents.Scan(d.Body)
+}
+
+// binary makes the event of a message in binary mode as other programs write
+// it to brokers: attributes in metadata called ce_*, data in the body.
+func (s *Source) binary(d *cloudevents.Delivery, contentType, version string) (*cloudevents.Event, error) {
+	if version != "1.0" {
+		return nil, fault.New(fault.Invalid, "read event: specversion %.32q is not supported, must be \"1.0\"", version)
+	}
+	attrs := []cloudevents.Attr{{Name: "topic", Value: s.sub.Topic}, {Name: "pubsubname", Value: s.bus.name}}
+	for _, key := range slices.Sorted(maps.Keys(d.Metadata)) {
+		if len(key) <= len("ce_") || !strings.EqualFold(key[:len("ce_")], "ce_") {
+			continue
+		}
+		switch name := strings.ToLower(key[len("ce_"):]); name {
+		case "specversion", "datacontenttype", "topic", "pubsubname":
+		default:
+			attrs = append(attrs, cloudevents.Attr{Name: name, Value: d.Metadata[key]})
+		}
+	}
+	return received(cloudevents.New(contentType, d.Body, attrs...))
 }
 
 // Expired is the outcome of an event that came too late, or nil.
