@@ -108,3 +108,59 @@ func BenchmarkPublishDeliver(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkStuckKeys compares the rate of other keys beside nothing with that
+// beside 100 stuck keys that have 1000 messages each behind them.
+func BenchmarkStuckKeys(b *testing.B) {
+	var free, beside float64
+	for b.Loop() {
+		free, beside = rateBeside(b, 1), rateBeside(b, 100_000)
+	}
+	b.ReportMetric(free, "free/s")
+	b.ReportMetric(beside, "beside/s")
+	b.ReportMetric(beside/free, "ratio")
+}
+
+func rateBeside(b *testing.B, stuck int) float64 {
+	b.Helper()
+	d := fresh(b)
+	attach(b, d)
+	const events, ahead = 20_000, 5000
+	body := make([]byte, 256)
+	fill := func(name string, n, keys int) {
+		for at := 0; at < n; at += ahead {
+			batch := make([]pubsub.Message, min(ahead, n-at))
+			for i := range batch {
+				batch[i] = pubsub.Message{Key: name + strconv.Itoa(i%keys), Data: body}
+			}
+			publish(b, d, batch...)
+		}
+	}
+	fill("stuck", stuck, 100)
+	fill("free", events, 1000)
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	n := 0
+	var start time.Time
+	err := d.Subscribe(ctx, pubsub.Subscription{Topic: "t", Group: "g"}, func(_ context.Context, x *cloudevents.Delivery) error {
+		if x.Key[0] == 's' {
+			return nil
+		}
+		if n++; n == 1 {
+			start = time.Now()
+		}
+		x.Settle(cloudevents.Acked())
+		if n == events {
+			cancel()
+		}
+		return nil
+	})
+	if err != nil {
+		b.Error(err)
+	}
+	rate := events / time.Since(start).Seconds()
+	if err := d.Close(context.WithoutCancel(ctx)); err != nil {
+		b.Error(err)
+	}
+	return rate
+}

@@ -21,7 +21,7 @@ func TestStuckKeyBeyondMemory(t *testing.T) {
 	t.Parallel()
 	d := fresh(t)
 	attach(t, d)
-	const behind = heldLimit + 5000
+	const behind = 40 * laneLimit
 	batch := make([]pubsub.Message, 0, behind)
 	for i := range behind {
 		batch = append(batch, text("stuck", strconv.Itoa(i)))
@@ -39,13 +39,59 @@ func TestStuckKeyBeyondMemory(t *testing.T) {
 	}
 	q := d.b.queues[queueName{"t", "g"}]
 	q.mu.Lock()
-	if q.held > heldLimit || len(q.lanes) > 1+5 || len(q.ready) > readyLow+scanRows {
+	if q.held > laneLimit+others || len(q.lanes) > 1+5 || len(q.ready) > readyLow+scanRows {
 		t.Errorf("in memory: %d held, %d lanes, %d ready", q.held, len(q.lanes), len(q.ready))
 	}
 	q.mu.Unlock()
 	stuck.Settle(cloudevents.Acked())
 	for i := 1; i < behind; i++ {
 		w.want(t, strconv.Itoa(i)).Settle(cloudevents.Acked())
+	}
+	until(t, "file is empty", func() bool { return number(t, d, "SELECT count(*) FROM pubsub_messages") == 0 })
+}
+
+func TestManyStuckKeysBeyondMemory(t *testing.T) {
+	t.Parallel()
+	d := fresh(t)
+	attach(t, d)
+	const keys, each = 80, 250
+	var batch []pubsub.Message
+	for i := range keys * each {
+		batch = append(batch, text(strconv.Itoa(i%keys), strconv.Itoa(i/keys)))
+	}
+	publish(t, d, batch...)
+	w := watch(t, d)
+	stuck := make([]*cloudevents.Delivery, keys)
+	for i := range stuck {
+		stuck[i] = w.want(t, "0")
+	}
+	for i := range 2000 {
+		batch[i] = text("key "+strconv.Itoa(i%50), "free")
+	}
+	publish(t, d, batch[:2000]...)
+	for range 2000 {
+		w.want(t, "free").Settle(cloudevents.Acked())
+	}
+	q := d.b.queues[queueName{"t", "g"}]
+	q.mu.Lock()
+	held := 0
+	for _, l := range q.lanes {
+		held += len(l.wait)
+	}
+	if q.held > heldLimit || q.held != held {
+		t.Errorf("in memory: %d held, counted as %d", held, q.held)
+	}
+	q.mu.Unlock()
+	for _, x := range stuck {
+		x.Settle(cloudevents.Acked())
+	}
+	next := map[string]int{}
+	for range keys * (each - 1) {
+		x := w.next(t)
+		if next[x.Key]++; string(x.Body) != strconv.Itoa(next[x.Key]) {
+			t.Fatalf("key %s: received %s, want %d", x.Key, x.Body, next[x.Key])
+		}
+		x.Settle(cloudevents.Acked())
 	}
 	until(t, "file is empty", func() bool { return number(t, d, "SELECT count(*) FROM pubsub_messages") == 0 })
 }

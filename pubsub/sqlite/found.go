@@ -71,11 +71,40 @@ func (q *queue) admit(f found) {
 		q.lanes[f.key] = f.entry.lane
 		q.makeReady(f.entry)
 	case l.more > 0 && f.entry.id >= l.more: // met again when the lane gets there
-	case q.held >= heldLimit && (len(l.wait) == 0 || l.wait[len(l.wait)-1].id < f.entry.id):
+	case q.crowded(l) && (len(l.wait) == 0 || l.wait[len(l.wait)-1].id < f.entry.id):
 		l.more = f.entry.id
 	default:
 		q.hold(l, f.entry)
 	}
+}
+
+// crowded tells whether a lane has no room for more. When all lanes together
+// have none, the longest gives up half of what it remembers: keys that move on
+// need the room, and one that is stuck does not.
+func (q *queue) crowded(l *lane) bool {
+	if len(l.wait) >= laneLimit {
+		return true
+	}
+	if q.held < heldLimit {
+		return false
+	}
+	longest := l
+	for _, o := range q.lanes {
+		if len(o.wait) > len(longest.wait) {
+			longest = o
+		}
+	}
+	keep := len(longest.wait) / 2
+	if longest == l || keep == 0 {
+		return true
+	}
+	longest.more = longest.wait[keep].id
+	for _, e := range longest.wait[keep:] {
+		q.heldFor -= int64(len(e.body))
+		q.held--
+	}
+	longest.wait = slices.Clone(longest.wait[:keep])
+	return false
 }
 
 // hold remembers e behind the others of its key, with its body while there is

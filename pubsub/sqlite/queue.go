@@ -15,7 +15,8 @@ import (
 const (
 	readyLow    = 128     // read on when fewer are ready
 	readyBytes  = 4 << 20 // and their bodies are smaller
-	heldLimit   = 10_000  // messages remembered behind held keys
+	laneLimit   = 256     // messages remembered behind one held key
+	heldLimit   = 16_384  // and behind all of them
 	heldBytes   = 4 << 20 // bodies kept among them
 	parkedLimit = 10_000  // keys that wait for a retry
 )

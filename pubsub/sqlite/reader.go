@@ -16,7 +16,6 @@ const (
 	scanBytes   = 4 << 20
 	loadRows    = 64 // read one by one in a step
 	refillRows  = 4096
-	refillKeep  = 256 // of them remembered
 	dueRows     = 512
 	failedPause = 500 * time.Millisecond
 	standby     = time.Second // between tries to take over a group
@@ -355,7 +354,7 @@ func (r *reader) refillLanes(ctx context.Context) (bool, error) {
 	defer r.mu.Unlock()
 	l.more = 0
 	for i := range rows {
-		if len(l.wait) == refillKeep {
+		if len(l.wait) == laneLimit {
 			l.more = rows[i].entry.id
 			break
 		}

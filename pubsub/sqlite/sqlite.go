@@ -18,9 +18,9 @@
 // once.
 //
 // Memory for each group that is read: some 400 messages of together 8 MiB read
-// ahead, 10000 messages remembered behind held keys (4 MiB of bodies among
-// them; what is further back is found again in the file), 10000 keys waiting
-// for a retry, 8192 outcomes not yet written. At these bounds reading pauses.
+// ahead, 256 messages remembered behind a held key and 16384 behind all (4 MiB
+// of bodies among them; what is further back is found again in the file), 10000
+// keys waiting for a retry, 8192 outcomes not yet written. At these bounds reading pauses.
 // One message larger than that is still read.
 package sqlite
 
