@@ -109,6 +109,7 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 			HealthThreshold: f.AppHealthThreshold,
 		},
 	}
+	o.AllowedHosts = list(f.AllowedHosts)
 	if f.AllowedOrigins != "*" {
 		o.AllowedOrigins = list(f.AllowedOrigins)
 	}
