@@ -32,6 +32,29 @@ type hook struct{ call func() }
 
 type roundKey struct{}
 
+// endless is a context without its end: only the values count. Unlike that of
+// context.WithoutCancel, a look at them allocates nothing, and a round is asked
+// for several that it does not have.
+type endless struct{ context.Context }
+
+// Deadline implements [context.Context]: there is none.
+func (*endless) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done implements [context.Context]: never.
+func (*endless) Done() <-chan struct{} { return nil }
+
+// Err implements [context.Context]: never.
+func (*endless) Err() error { return nil }
+
+// Value implements [context.Context]. Package context looks for what ends a
+// context, and for why, under a key of type *int; that is not passed on.
+func (e *endless) Value(key any) any {
+	if _, end := key.(*int); end {
+		return nil
+	}
+	return e.Context.Value(key)
+}
+
 // roundFrom finds the round in ctx, or returns nil.
 func roundFrom(ctx context.Context) *round {
 	r, _ := ctx.Value(roundKey{}).(*round)

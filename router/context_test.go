@@ -40,6 +40,9 @@ func TestRoundIsAContext(t *testing.T) {
 		if r.Err() != nil || timed.Err() != nil || called {
 			t.Error("it ended with the context it was opened with")
 		}
+		if cause := context.Cause(r); cause != nil {
+			t.Errorf("a cause before the end: %v", cause)
+		}
 		if r.Value(valueKey{}) != "value" || timed.Value(valueKey{}) != "value" {
 			t.Error("values are lost")
 		}

@@ -58,7 +58,7 @@ func newFlow(r *Route, log *slog.Logger) *flow {
 
 // open gives the flow its contexts; it comes before the first admit.
 func (f *flow) open(base context.Context) {
-	f.base = context.WithoutCancel(base)
+	f.base = &endless{base}
 	f.soft, f.endSoft = context.WithCancelCause(f.base)
 }
 

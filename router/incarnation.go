@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -95,6 +96,7 @@ func (in *incarnation) hand(r *round) {
 
 // serve is the Watermill handler: one message is one round.
 func (in *incarnation) serve(m *message.Message) error {
+	growStack()
 	r := roundFrom(m.Context())
 	d := in.handle(r)
 	if d.again || d.tell.Verdict != cloudevents.Ack {
@@ -102,6 +104,16 @@ func (in *incarnation) serve(m *message.Message) error {
 	}
 	in.flow.finish(r, d)
 	return nil
+}
+
+// growStack makes room on the stack of the goroutine that Watermill starts for
+// each message. Otherwise it is copied twice, with all that a target has on it
+// by then.
+//
+//go:noinline
+func growStack() {
+	var room [6 << 10]byte
+	runtime.KeepAlive(&room)
 }
 
 // stop stops in two steps: the source, then what is held, of which the rest is

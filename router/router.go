@@ -102,7 +102,7 @@ func (r *Router) Run(ctx context.Context) error {
 	if !r.first() {
 		return fault.New(fault.Conflict, "run router: it runs or has run already")
 	}
-	base := context.WithoutCancel(ctx)
+	base := &endless{ctx}
 	ended := make(chan error, 1)
 	go func() { ended <- r.inner.Run(base) }()
 	select {

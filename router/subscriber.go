@@ -83,7 +83,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	}
 	s.subs[sub] = struct{}{}
 	base := context.WithoutCancel(ctx)
-	sub.in.flow.open(base)
+	sub.in.flow.open(ctx)
 	sub.in.source.start(base)
 	go func() {
 		defer close(sub.done)
