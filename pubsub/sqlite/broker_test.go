@@ -139,9 +139,7 @@ func TestManyDueAtOnce(t *testing.T) {
 		batch[i] = pubsub.Message{Data: []byte(strconv.Itoa(i)), DeliverAt: due}
 	}
 	publish(t, d, batch...)
-	publish(t, d, text("", "last"))
 	w := watch(t, d) // it takes 64 and no more
-	w.want(t, "last").Settle(cloudevents.Acked())
 	until(t, "some are due", func() bool { return len(w.got) == cap(w.got) })
 	q := d.b.queues[queueName{"t", "g"}]
 	q.mu.Lock()

@@ -31,6 +31,7 @@ func (r *reader) lease(ctx context.Context) (ours bool, err error) {
 	defer r.mu.Unlock()
 	switch {
 	case err != nil:
+		r.lost = lost
 		return false, err
 	case !kept: // or somebody else had it meanwhile
 		r.rescan = true

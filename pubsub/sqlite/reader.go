@@ -124,7 +124,9 @@ type reader struct {
 // not at all.
 func (r *reader) step(ctx context.Context) (time.Duration, error) {
 	ctx = context.WithoutCancel(ctx) // short and local; a watched context costs a goroutine for each query
+	r.mu.Lock()
 	r.prune()
+	r.mu.Unlock()
 	ours, err := r.lease(ctx)
 	if err != nil || !ours {
 		return standby, err
@@ -152,8 +154,6 @@ func (r *reader) step(ctx context.Context) (time.Duration, error) {
 // prune forgets messages whose outcome is written. One that was given back is
 // known until the scan is past it.
 func (r *reader) prune() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.wrote = slices.DeleteFunc(r.wrote, func(e *entry) bool {
 		switch {
 		case r.under[e.id] != e || !e.gone: // it was taken again
@@ -211,6 +211,7 @@ func (r *reader) park(rows []found, full bool) bool {
 }
 
 func (r *reader) reset() {
+	r.prune() // what was written since the step began is in the file
 	r.rescan, r.more, r.recheck, r.cursor, r.nextDue = false, true, true, 0, 0
 	r.ready, r.bytes, r.load, r.refill, r.held, r.heldFor = nil, 0, nil, nil, 0, 0
 	clear(r.lanes)
