@@ -32,7 +32,7 @@ func (c *checkCommand) Run(std *stdio) error {
 }
 
 type describeCommand struct {
-	Name     string `arg:"" optional:"" help:"Type of a component, as in bindings.cron or bindings.cron/v1."`
+	Name     string `arg:"" optional:"" help:"Component, as in bindings.cron, bindings.cron/v1 or cron."`
 	Markdown bool   `name:"markdown" help:"Print the reference page."`
 }
 
@@ -47,6 +47,10 @@ func (c *describeCommand) Run(std *stdio) error {
 		return nil
 	}
 	typ, version, _ := strings.Cut(c.Name, "/")
+	typ, err := full(components, typ)
+	if err != nil {
+		return err
+	}
 	def, err := components.Find(typ, version)
 	if err != nil {
 		return fault.Wrap(err, "describe")
@@ -57,6 +61,32 @@ func (c *describeCommand) Run(std *stdio) error {
 	}
 	_, err = fmt.Fprint(std.out, text)
 	return err
+}
+
+// full puts the kind before a bare name such as cron.
+func full(list component.List, name string) (string, error) {
+	if strings.Contains(name, ".") {
+		return name, nil
+	}
+	var types, names []string
+	for _, d := range list {
+		_, bare, _ := strings.Cut(d.Type, ".")
+		names = append(names, bare)
+		if strings.EqualFold(bare, name) {
+			types = append(types, d.Type)
+		}
+	}
+	switch len(types) {
+	case 0:
+		hint := "run \"penstock describe\" for all of them"
+		if near := config.Nearest(name, names); near != "" {
+			hint = fmt.Sprintf("did you mean %q?", near)
+		}
+		return "", fault.New(fault.NotFound, "describe: no component is called %q; %s", name, hint)
+	case 1:
+		return types[0], nil
+	}
+	return "", fault.New(fault.Invalid, "describe: %q may be %s; write one of them", name, strings.Join(types, " or "))
 }
 
 type schemaCommand struct{}

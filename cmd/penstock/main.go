@@ -67,7 +67,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		kong.Exit(func(c int) { code = c }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(&stdio{stdout, stderr}),
-		kong.UsageOnError(),
+		kong.WithHyphenPrefixedParameters(true), // --app-max-concurrency -1
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
 	if err != nil {
@@ -75,15 +75,36 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	words := asServe(args)
+	if len(words) == 0 {
+		parser.Stdout = stderr
+		_, _ = parser.Parse([]string{"--help"}) // it prints; there is nothing to run
+		return 2
+	}
 	parsed, err := parser.Parse(words)
 	if code >= 0 { // --help has printed what was asked for
 		return code
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "penstock: %v\nRun \"penstock --help\" for the commands and \"penstock COMMAND --help\" for flags.\n", err)
+		fmt.Fprintf(stderr, "penstock: %s\nRun \"penstock --help\" for the commands and \"penstock COMMAND --help\" for flags.\n", misread(err))
 		return 2
 	}
 	return report(parsed.Run(), stderr)
+}
+
+// misread says in our words what cannot be understood in a command line.
+func misread(err error) string {
+	text := err.Error()
+	for _, m := range [][2]string{
+		{"expected a valid 64 bit int but got", "want a whole number, not"},
+		{"expected int value but got", "want a whole number, not"},
+		{"expected duration but got", "want a duration such as 3s, not"},
+		{"bool value must be true, 1, yes, false, 0 or no but got", "want true or false, not"},
+		{"missing flags: ", "missing flag: "},
+		{"expected \"<dir> ...\"", "missing argument: the folder to check"},
+	} {
+		text = strings.Replace(text, m[0], m[1], 1)
+	}
+	return text
 }
 
 // report prints an error for people and returns the exit code.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -44,7 +45,10 @@ func (c *publishCommand) Run(ctx context.Context, std *stdio) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fault.New(fault.Unavailable, "publish: %w; is penstock running there?", err)
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // the address is in it
+		}
+		return fault.New(fault.Unavailable, "publish to %s: %w; is penstock running there?", req.URL.Host, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {

@@ -23,7 +23,7 @@ import (
 
 type serveCommand struct {
 	serveFlags `embed:""`
-	Wait       bool `name:"wait" help:"Wait until a Penstock on the HTTP port is ready, then exit."`
+	Wait       bool `name:"wait" help:"Wait until a Penstock on the HTTP port is ready, at most a minute, then exit."`
 	Version    bool `name:"version" help:"Print the version and exit."`
 	BuildInfo  bool `name:"build-info" help:"Print version and build and exit."`
 }
@@ -199,8 +199,13 @@ func listenUnix(path string) (net.Listener, error) {
 	return l, fault.Wrap(err, "listen on %s", path)
 }
 
+// maxWait is how long --wait waits.
+const maxWait = time.Minute
+
 // waitReady polls the outbound health of a running instance.
 func waitReady(ctx context.Context, port int) error {
+	ctx, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
 	url := fmt.Sprintf("http://127.0.0.1:%d/v1.0/healthz/outbound", port)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -217,7 +222,7 @@ func waitReady(ctx context.Context, port int) error {
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return fault.New(fault.Unavailable, "wait for penstock on port %d: it is not ready", port)
 		case <-tick.C:
 		}
 	}
