@@ -46,6 +46,8 @@ const (
 // Component is listed in package all.
 var Component = bindings.Define("exec", component.About{
 	Summary: "Runs programs of this machine that are on a list",
+	Ack:     "A call is done when the program has ended with exit code 0; any other end is an error.",
+	Order:   "None between calls; a pipeline with one lane makes one call after the other.",
 	Limits:  "concurrency programs at once, output of maxOutput, 256 arguments of together 128 KiB.",
 	Example: `apiVersion: dapr.io/v1alpha1
 kind: Component

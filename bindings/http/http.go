@@ -35,6 +35,8 @@ import (
 // Component is listed in package all.
 var Component = bindings.Define("http", component.About{
 	Summary: "Sends requests to a web server",
+	Ack:     "A call is done when the server has answered with a status of 2xx, or with any if errorIfNot2XX is off.",
+	Order:   "None between calls; a pipeline with one lane makes one call after the other.",
 	Limits:  "Answers of maxResponseBodySize with 64 KiB of headers; 256 connections; 10 redirects.",
 	Dapr: "Redirects and link-local addresses are refused unless allowed; responseTimeout has a default; " +
 		"a longer answer is an error instead of being cut; a query in path is kept and put together with that of url.",

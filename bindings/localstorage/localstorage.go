@@ -45,6 +45,8 @@ const (
 // Component is listed in package all.
 var Component = bindings.Define("localstorage", component.About{
 	Summary: "Keeps files in a folder of this machine",
+	Ack:     "create returns when the file is on the disk, under its whole name and synced; delete when the name is gone.",
+	Order:   "None between calls; of two that write one name at once, one file is kept whole.",
 	Limits:  "Names of 1024 bytes with parts of 255, files of maxFileSize, lists of 100000 names.",
 	Scale:   "Several processes may share the folder; the last writer of a name wins.",
 	Dapr: "list gives names relative to rootPath, fit for get and delete; a name that leads out of the folder is an error " +

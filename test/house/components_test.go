@@ -1,0 +1,157 @@
+package house
+
+import (
+	"go/ast"
+	"go/token"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/penstock-io/penstock/all"
+	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/runtime"
+)
+
+// suites are the conformance suites of the kinds of components.
+var suites = map[string]string{"bindings": "Binding", "pubsub": "PubSub", "secrets": "Secrets"}
+
+// components lists the folders that export a Component.
+func components(t *testing.T) []string {
+	t.Helper()
+	var folders []string
+	for _, f := range tree(t) {
+		if top, _, below := strings.Cut(f.folder, "/"); below && suites[top] != "" && !f.test && exportsComponent(f.ast) {
+			folders = append(folders, f.folder)
+		}
+	}
+	if len(folders) < 5 {
+		t.Fatalf("only %d components found", len(folders))
+	}
+	return folders
+}
+
+func exportsComponent(f *ast.File) bool {
+	for _, d := range f.Decls {
+		gen, ok := d.(*ast.GenDecl)
+		if !ok || gen.Tok != token.VAR {
+			continue
+		}
+		for _, s := range gen.Specs {
+			if slices.ContainsFunc(s.(*ast.ValueSpec).Names, func(n *ast.Ident) bool { return n.Name == "Component" }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func TestNoComponentIsForgotten(t *testing.T) {
+	t.Parallel()
+	listed := map[string]bool{}
+	for _, f := range tree(t) {
+		if f.folder == "all" && !f.test {
+			for _, imp := range f.imports() {
+				listed[imp] = true
+			}
+		}
+	}
+	folders := components(t)
+	for _, folder := range folders {
+		if !listed[folder] {
+			t.Errorf("%s is not in the build; add to all/all.go the import %q and the line\n\t\t%s.Component,", folder, module+"/"+folder, path.Base(folder))
+		}
+	}
+	if n := len(all.Components()); n != len(folders) {
+		t.Errorf("all.Components() has %d components, there are %d folders of components", n, len(folders))
+	}
+}
+
+func TestComponentNamesAreUnique(t *testing.T) {
+	t.Parallel()
+	names := all.Components().Names()
+	for i := 1; i < len(names); i++ {
+		if strings.EqualFold(names[i], names[i-1]) {
+			t.Errorf("%s is there twice: give one another name", names[i])
+		}
+	}
+}
+
+func TestComponentsAreDescribed(t *testing.T) {
+	t.Parallel()
+	for _, d := range all.Components() {
+		a := d.About
+		for field, text := range map[string]string{"Summary": a.Summary, "Ack": a.Ack, "Order": a.Order, "Limits": a.Limits, "Example": a.Example} {
+			// A secret store acknowledges nothing and orders nothing.
+			if text == "" && (!strings.HasPrefix(d.Type, "secretstores.") || field != "Ack" && field != "Order") {
+				t.Errorf("%s: About.%s is empty: say it for those who choose a component", d.Type, field)
+			}
+		}
+		if strings.HasSuffix(a.Summary, ".") {
+			t.Errorf("%s: About.Summary ends with a full stop, which is added where it is printed", d.Type)
+		}
+		if output := slices.Contains(a.Capabilities, bindings.OutputCapability); output != (len(a.Operations) > 0) {
+			t.Errorf("%s: an output binding, and only that, has About.Operations and the capability %s", d.Type, bindings.OutputCapability)
+		}
+		for _, o := range d.Options {
+			if !strings.HasSuffix(o.Doc, ".") {
+				t.Errorf("%s: the doc of option %s does not end with a full stop", d.Type, o.Name)
+			}
+		}
+	}
+}
+
+// TestExamplesAreRight holds the example of each component to what `penstock
+// check` says. A secret store that it takes for granted is added.
+func TestExamplesAreRight(t *testing.T) {
+	t.Parallel()
+	list := all.Components()
+	for _, d := range list {
+		t.Run(d.Type, func(t *testing.T) {
+			t.Parallel()
+			set, problems := config.Parse("example.yaml", []byte(d.About.Example), config.Options{AppID: "app"})
+			if !slices.ContainsFunc(set.Components, func(c config.Component) bool { return c.Type == d.Type }) {
+				t.Errorf("the example has no component of type %s", d.Type)
+			}
+			set.Components = append(set.Components, stores(set.Components)...)
+			problems = append(problems, runtime.Check(list, set)...)
+			if len(problems) > 0 {
+				t.Errorf("the example is wrong:\n%v", problems)
+			}
+			if text := component.Describe(d); !strings.Contains(text, "Example") {
+				t.Errorf("the example is not shown:\n%s", text)
+			}
+		})
+	}
+}
+
+func stores(list []config.Component) (missing []config.Component) {
+	for _, c := range list {
+		named := func(o config.Component) bool { return o.Name == c.SecretStore }
+		if c.SecretStore != "" && !slices.ContainsFunc(list, named) {
+			missing = append(missing, config.Component{Name: c.SecretStore, Type: "secretstores.local.env"})
+		}
+	}
+	return missing
+}
+
+func TestComponentsRunTheirSuite(t *testing.T) {
+	t.Parallel()
+	calls := map[string]bool{} // folder and suite
+	for _, f := range tree(t) {
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok && strings.HasPrefix(callee(call), "conform.") && strings.HasSuffix(f.path, "_test.go") {
+				calls[f.folder+" "+strings.TrimPrefix(callee(call), "conform.")] = true
+			}
+			return true
+		})
+	}
+	for _, folder := range components(t) {
+		top, _, _ := strings.Cut(folder, "/")
+		if !calls[folder+" "+suites[top]] {
+			t.Errorf("%s has no test that calls conform.%s: what the contract promises must hold for it", folder, suites[top])
+		}
+	}
+}
