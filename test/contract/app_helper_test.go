@@ -3,6 +3,8 @@ package contract
 import (
 	"encoding/json"
 	"io"
+	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -100,9 +102,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case a.reply != nil:
 		said = a.reply(c, n)
 	}
-	for name, values := range said.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), said.header)
 	w.WriteHeader(max(said.status, http.StatusOK))
 	io.WriteString(w, said.body) // a caller that is gone needs no answer
 }
@@ -242,4 +242,16 @@ func both(t *testing.T, f func(t *testing.T, bus string)) {
 			f(t, bus)
 		})
 	}
+}
+
+// serveTLS is serve with a certificate of its own.
+func (a *app) serveTLS(t *testing.T) {
+	t.Helper()
+	a.calls = map[string][]call{}
+	srv := httptest.NewUnstartedServer(a)
+	// A look whether something listens is a handshake that goes no further.
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	a.port = srv.Listener.Addr().(*net.TCPAddr).Port
 }

@@ -15,12 +15,16 @@ import (
 	"time"
 )
 
-// binary is the built penstock; TestMain makes it.
-var binary string
+// binary is the built penstock; TestMain makes it, unless the environment
+// names one that is to be tested.
+var binary = os.Getenv("PENSTOCK")
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if binary != "" {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "penstock-contract")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -86,7 +90,10 @@ func start(t *testing.T, s setup) *sidecar {
 	sc := launch(t, s)
 	sc.api = "http://" + sc.address(t, "HTTP server listening") + "/v1.0"
 	if !s.starting {
-		eventually(t, "penstock is ready", func() bool { return get(t, sc.api+"/healthz").status == 204 })
+		eventually(t, "penstock is ready", func() bool {
+			sc.alive(t)
+			return get(t, sc.api+"/healthz").status == 204
+		})
 	}
 	return sc
 }
@@ -175,15 +182,22 @@ func (sc *sidecar) address(t *testing.T, line string) string {
 func (sc *sidecar) logged(t *testing.T, pattern *regexp.Regexp) {
 	t.Helper()
 	eventually(t, "log line "+pattern.String(), func() bool {
-		select {
-		case <-sc.ended:
-			if !pattern.MatchString(sc.log.String()) {
-				t.Fatalf("penstock ended without the log line %s", pattern)
-			}
-		default:
+		if pattern.MatchString(sc.log.String()) {
+			return true
 		}
-		return pattern.MatchString(sc.log.String())
+		sc.alive(t)
+		return false
 	})
+}
+
+// alive ends the test when the process has ended.
+func (sc *sidecar) alive(t *testing.T) {
+	t.Helper()
+	select {
+	case <-sc.ended:
+		t.Fatalf("penstock ended with %d:\n%s", sc.cmd.ProcessState.ExitCode(), sc.log)
+	default:
+	}
 }
 
 func write(t *testing.T, file, text string) {
