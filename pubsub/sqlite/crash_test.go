@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 		childMust(hold(context.Background(), os.Getenv(childFile)))
 	}
 	// Each check of a model writes to a real disk.
-	childMust(flag.Set("rapid.checks", "20"))
+	childMust(flag.Set("rapid.checks", "50"))
 	goleak.VerifyTestMain(m)
 }
 

@@ -287,6 +287,9 @@ func (r *reader) activate(ctx context.Context, now int64) error {
 	defer r.mu.Unlock()
 	r.recheck = true // there may be more
 	for _, id := range ids {
+		if u := r.under[id]; u != nil && u.done { // that retry is written, or it would not be due
+			delete(r.under, id)
+		}
 		e := r.parked[id]
 		delete(r.parked, id)
 		if e == nil {
