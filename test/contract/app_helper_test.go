@@ -129,7 +129,7 @@ type response struct {
 	proto  string
 }
 
-// code is the errorCode of an error body, and reason that of its details.
+// problem is the errorCode of an error body, and the reason in its details.
 func (r response) problem(t *testing.T) (code, reason string) {
 	t.Helper()
 	var body struct {
@@ -143,6 +143,9 @@ func (r response) problem(t *testing.T) (code, reason string) {
 	}
 	if err := json.Unmarshal([]byte(r.body), &body); err != nil {
 		t.Fatalf("error body %q: %v", r.body, err)
+	}
+	if r.header.Get("Content-Type") != "application/json" || body.Message == "" {
+		t.Errorf("error as %q: %s", r.header.Get("Content-Type"), r.body)
 	}
 	for _, d := range body.Details {
 		if strings.HasSuffix(d.Type, "google.rpc.ErrorInfo") && d.Domain == "dapr.io" {

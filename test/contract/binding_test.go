@@ -280,6 +280,11 @@ spec: {type: secretstores.local.env, version: v1}
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
+metadata: {name: open}
+spec: {type: secretstores.local.env, version: v1}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
 metadata: {name: fromsecret}
 spec:
   type: pubsub.in-memory
@@ -298,15 +303,22 @@ metadata: {name: c}
 spec:
   secrets:
     scopes:
-    - {storeName: closed, defaultAccess: deny, allowedSecrets: [one]}
+    - {storeName: closed, defaultAccess: "deny", allowedSecrets: [one]}
     - {storeName: flat, deniedSecrets: ["db:user"]}
+    - {storeName: env, defaultAccess: "deny"}
 `
 
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "secrets.json"), `{"one":"first","db":{"user":"u","pass":"p"}}`)
-	sc := start(t, setup{dir: dir, resources: vaults, config: vaultScopes, env: []string{"COLOUR=blue", "APP_GROUP=g"}})
+	// A later file wins, and takes what it leaves open from the environment.
+	later := filepath.Join(dir, "later.yaml")
+	write(t, later, strings.ReplaceAll(vaultScopes, `"deny",`, `"${ACCESS}",`))
+	sc := start(t, setup{
+		dir: dir, resources: vaults, config: strings.ReplaceAll(vaultScopes, `"deny",`, `"allow",`), flags: []string{"--config", later},
+		env: []string{"COLOUR=blue", "APP_GROUP=g", "ACCESS=deny"},
+	})
 	none := start(t, setup{resources: buses})
 	for _, row := range []struct {
 		name, path string
@@ -316,7 +328,8 @@ func TestSecrets(t *testing.T) {
 		{"one value", "flat/one", 200, `{"one":"first"}`},
 		{"nested", "flat/db:pass", 200, `{"db:pass":"p"}`},
 		{"several values", "multi/db", 200, `{"pass":"p","user":"u"}`},
-		{"environment", "env/COLOUR", 200, `{"COLOUR":"blue"}`},
+		{"environment", "open/COLOUR", 200, `{"COLOUR":"blue"}`},
+		{"environment, out of scope", "env/COLOUR", 403, "ERR_PERMISSION_DENIED"},
 		{"all", "flat/bulk", 200, `{"db:pass":{"db:pass":"p"},"one":{"one":"first"}}`},
 		{"all of several values", "multi/bulk", 200, `{"db":{"pass":"p","user":"u"},"one":{"one":"first"}}`},
 		{"all in scope", "closed/bulk", 200, `{"one":{"one":"first"}}`},

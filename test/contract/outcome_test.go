@@ -245,3 +245,33 @@ func bulkApp() *app {
 	}
 	return a
 }
+
+// A dead letter is the message's own bytes with its metadata, which reaches the
+// app as headers.
+func TestDeadLetterIsTheMessage(t *testing.T) {
+	t.Parallel()
+	a := &app{subscribe: `[
+		{"pubsubname":"db","topic":"raw","route":"/gone","deadLetterTopic":"d","metadata":{"rawPayload":"true"}},
+		{"pubsubname":"db","topic":"d","route":"/d","metadata":{"rawPayload":"true"}}]`}
+	a.reply = func(c call, _ int) answer {
+		if c.path == "/gone" {
+			return answer{status: 404}
+		}
+		return answer{}
+	}
+	a.serve(t)
+	sc := start(t, setup{app: a.port, resources: buses})
+	sc.publishAs(t, "db/raw?metadata.rawPayload=true&metadata.tenant=t1&metadata.host=evil", "application/octet-stream", "\xff\x00raw")
+	first, dead := a.wait(t, "/gone", 1)[0], a.wait(t, "/d", 1)[0]
+	if got := string(dead.event(t)["topic"]); got != `"d"` {
+		t.Errorf("the dead letter is an event of topic %s instead of the bytes that came", got)
+	}
+	for _, c := range []call{first, dead} {
+		if got := string(c.event(t)["data_base64"]); got != `"/wByYXc="` {
+			t.Errorf("%s got %s", c.path, c.body)
+		}
+		if c.header.Get("tenant") != "t1" || c.header.Get("dapr-api-token") != "" {
+			t.Errorf("%s got headers %v", c.path, c.header)
+		}
+	}
+}

@@ -232,8 +232,7 @@ func TestStartFails(t *testing.T) {
 }
 
 // What must not keep a sidecar from starting: kinds it has no use for, a
-// component that may fail, several files, Dapr's other flags, a later
-// Configuration over an earlier one.
+// component that may fail, several files, Dapr's other flags.
 func TestStartGoesOn(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -258,8 +257,6 @@ spec:
   metadata: [{name: connectionString, value: /proc/nope/bus.db}]
 `)
 	write(t, filepath.Join(dir, "resources", "notes.txt"), "not YAML: {")
-	early := filepath.Join(dir, "early.yaml")
-	write(t, early, strings.ReplaceAll(vaultScopes, "deny,", "allow,"))
 	link := filepath.Join(dir, "daprd")
 	if out, err := exec.Command("ln", "-s", binary, link).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -267,7 +264,7 @@ spec:
 	log := &lines{}
 	write(t, filepath.Join(dir, "resources", "bus.yaml"), strings.ReplaceAll(buses, "DIR", dir))
 	cmd := exec.Command(link, "--app-id=shop", "--dapr-http-port=0", "--components-path="+filepath.Join(dir, "resources"),
-		"--data-dir", filepath.Join(dir, "data"), "--config", early, "--mode", "standalone", "--dapr-grpc-port", "50001", "--dapr-internal-grpc-port", "50002",
+		"--data-dir", filepath.Join(dir, "data"), "--mode", "standalone", "--dapr-grpc-port", "50001", "--dapr-internal-grpc-port", "50002",
 		"--metrics-port", "9090", "--enable-metrics=false", "--enable-profiling", "--profile-port=7777", "--placement-host-address", "localhost:50005",
 		"--scheduler-host-address=localhost:50006", "--scheduler-job-streams", "3", "--control-plane-trust-domain", "localhost",
 		"--dapr-http-max-request-size", "8", "--dapr-http-read-buffer-size", "8", "--log-level", "debug", "--log-as-json", "--enable-api-logging",
@@ -302,5 +299,33 @@ func TestLog(t *testing.T) {
 		`dapr initialized\. Status: Running\.`,
 	} {
 		sc.logged(t, regexp.MustCompile(pattern))
+	}
+}
+
+// A flag that is wrong is named, with the nearest right one; those that only
+// print something do so and end.
+func TestFlags(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		flags string
+		works bool
+		says  string
+	}{
+		{"--app-id shop --app-prot 8080", false, "--app-port"},
+		{"--app-id shop --app-port many", false, "--app-port"},
+		{"--app-id shop --mode moon", false, "kubernetes"},
+		{"--app-id shop --max-body-size much", false, "--max-body-size"},
+		{"--version", true, "."},
+		{"--build-info", true, "Version"},
+	} {
+		t.Run(row.flags, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(binary, append([]string{"serve"}, strings.Fields(row.flags)...)...)
+			cmd.Env = []string{}
+			out, err := cmd.CombinedOutput()
+			if (err == nil) != row.works || !strings.Contains(string(out), row.says) {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 }

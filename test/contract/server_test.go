@@ -50,7 +50,7 @@ func TestMetadata(t *testing.T) {
 	}
 	want := []string{
 		"closed secretstores.local.file/v1", "db pubsub.sqlite/v1", "env secretstores.local.env/v1", "flat secretstores.local.file/v1",
-		"fromsecret pubsub.in-memory/v1", "mem pubsub.in-memory/v1", "multi secretstores.local.file/v1",
+		"fromsecret pubsub.in-memory/v1", "mem pubsub.in-memory/v1", "multi secretstores.local.file/v1", "open secretstores.local.env/v1",
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("components (-want +got):\n%s", diff)
@@ -185,4 +185,30 @@ func TestLackingAPIs(t *testing.T) {
 		checkProblem(t, get(t, sc.api+path), 501, "ERR_API_UNIMPLEMENTED", "")
 	}
 	checkProblem(t, get(t, sc.api+"/nope"), 404, "ERR_NOT_FOUND", "")
+}
+
+// Pages of other origins are refused, unless --allowed-origins names them; then
+// they get CORS headers and an answer to their preflight.
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	sc := start(t, setup{resources: buses, flags: []string{"--allowed-origins", "https://good.example, https://*.fine.example"}})
+	for _, row := range []struct {
+		method, origin string
+		status         int
+		allowed        string
+	}{
+		{"POST", "", 204, ""},
+		{"POST", "https://good.example", 204, "https://good.example"},
+		{"POST", "https://a.fine.example", 204, "https://a.fine.example"},
+		{"POST", "https://evil.example", 403, ""},
+		{"OPTIONS", "https://good.example", 204, "https://good.example"},
+	} {
+		r := request{method: row.method, url: sc.api + "/publish/mem/a", header: map[string]string{"Access-Control-Request-Method": "POST"}}
+		if row.origin != "" {
+			r.header["Origin"] = row.origin
+		}
+		if got := send(t, r); got.status != row.status || got.header.Get("Access-Control-Allow-Origin") != row.allowed {
+			t.Errorf("%s from %q: %d %v", row.method, row.origin, got.status, got.header)
+		}
+	}
 }

@@ -3,6 +3,8 @@ package contract
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -213,7 +215,7 @@ spec:
   type: pubsub.sqlite
   version: v1
   metadata:
-  - {name: connectionString, value: "BUS/bus-{namespace}.db"}
+  - {name: connectionString, value: "BUS/bus-{namespace}-{podName}.db"}
   - {name: consumerID, value: "`+group+`"}
 `, "BUS", dir)
 	}
@@ -225,7 +227,10 @@ spec:
 	} {
 		a := (&app{subscribe: sub}).serve(t)
 		apps[one.name] = a
-		first = start(t, setup{id: one.id, app: a.port, resources: shared(one.group), env: []string{"NAMESPACE=ns1"}})
+		first = start(t, setup{id: one.id, app: a.port, resources: shared(one.group), env: []string{"NAMESPACE=ns1", "POD_NAME=p1"}})
+	}
+	if _, err := os.Stat(filepath.Join(dir, "bus-ns1-p1.db")); err != nil {
+		t.Error(err)
 	}
 	const n = 5
 	for i := range n {
