@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -44,12 +43,7 @@ func newDecoder(typ string, o any, common []Option) *decoder {
 }
 
 func (d *decoder) run(items []config.Item, o any) config.Problems {
-	for _, it := range items {
-		opt := d.byName[strings.ToLower(it.Name)]
-		if it.Value != "" && (it.Secret || opt != nil && opt.Type == "secret") {
-			d.secrets = append(d.secrets, it.Value)
-		}
-	}
+	d.secrets = secretValues(items, func(name string) *Option { return d.byName[strings.ToLower(name)] })
 	for _, it := range items {
 		d.item(it)
 	}
@@ -305,20 +299,8 @@ func (d *decoder) placeOf(option string) config.Place {
 	return d.given[option].Place
 }
 
-// hide takes the secret values out of a text that a Checker wrote. A very short
-// secret is only found in quotes: hiding every "a" would leave no text.
-func (d *decoder) hide(text string) string {
-	slices.SortFunc(d.secrets, func(a, b string) int { return len(b) - len(a) }) // one may hold another
-	for _, s := range d.secrets {
-		quoted := strconv.Quote(s)
-		text = strings.ReplaceAll(text, quoted, "***")
-		if len(s) >= 4 {
-			text = strings.ReplaceAll(text, s, "***")
-			text = strings.ReplaceAll(text, quoted[1:len(quoted)-1], "***")
-		}
-	}
-	return text
-}
+// hide takes the secret values out of a text that a Checker wrote.
+func (d *decoder) hide(text string) string { return hide(d.secrets, text) }
 
 // short cuts a value so that a message stays readable.
 func short(s string) string {

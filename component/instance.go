@@ -44,6 +44,7 @@ type Instance[D Driver] struct {
 	def     Definition
 	env     Env
 	items   []config.Item
+	secrets []string // values among them that must not be shown
 	timeout time.Duration
 
 	live    atomic.Pointer[D] // the driver while it may be used
@@ -68,7 +69,7 @@ func NewInstance[D Driver](def Definition, env Env, items []config.Item, timeout
 		timeout = openTimeout
 	}
 	return &Instance[D]{
-		def: def, env: env, items: items, timeout: timeout, outcome: make(chan struct{}), idle: make(chan struct{}, 1),
+		def: def, env: env, items: items, secrets: def.secrets(items), timeout: timeout, outcome: make(chan struct{}), idle: make(chan struct{}, 1),
 		state: State{Word: Opening, Since: time.Now()},
 	}
 }
@@ -127,6 +128,7 @@ func (i *Instance[D]) try(ctx context.Context) (d D, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fault.New(fault.Internal, "open component %s: panic: %v", i.env.Name, p)
+			err = i.Hide(err)
 			if i.env.Logger != nil { // the stack is not for whoever asks for the state
 				i.env.Logger.Error("Component panicked while opening", "panic", p, "stack", string(debug.Stack()))
 			}
@@ -134,7 +136,7 @@ func (i *Instance[D]) try(ctx context.Context) (d D, err error) {
 	}()
 	opened, err := i.def.Open(ctx, i.env, i.items)
 	if err != nil {
-		return d, fault.Wrap(err, "open component %s", i.env.Name)
+		return d, fault.Wrap(i.Hide(err), "open component %s", i.env.Name)
 	}
 	d, ok := opened.(D)
 	if !ok {

@@ -85,7 +85,7 @@ func (b *Bus) Publish(ctx context.Context, r *PublishRequest) error {
 	if be, ok := errors.AsType[*BatchError](err); ok && len(be.Errs) == 1 {
 		err = be.Errs[0]
 	}
-	return fault.Wrap(err, "publish to %s/%s", b.name, r.Topic)
+	return fault.Wrap(b.instance.Hide(err), "publish to %s/%s", b.name, r.Topic)
 }
 
 // BulkPublish publishes many events to one topic; errs has one entry per
@@ -116,13 +116,13 @@ func (b *Bus) BulkPublish(ctx context.Context, topic string, rs []PublishRequest
 	err = d.Publish(ctx, topic, batch)
 	if be, ok := errors.AsType[*BatchError](err); ok {
 		for j, e := range be.Errs {
-			errs[at[j]] = e
+			errs[at[j]] = b.instance.Hide(e)
 		}
 		return errs, nil
 	}
 	if err != nil {
 		for _, i := range at {
-			errs[i] = fault.Wrap(err, "publish to %s/%s", b.name, topic)
+			errs[i] = fault.Wrap(b.instance.Hide(err), "publish to %s/%s", b.name, topic)
 		}
 	}
 	return errs, nil
@@ -209,7 +209,7 @@ func (b *Bus) Forward(ctx context.Context, topic string, body []byte, metadata m
 	}
 	defer b.instance.Release()
 	m := Message{Data: body, ContentType: cloudevents.ContentType, Metadata: metadata}
-	return fault.Wrap(d.Publish(ctx, topic, []Message{m}), "publish to %s/%s", b.name, topic)
+	return fault.Wrap(b.instance.Hide(d.Publish(ctx, topic, []Message{m})), "publish to %s/%s", b.name, topic)
 }
 
 // Group returns the consumer group of subscriptions that name none.

@@ -44,7 +44,7 @@ func (s *Source) Prepare(ctx context.Context) error {
 	}
 	defer s.bus.instance.Release()
 	if p, ok := d.(Preparer); ok {
-		return fault.Wrap(p.Prepare(ctx, s.sub), "subscribe to %s/%s", s.bus.name, s.sub.Topic)
+		return fault.Wrap(s.bus.instance.Hide(p.Prepare(ctx, s.sub)), "subscribe to %s/%s", s.bus.name, s.sub.Topic)
 	}
 	return nil
 }
@@ -57,10 +57,11 @@ func (s *Source) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 		return err
 	}
 	origin := s.bus.name + "/" + s.sub.Topic
-	return d.Subscribe(ctx, s.sub, func(ctx context.Context, d *cloudevents.Delivery) error {
+	err = d.Subscribe(ctx, s.sub, func(ctx context.Context, d *cloudevents.Delivery) error {
 		d.Origin = origin
 		return emit(ctx, d)
 	})
+	return s.bus.instance.Hide(err)
 }
 
 // Decode sets the delivery's event: the one that the metadata and the body make
