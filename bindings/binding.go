@@ -74,10 +74,17 @@ func (b *Binding) Input() bool {
 // the app need not be asked.
 func (b *Binding) InputDeclared() bool { return b.declares("input") }
 
-// Output tells whether the binding can be invoked.
+// Output tells whether the binding can be invoked and is not declared for input
+// only.
 func (b *Binding) Output() bool {
-	return slices.Contains(b.about.Capabilities, OutputCapability) &&
-		(len(b.options.Direction) == 0 || b.declares("output"))
+	if len(b.options.Direction) > 0 && !b.declares("output") {
+		return false
+	}
+	if d, err := b.instance.Driver(); err == nil {
+		_, ok := d.(Invoker)
+		return ok
+	}
+	return slices.Contains(b.about.Capabilities, OutputCapability)
 }
 
 func (b *Binding) declares(word string) bool {
@@ -116,7 +123,7 @@ func (b *Binding) Invoke(ctx context.Context, r *Request) (*Response, error) {
 	}
 	resp, err := inv.Invoke(ctx, r)
 	if err != nil {
-		return nil, fault.Wrap(err, "invoke binding %s: %s", b.name, r.Operation)
+		return nil, fault.Wrap(b.instance.Hide(err), "invoke binding %s: %s", b.name, r.Operation)
 	}
 	return resp, nil
 }
@@ -132,8 +139,9 @@ func (b *Binding) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 	if !ok {
 		return fault.New(fault.Invalid, "read binding %s: it has no input", b.name)
 	}
-	return r.Read(ctx, func(ctx context.Context, d *cloudevents.Delivery) error {
+	err = r.Read(ctx, func(ctx context.Context, d *cloudevents.Delivery) error {
 		d.Origin = b.name
 		return emit(ctx, d)
 	})
+	return b.instance.Hide(err)
 }
