@@ -2,8 +2,8 @@ package secrets
 
 import (
 	"context"
-	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
@@ -14,7 +14,7 @@ import (
 // uses.
 type Store struct {
 	name     string
-	scope    config.SecretScope
+	scope    atomic.Pointer[config.SecretScope] // nil: no limit
 	instance *component.Instance[Driver]
 }
 
@@ -23,12 +23,19 @@ type Store struct {
 // limits what apps may read.
 func New(def component.Definition, env component.Env, c config.Component, scopes []config.SecretScope) (*Store, error) {
 	s := &Store{name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)}
-	for _, scope := range scopes {
-		if scope.Store == c.Name {
-			s.scope = scope
+	s.Limit(scopes)
+	return s, nil
+}
+
+// Limit makes the scopes those of a new Configuration, from the next call on.
+func (s *Store) Limit(scopes []config.SecretScope) {
+	var mine *config.SecretScope
+	for i := range scopes {
+		if scopes[i].Store == s.name {
+			mine = &scopes[i]
 		}
 	}
-	return s, nil
+	s.scope.Store(mine)
 }
 
 // Instance returns the component's life: opening, state, closing.
@@ -55,7 +62,7 @@ func (s *Store) Resolve(ctx context.Context, key string) (map[string]string, err
 	}
 	defer s.instance.Release()
 	v, err := d.Get(ctx, key)
-	return v, fault.Wrap(err, "get secret %q of %s", key, s.name)
+	return v, fault.Wrap(s.instance.Hide(err), "get secret %q of %s", key, s.name)
 }
 
 // Bulk returns every secret that the app may read.
@@ -67,20 +74,28 @@ func (s *Store) Bulk(ctx context.Context) (map[string]map[string]string, error) 
 	defer s.instance.Release()
 	all, err := d.Bulk(ctx)
 	if err != nil {
-		return nil, fault.Wrap(err, "get all secrets of %s", s.name)
+		return nil, fault.Wrap(s.instance.Hide(err), "get all secrets of %s", s.name)
 	}
-	maps.DeleteFunc(all, func(key string, _ map[string]string) bool { return !s.allows(key) })
-	return all, nil
+	mine := make(map[string]map[string]string, len(all)) // the driver may keep its own
+	for key, pairs := range all {
+		if s.allows(key) {
+			mine[key] = pairs
+		}
+	}
+	return mine, nil
 }
 
 // allows follows Dapr's order: an allow list shuts everything else out, then
 // the deny list, then the default.
 func (s *Store) allows(key string) bool {
-	if len(s.scope.Allowed) > 0 {
-		return slices.Contains(s.scope.Allowed, key)
-	}
-	if slices.Contains(s.scope.Denied, key) {
+	scope := s.scope.Load()
+	switch {
+	case scope == nil:
+		return true
+	case len(scope.Allowed) > 0:
+		return slices.Contains(scope.Allowed, key)
+	case slices.Contains(scope.Denied, key):
 		return false
 	}
-	return s.scope.DefaultAccess != "deny"
+	return scope.DefaultAccess != "deny"
 }
