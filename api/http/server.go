@@ -29,6 +29,8 @@ type ServerOptions struct {
 	// Drain is how long requests under way may take once the server is to
 	// stop, default 5 s.
 	Drain time.Duration
+	// Cut ends the drain at once when it is closed; may be nil.
+	Cut <-chan struct{}
 	// Logger gets what net/http has to say; nil discards it.
 	Logger *slog.Logger
 }
@@ -38,6 +40,7 @@ type ServerOptions struct {
 type Server struct {
 	http    http.Server
 	drain   time.Duration
+	cut     <-chan struct{}
 	working atomic.Int64
 }
 
@@ -50,7 +53,7 @@ func NewServer(h http.Handler, o ServerOptions) *Server {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{drain: either(o.Drain, 5*time.Second)}
+	s := &Server{drain: either(o.Drain, 5*time.Second), cut: o.Cut}
 	s.http = http.Server{
 		Handler:           s.counted(h),
 		MaxHeaderBytes:    either(o.ReadBuffer, 4<<10),
@@ -143,6 +146,9 @@ func (s *Server) quiet(ctx context.Context, end context.CancelFunc) {
 	for idle := 0; idle < looks; {
 		select {
 		case <-ctx.Done():
+			return
+		case <-s.cut:
+			end()
 			return
 		case <-tick.C:
 		}
