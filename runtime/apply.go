@@ -2,9 +2,10 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/router"
@@ -23,29 +24,50 @@ type wish struct {
 	make func(context.Context) (router.Route, error)
 }
 
-// applyRoutes starts and stops routes until those that run are those that
-// should. The caller holds r.mu. Routes that did not change are not touched.
-func (r *Runtime) applyRoutes(ctx context.Context) error {
-	wishes := r.wishes()
-	for _, name := range slices.Sorted(maps.Keys(r.running)) {
-		if w, ok := wishes[name]; ok && w.sum == r.running[name].sum {
-			continue
-		}
-		r.stopRoute(ctx, name)
+// prepareTime bounds what the start of one route may wait for its source.
+const prepareTime = 10 * time.Second
+
+// applyRoutes stops and starts routes until those that run are those that
+// should. Routes that did not change are not touched. What could not be started
+// is noted, and logged when that is news.
+func (r *Runtime) applyRoutes(ctx, life context.Context) {
+	if r.appSeen {
+		r.probeBindings(ctx)
 	}
-	var errs []error
+	wishes := r.wishes()
+	var stale []string
+	for name, is := range r.running {
+		if w, ok := wishes[name]; !ok || w.sum != is.sum {
+			stale = append(stale, name)
+		}
+	}
+	r.stopRoutes(life, stale)
+	failed := map[string]error{}
 	for _, name := range slices.Sorted(maps.Keys(wishes)) {
 		if _, ok := r.running[name]; ok {
 			continue
 		}
 		if err := r.startRoute(ctx, name, wishes[name]); err != nil {
-			errs = append(errs, err)
+			failed[name] = err
 		}
 	}
-	return errors.Join(errs...)
+	if ctx.Err() != nil {
+		return // it failed because we stop
+	}
+	r.mu.Lock()
+	before := r.unstarted
+	r.unstarted = failed
+	r.mu.Unlock()
+	for name, err := range failed {
+		if was := before[name]; was == nil || was.Error() != err.Error() {
+			r.log.Error("Route not started", "route", name, "error", err)
+		}
+	}
 }
 
 func (r *Runtime) startRoute(ctx context.Context, name string, w wish) error {
+	ctx, cancel := context.WithTimeout(ctx, prepareTime)
+	defer cancel()
 	route, err := w.make(ctx)
 	if err != nil {
 		return err
@@ -53,25 +75,49 @@ func (r *Runtime) startRoute(ctx context.Context, name string, w wish) error {
 	if err := r.router.Add(route); err != nil {
 		return err
 	}
+	r.mu.Lock()
 	r.running[name] = w.running
+	r.mu.Unlock()
 	r.log.Info("Route started", "route", name)
 	return nil
 }
 
-func (r *Runtime) stopRoute(ctx context.Context, name string) {
-	delete(r.running, name)
-	if err := r.router.Remove(ctx, name); err != nil {
-		r.log.Warn("Route stopped with events under way; they stay with their source", "route", name, "error", err)
-		return
+// stopRoutes stops routes side by side, so that one drain time is enough for
+// all of them.
+func (r *Runtime) stopRoutes(life context.Context, names []string) {
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() {
+			if err := r.router.Remove(life, name); err != nil {
+				r.log.Warn("Route stopped with events under way; they stay with their source", "route", name, "error", err)
+				return
+			}
+			r.log.Info("Route stopped", "route", name)
+		})
 	}
-	r.log.Info("Route stopped", "route", name)
+	wg.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range names {
+		delete(r.running, name)
+	}
+}
+
+// closed tells whether a component is there and not open: a route that reads it
+// starts when it is, which is when it can be told what its source can do.
+func (r *Runtime) closed(name string) bool {
+	p := r.parts.find(name)
+	return p != nil && !p.ready()
 }
 
 // wishes lists the routes that should run by name. Those that deliver to the
-// app wait until it was seen.
+// app wait until it was seen, and all until their source is open.
 func (r *Runtime) wishes() map[string]wish {
 	out := map[string]wish{}
 	for _, p := range r.set.Pipelines {
+		if r.closed(p.From.Binding) || r.closed(p.From.PubSub) {
+			continue
+		}
 		out["pipeline/"+p.Name] = wish{
 			running: running{sum: fingerprint(p) ^ r.sumOf(p.From.Binding) ^ r.sumOf(p.From.PubSub)},
 			make:    func(ctx context.Context) (router.Route, error) { return r.routes.pipeline(ctx, p) },
@@ -81,6 +127,9 @@ func (r *Runtime) wishes() map[string]wish {
 		return out
 	}
 	for _, s := range r.subscriptions() {
+		if r.closed(s.PubSub) {
+			continue
+		}
 		out[subscriptionName(s.Subscription)] = wish{
 			running: running{sum: fingerprint(s.Subscription) ^ r.sumOf(s.PubSub), sub: &s.Subscription, kind: s.kind},
 			make:    func(ctx context.Context) (router.Route, error) { return r.routes.subscription(ctx, s.Subscription) },
@@ -88,7 +137,7 @@ func (r *Runtime) wishes() map[string]wish {
 	}
 	for _, p := range r.parts.all() {
 		name := p.config.Name
-		if p.binding == nil || r.pipelineReads(name) || !r.wanted[name] {
+		if p.binding == nil || !p.ready() || r.pipelineReads(name) || !r.wanted[name] {
 			continue
 		}
 		out["binding/"+name] = wish{

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -33,7 +34,7 @@ func (r *Runtime) SecretStore(name string) (*secrets.Store, error) {
 // Configured implements api.Components.
 func (r *Runtime) Configured(kind string) bool {
 	for _, p := range r.parts.all() {
-		if strings.HasPrefix(p.config.Type, kind+".") {
+		if strings.HasPrefix(p.def.Type, kind+".") {
 			return true
 		}
 	}
@@ -42,12 +43,25 @@ func (r *Runtime) Configured(kind string) bool {
 
 // NotReady implements api.Instance.
 func (r *Runtime) NotReady() []string {
+	switch {
+	case r.stopping.Load():
+		return []string{"the stop to complete"}
+	case !r.serving.Load():
+		return append(r.parts.missing(), "components to open")
+	}
 	missing := r.parts.missing()
-	if r.app != nil && !r.ready.Load() && r.serving.Load() {
+	if !r.started.Load() {
 		missing = append(missing, fmt.Sprintf("the app on port %d", r.o.App.Port))
 	}
-	if !r.ready.Load() && len(missing) == 0 {
-		missing = append(missing, "the start to complete")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if waitsForApp(r.unasked) {
+		missing = append(missing, "the app's subscriptions: "+r.unasked.Error())
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.unstarted)) {
+		if err := r.unstarted[name]; fault.Retriable(err) {
+			missing = append(missing, "route "+name+": "+err.Error())
+		}
 	}
 	return missing
 }

@@ -18,6 +18,21 @@ func fingerprint(v any) uint64 {
 	return h.Sum64()
 }
 
+// sums gives each component a number that is another one when its document, or
+// that of a secret store it reads, directly or not, says something else. The
+// list has each store before those who need it.
+func sums(ordered []config.Component) map[string]uint64 {
+	out := make(map[string]uint64, len(ordered))
+	for _, c := range ordered {
+		sum := fingerprint(c)
+		if slices.ContainsFunc(c.Metadata, func(it config.Item) bool { return it.SecretRef != nil }) {
+			sum = fingerprint([]uint64{sum, out[c.SecretStore]})
+		}
+		out[c.Name] = sum
+	}
+	return out
+}
+
 func write(w io.Writer, v reflect.Value) {
 	if v.Type() == reflect.TypeFor[config.Place]() {
 		return

@@ -18,18 +18,66 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/penstock-io/penstock/bindings/cron"
 	"github.com/penstock-io/penstock/bindings/localstorage"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
+	"github.com/penstock-io/penstock/pubsub/sqlite"
 	"github.com/penstock-io/penstock/runtime"
+	"github.com/penstock-io/penstock/secrets"
 	secretsfile "github.com/penstock-io/penstock/secrets/file"
 )
 
 // components are those the tests use.
 func components() component.List {
-	return component.List{cron.Component, localstorage.Component, webhook.Component, inmemory.Component, secretsfile.Component}
+	return component.List{
+		cron.Component, localstorage.Component, webhook.Component, inmemory.Component, sqlite.Component,
+		secretsfile.Component, farBus, farStore,
+	}
+}
+
+// far has a server, which is all that it needs to be open.
+type far struct {
+	Address string `meta:"address,required" doc:"Where the server listens."`
+}
+
+func (f far) reach(ctx context.Context) error {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", f.Address)
+	if err != nil {
+		return fault.Wrap(err, "reach server")
+	}
+	return c.Close()
+}
+
+var farBus = pubsub.Define("far", component.About{}, func(ctx context.Context, env component.Env, f far) (pubsub.Driver, error) {
+	if err := f.reach(ctx); err != nil {
+		return nil, err
+	}
+	d, err := inmemory.Component.Open(ctx, env, nil)
+	if err != nil {
+		return nil, err
+	}
+	return d.(pubsub.Driver), nil
+})
+
+var farStore = secrets.Define("far", component.About{}, func(ctx context.Context, env component.Env, f far) (secrets.Driver, error) {
+	return nil, f.reach(ctx)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // call is one request that the app got.
@@ -45,16 +93,20 @@ type app struct {
 
 	mu      sync.Mutex
 	answers map[string]http.HandlerFunc
+	topics  http.HandlerFunc // answers GET /dapr/subscribe
 }
 
 // newApp starts an app. Paths without an answer succeed with an empty body.
 func newApp(t *testing.T, subscriptions string) *app {
 	t.Helper()
-	a := &app{calls: make(chan call, 1000), answers: map[string]http.HandlerFunc{}}
+	a := &app{calls: make(chan call, 1000), answers: map[string]http.HandlerFunc{}, topics: reply(subscriptions)}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/dapr/subscribe":
-			io.WriteString(w, subscriptions)
+			a.mu.Lock()
+			topics := a.topics
+			a.mu.Unlock()
+			topics(w, r)
 			return
 		case r.Method == http.MethodOptions:
 			return
@@ -87,6 +139,13 @@ func (a *app) answer(path string, f http.HandlerFunc) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.answers[path] = f
+}
+
+// wants changes the app's subscriptions.
+func (a *app) wants(f http.HandlerFunc) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.topics = f
 }
 
 // next returns the next call to the path; others are thrown away.
@@ -162,6 +221,13 @@ func start(t *testing.T, a *app, documents string) *instance {
 
 func (in *instance) run(t *testing.T, o runtime.Options) {
 	t.Helper()
+	in.begin(t, o)
+	eventually(t, "ready", func() bool { return in.get(t, "/healthz") == http.StatusNoContent })
+}
+
+// begin is run without waiting until the instance is ready.
+func (in *instance) begin(t *testing.T, o runtime.Options) {
+	t.Helper()
 	r, err := runtime.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +244,27 @@ func (in *instance) run(t *testing.T, o runtime.Options) {
 			t.Logf("log:\n%s", in.log)
 		}
 	})
-	eventually(t, "ready", func() bool { return in.get(t, "/healthz") == http.StatusNoContent })
+}
+
+// logged waits until the log holds the words n times.
+func (in *instance) logged(t *testing.T, n int, words string) {
+	t.Helper()
+	eventually(t, "the log says "+words, func() bool { return strings.Count(in.log.String(), words) >= n })
+}
+
+// text returns the answer to a GET.
+func (in *instance) text(t *testing.T, path string) string {
+	t.Helper()
+	resp, err := http.Get(in.url + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 func (in *instance) write(t *testing.T, name, text string) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-io/penstock/bindings"
@@ -29,47 +30,66 @@ type life interface {
 // part is one opened, or opening, component. Exactly one of bus, binding and
 // store is set.
 type part struct {
-	config  config.Component
+	doc     config.Component // as written
+	config  config.Component // with its secrets filled in
 	def     component.Definition
 	life    life
 	bus     *pubsub.Bus
 	binding *bindings.Binding
 	store   *secrets.Store
 
-	sum uint64 // fingerprint of the document
+	sum uint64 // of the document and those it depends on; see sums
 
 	stop context.CancelFunc
 	done chan struct{}
+	late atomic.Bool // whoever opened it does not wait any more
 }
 
-// start begins to open the part; it goes on in the background.
-func (p *part) start(ctx context.Context, log *slog.Logger) {
+// start begins to open the part; it goes on in the background and calls opened
+// when it is open.
+func (p *part) start(ctx context.Context, log *slog.Logger, opened func()) {
 	ctx, p.stop = context.WithCancel(ctx)
 	p.done = make(chan struct{})
 	go func() {
 		defer close(p.done)
-		if err := p.life.Run(ctx); err != nil {
-			log.Debug("Component will not open", "name", p.config.Name, "error", err)
+		err := p.life.Run(ctx)
+		switch {
+		case err == nil && ctx.Err() == nil:
+			if p.late.Load() {
+				log.Info("Component loaded", "name", p.config.Name, "type", p.config.Type+"/"+p.config.Version)
+			}
+			opened()
+		case err != nil && p.late.Load():
+			log.Error("Component will not open; mend its document", "name", p.config.Name, "error", err)
 		}
 	}()
 }
 
-// close ends the opening and frees the component.
+// ready tells whether the component is open.
+func (p *part) ready() bool { return p.life.State().Word == component.Ready }
+
+// close ends the opening and frees the component. A component whose opening
+// does not heed its context is not waited for beyond ctx.
 func (p *part) close(ctx context.Context) error {
 	p.stop()
-	<-p.done
-	return p.life.Close(ctx)
+	err := p.life.Close(ctx)
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+	}
+	return err
 }
 
 // parts is the table of everything configured, by name.
 type parts struct {
 	list   component.List
 	env    component.Env
-	scopes []config.SecretScope
 	log    *slog.Logger
+	opened func() // called when a component has opened
 
-	mu     sync.RWMutex
+	mu     sync.RWMutex // guards what follows
 	byName map[string]*part
+	scopes []config.SecretScope
 }
 
 // make builds a part without opening it.
@@ -82,7 +102,7 @@ func (ps *parts) make(c config.Component) (*part, error) {
 	env.Name = c.Name
 	env.Logger = ps.log.With("component", c.Name, "type", c.Type)
 	p := &part{config: c, def: def}
-	kind, _, _ := strings.Cut(c.Type, ".")
+	kind, _, _ := strings.Cut(def.Type, ".")
 	switch kind {
 	case "bindings":
 		if p.binding, err = bindings.New(def, env, c); err == nil {
@@ -93,7 +113,7 @@ func (ps *parts) make(c config.Component) (*part, error) {
 			p.life = p.bus.Instance()
 		}
 	case "secretstores":
-		if p.store, err = secrets.New(def, env, c, ps.scopes); err == nil {
+		if p.store, err = secrets.New(def, env, c, nil); err == nil {
 			p.life = p.store.Instance()
 		}
 	default:
@@ -103,12 +123,10 @@ func (ps *parts) make(c config.Component) (*part, error) {
 }
 
 // open makes and starts a part, with its secrets filled in, and waits for the
-// first outcome: nil also when its server cannot be reached yet.
-func (ps *parts) open(ctx, lifetime context.Context, c config.Component) (*part, error) {
-	sum := fingerprint(c)
-	c, problems := config.Resolve(c, func(store, key string) (map[string]string, error) {
-		return ps.secret(ctx, store, key)
-	})
+// first outcome: nil also when its server cannot be reached yet. Secrets are
+// read from the fresh stores first, then from those in the table.
+func (ps *parts) open(ctx, lifetime context.Context, doc config.Component, fresh []*part) (*part, error) {
+	c, problems := ps.resolve(ctx, doc, fresh)
 	if len(problems) > 0 {
 		return nil, problems
 	}
@@ -116,8 +134,8 @@ func (ps *parts) open(ctx, lifetime context.Context, c config.Component) (*part,
 	if err != nil {
 		return nil, err
 	}
-	p.sum = sum
-	p.start(lifetime, ps.log)
+	p.doc = doc
+	p.start(lifetime, ps.log, ps.opened)
 	err = p.life.Wait(ctx)
 	for option, reason := range p.def.Unneeded(c.Metadata) {
 		ps.log.Info("Option accepted and not needed", "name", c.Name, "option", option, "reason", reason)
@@ -127,22 +145,28 @@ func (ps *parts) open(ctx, lifetime context.Context, c config.Component) (*part,
 		return p, nil
 	}
 	if fault.Retriable(err) {
+		p.late.Store(true)
 		ps.log.Warn("Component not reachable yet, trying again in the background", "name", c.Name, "type", c.Type+"/"+c.Version, "error", err)
 		return p, nil
 	}
 	return nil, errors.Join(err, p.close(ctx))
 }
 
-// secret reads a secret for a component.
-func (ps *parts) secret(ctx context.Context, store, key string) (map[string]string, error) {
-	p := ps.find(store)
-	if p == nil || p.store == nil {
-		return nil, fault.New(fault.NotFound, "find secret store %q: no such component", store)
-	}
-	if err := p.life.Wait(ctx); err != nil {
-		return nil, err
-	}
-	return p.store.Resolve(ctx, key)
+// resolve fills in the secrets of a document.
+func (ps *parts) resolve(ctx context.Context, doc config.Component, fresh []*part) (config.Component, config.Problems) {
+	return config.Resolve(doc, func(store, key string) (map[string]string, error) {
+		p := ps.find(store)
+		if i := slices.IndexFunc(fresh, func(f *part) bool { return f.config.Name == store }); i >= 0 {
+			p = fresh[i]
+		}
+		if p == nil || p.store == nil {
+			return nil, fault.New(fault.NotFound, "find secret store %q: no such component", store)
+		}
+		if err := p.life.Wait(ctx); err != nil {
+			return nil, err
+		}
+		return p.store.Resolve(ctx, key)
+	})
 }
 
 // find returns the part of that name, or nil.
@@ -156,6 +180,9 @@ func (ps *parts) find(name string) *part {
 func (ps *parts) put(p *part) (old *part) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	if p.store != nil {
+		p.store.Limit(ps.scopes)
+	}
 	old = ps.byName[p.config.Name]
 	ps.byName[p.config.Name] = p
 	return old
@@ -168,6 +195,18 @@ func (ps *parts) take(name string) *part {
 	p := ps.byName[name]
 	delete(ps.byName, name)
 	return p
+}
+
+// limit gives every secret store its scope, those that come later too.
+func (ps *parts) limit(scopes []config.SecretScope) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.scopes = scopes
+	for _, p := range ps.byName {
+		if p.store != nil {
+			p.store.Limit(scopes)
+		}
+	}
 }
 
 // all returns every part, by name.
@@ -190,7 +229,11 @@ func (ps *parts) missing() []string {
 		if s.Word == component.Ready || p.config.IgnoreErrors {
 			continue
 		}
-		out = append(out, "component "+p.config.Name+" is "+s.Word+" since "+s.Since.Format(time.RFC3339)+": "+s.LastError)
+		why := "component " + p.config.Name + " is " + s.Word + " since " + s.Since.Format(time.RFC3339)
+		if s.LastError != "" {
+			why += ": " + s.LastError
+		}
+		out = append(out, why)
 	}
 	return out
 }
@@ -209,4 +252,16 @@ func (ps *parts) outputOf(name string) (*bindings.Binding, error) {
 		return p.binding, nil
 	}
 	return nil, fault.New(fault.NotFound, "find binding %q: no such component", name)
+}
+
+// held is for routes whose target is a component: that it is not there, or will
+// not open, is a matter of the configuration, not of the event, which waits.
+func (ps *parts) held(name string, err error) error {
+	if err == nil || fault.Retriable(err) {
+		return err
+	}
+	if p := ps.find(name); p == nil || p.life.State().Word == component.Failed {
+		return fault.As(fault.Unavailable, err)
+	}
+	return err
 }

@@ -2,191 +2,194 @@ package runtime
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"time"
 
+	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
 )
 
-// watch follows the configuration files until ctx ends. life is the lifetime
-// of what it opens.
-func (r *Runtime) watch(ctx, life context.Context) {
-	if len(r.o.Resources)+len(r.o.Configs) == 0 {
+// reload reads the configuration and swaps it in. A bad one changes nothing and
+// is reported; so does one with a component that works now and could not be
+// reached in its new form, which is tried again until it can. The routes follow
+// in applyRoutes.
+func (r *Runtime) reload(ctx, life context.Context) {
+	set, problems := Load(r.o.Components, r.o.reader())
+	errs, warnings := problems.Split(r.o.Strict)
+	before := r.refused
+	r.refused = nil
+	if len(errs) > 0 {
+		r.log.Error("Configuration has errors; nothing was changed\n" + errs.Error())
 		return
 	}
-	o := r.o.reader()
-	o.Last = r.set
-	config.Watch(ctx, o, func(set *config.Set, problems config.Problems) {
-		r.retire(life, r.reload(ctx, life, set, problems))
-	})
-}
-
-// reloadOnDemand reads the configuration again whenever it is asked to.
-func (r *Runtime) reloadOnDemand(ctx, life context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.o.Reload:
-			r.log.Info("Reload asked for")
-			set, problems := config.Load(r.o.reader())
-			r.retire(life, r.reload(ctx, life, set, problems))
-		}
-	}
-}
-
-// reload swaps in a new configuration. A bad one changes nothing and is
-// reported. It returns the parts that were replaced, for closing a little
-// later: a call that looked one up just before still ends on it.
-func (r *Runtime) reload(ctx, life context.Context, set *config.Set, problems config.Problems) []*part {
-	if set != nil {
-		problems = append(problems, Check(r.o.Components, set)...)
-	}
-	errs, warnings := problems.Split(r.o.Strict)
-	for _, w := range warnings {
-		r.log.Warn("Configuration: " + w.String())
-	}
-	if len(errs) > 0 || set == nil {
-		r.log.Error("Configuration has errors; nothing was changed\n" + errs.Error())
-		return nil
-	}
 	set = withDefaults(set, r.o.DataDir)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c := r.diff(set)
-	if c.empty() && samePlan(r.set, set) {
+	c := r.diff(ctx, set)
+	if c.empty() && config.Diff(r.set, set).Empty() {
 		r.set = set
-		return nil
+		return
 	}
-	fresh, err := r.openNew(ctx, life, c.opened)
+	if before == nil {
+		for _, w := range warnings {
+			r.log.Warn("Configuration: " + w.String())
+		}
+		r.logSkipped(set)
+	}
+	replaced, err := r.replace(ctx, life, c)
 	if err != nil {
-		r.log.Error("Configuration not taken over; nothing was changed", "error", err)
-		return nil
+		if fault.Retriable(err) {
+			r.refused = err
+		}
+		if before == nil || before.Error() != err.Error() {
+			r.log.Error("Configuration not taken over; nothing was changed", "error", err)
+		}
+		return
 	}
-	old := r.swap(life, c, fresh)
 	r.set = set
-	if r.app != nil && r.appSeen {
-		r.probeBindings(ctx)
+	r.parts.limit(set.Configuration.SecretScopes)
+	r.applyRoutes(ctx, life)
+	for _, name := range c.removed {
+		replaced = append(replaced, r.parts.take(name))
 	}
-	if err := r.applyRoutes(life); err != nil {
-		r.log.Error("Route not started", "error", err)
-	}
-	r.log.Info("Configuration reloaded", "opened", len(c.opened), "closed", len(old))
-	return old
+	r.retire(life, replaced)
+	r.log.Info("Configuration reloaded", "opened", len(c.beside)+len(c.after), "closed", len(replaced))
 }
 
 // change is what a new configuration asks of the components.
 type change struct {
-	opened    []config.Component // new or different
-	exclusive []config.Component // different, and two at once would clash
-	removed   []string
+	sums    map[string]uint64
+	beside  []config.Component // new or different: opened beside those that run
+	closing []*part            // inputs that go away or change: closed before
+	after   []config.Component // new or different inputs: opened when those are closed, which may hold what they need
+	removed []string
+	worked  map[string]bool // components that are open now
 }
 
-func (c change) empty() bool { return len(c.opened)+len(c.exclusive)+len(c.removed) == 0 }
+func (c change) empty() bool { return len(c.beside)+len(c.after)+len(c.removed) == 0 }
 
-func (r *Runtime) diff(set *config.Set) change {
-	var c change
-	keep := map[string]bool{}
+func (r *Runtime) diff(ctx context.Context, set *config.Set) change {
 	ordered, _ := config.OpenOrder(set.Components)
-	for _, comp := range ordered {
-		keep[comp.Name] = true
-		old := r.parts.find(comp.Name)
-		switch {
-		case old != nil && old.sum == fingerprint(comp):
-		case old != nil && old.binding != nil && old.binding.Input():
-			c.exclusive = append(c.exclusive, comp)
-		default:
-			c.opened = append(c.opened, comp)
+	c := change{sums: sums(ordered), worked: map[string]bool{}}
+	for _, p := range r.parts.all() {
+		c.worked[p.config.Name] = p.ready()
+		if _, keep := c.sums[p.config.Name]; !keep {
+			c.removed = append(c.removed, p.config.Name)
+			if p.binding != nil && p.binding.Input() {
+				c.closing = append(c.closing, p)
+			}
 		}
 	}
-	for _, p := range r.parts.all() {
-		if !keep[p.config.Name] {
-			c.removed = append(c.removed, p.config.Name)
+	for _, doc := range ordered {
+		old := r.parts.find(doc.Name)
+		if old != nil && old.sum == c.sums[doc.Name] && !r.rotated(ctx, old) {
+			continue
+		}
+		if old != nil && old.binding != nil && old.binding.Input() {
+			c.closing = append(c.closing, old)
+		}
+		def, err := r.o.Components.Find(doc.Type, doc.Version)
+		if err == nil && slices.Contains(def.About.Capabilities, bindings.InputCapability) {
+			c.after = append(c.after, doc)
+		} else {
+			c.beside = append(c.beside, doc)
 		}
 	}
 	return c
 }
 
-// samePlan tells whether two configurations have the same routes.
-func samePlan(a, b *config.Set) bool {
-	return fingerprint(a.Subscriptions) == fingerprint(b.Subscriptions) && fingerprint(a.Pipelines) == fingerprint(b.Pipelines)
+// rotated tells whether a secret of the component has another value now. One
+// that cannot be read is taken for unchanged.
+func (r *Runtime) rotated(ctx context.Context, p *part) bool {
+	ctx, cancel := context.WithTimeout(ctx, firstTry)
+	defer cancel()
+	now, problems := r.parts.resolve(ctx, p.doc, nil)
+	return len(problems) == 0 && !config.Equal(now.Metadata, p.config.Metadata)
 }
 
-// openNew opens the components beside those that run; when one cannot be
-// opened, all of them are closed again.
-func (r *Runtime) openNew(ctx, life context.Context, list []config.Component) ([]*part, error) {
-	var fresh []*part
-	for _, comp := range list {
-		wait, cancel := context.WithTimeout(ctx, firstTry)
-		p, err := r.parts.open(wait, life, comp)
-		cancel()
-		if err == nil {
-			fresh = append(fresh, p)
-			continue
+// replace opens what is new and puts it in place of the old, which it returns.
+// After an error everything is as before.
+func (r *Runtime) replace(ctx, life context.Context, c change) (old []*part, err error) {
+	fresh, err := r.openNew(ctx, life, c.beside, c, nil)
+	if err == nil {
+		r.stopReaders(life, c.closing)
+		r.closeAll(life, c.closing)
+		fresh, err = r.openNew(ctx, life, c.after, c, fresh)
+		if err != nil {
+			r.reopen(ctx, life, c.closing)
 		}
-		if comp.IgnoreErrors {
-			r.log.Warn("Component ignored, as ignoreErrors says", "name", comp.Name, "type", comp.Type, "error", err)
-			continue
-		}
-		r.closeAll(life, fresh)
-		return nil, placed(comp, err)
 	}
-	return fresh, nil
-}
-
-// swap puts the new parts in place of the old and returns the old. Inputs that
-// cannot be there twice are drained and closed before the new one opens; when
-// that fails the old one is opened again.
-func (r *Runtime) swap(life context.Context, c change, fresh []*part) []*part {
-	var old []*part
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range fresh {
+		delete(r.wanted, p.config.Name)
 		if was := r.parts.put(p); was != nil {
 			old = append(old, was)
 		}
 	}
 	for _, name := range c.removed {
-		r.stopReaders(life, name)
-		if was := r.parts.take(name); was != nil {
-			old = append(old, was)
-		}
 		delete(r.wanted, name)
 	}
-	for _, comp := range c.exclusive {
-		r.replaceInput(life, comp)
-	}
-	return old
+	return old, nil
 }
 
-// stopReaders stops the routes that read the component.
-func (r *Runtime) stopReaders(ctx context.Context, name string) {
-	for route := range r.running {
-		if route == "binding/"+name {
-			r.stopRoute(ctx, route)
+// openNew opens components and returns them with the fresh ones that are there
+// already; when one cannot be opened, all of them are closed again.
+func (r *Runtime) openNew(ctx, life context.Context, docs []config.Component, c change, fresh []*part) ([]*part, error) {
+	for _, doc := range docs {
+		wait, cancel := context.WithTimeout(ctx, firstTry)
+		p, err := r.parts.open(wait, life, doc, fresh)
+		cancel()
+		if err == nil {
+			p.sum = c.sums[doc.Name]
+			fresh = append(fresh, p)
+			if !c.worked[doc.Name] || p.ready() {
+				continue
+			}
+			err = fault.New(fault.Unavailable, "reach component %s in its new form: %s", doc.Name, p.life.State().LastError)
+		} else if doc.IgnoreErrors {
+			r.log.Warn("Component ignored, as ignoreErrors says", "name", doc.Name, "type", doc.Type, "error", err)
+			continue
+		} else if !fault.Retriable(err) {
+			err = placed(doc, err)
 		}
+		r.closeAll(life, fresh)
+		return nil, err
 	}
-	for _, p := range r.set.Pipelines {
-		if _, ok := r.running["pipeline/"+p.Name]; ok && p.From.Binding == name {
-			r.stopRoute(ctx, "pipeline/"+p.Name)
+	return fresh, nil
+}
+
+// reopen brings closed inputs back as they were.
+func (r *Runtime) reopen(ctx, life context.Context, closed []*part) {
+	for _, old := range closed {
+		wait, cancel := context.WithTimeout(ctx, firstTry)
+		p, err := r.parts.open(wait, life, old.doc, nil)
+		cancel()
+		if err != nil {
+			r.log.Error("Component lost; it is opened again with the next change", "name", old.config.Name, "error", err)
+			old.sum = 0
+			continue
 		}
+		p.sum = old.sum
+		r.parts.put(p)
 	}
 }
 
-// replaceInput closes an input binding and opens its new form.
-func (r *Runtime) replaceInput(life context.Context, comp config.Component) {
-	r.stopReaders(life, comp.Name)
-	old := r.parts.take(comp.Name)
-	r.closeAll(life, []*part{old})
-	delete(r.wanted, comp.Name)
-	wait, cancel := context.WithTimeout(life, firstTry)
-	defer cancel()
-	p, err := r.parts.open(wait, life, comp)
-	if err != nil {
-		r.log.Error("Component not changed; the old one goes on", "name", comp.Name, "error", placed(comp, err))
-		if p, err = r.parts.open(wait, life, old.config); err != nil {
-			r.log.Error("Component lost; mend its document to open it again", "name", comp.Name, "error", err)
-			return
+// stopReaders stops the routes that read the components.
+func (r *Runtime) stopReaders(life context.Context, list []*part) {
+	var names []string
+	for _, p := range list {
+		if _, ok := r.running["binding/"+p.config.Name]; ok {
+			names = append(names, "binding/"+p.config.Name)
+		}
+		for _, pipe := range r.set.Pipelines {
+			if _, ok := r.running["pipeline/"+pipe.Name]; ok && pipe.From.Binding == p.config.Name {
+				names = append(names, "pipeline/"+pipe.Name)
+			}
 		}
 	}
-	r.parts.put(p)
+	r.stopRoutes(life, names)
 }
 
 // handOver is how long a replaced part stays open for calls that had looked it
@@ -202,19 +205,23 @@ func (r *Runtime) retire(life context.Context, old []*part) {
 	r.retiring.Go(func() {
 		select {
 		case <-time.After(handOver):
-		case <-life.Done():
+		case <-r.ending:
 		}
-		r.closeAll(context.WithoutCancel(life), old)
+		r.closeAll(life, old)
 	})
 }
 
-// closeAll closes parts within the grace period.
+// closeAll closes parts side by side, within the grace period.
 func (r *Runtime) closeAll(ctx context.Context, list []*part) {
 	ctx, cancel := context.WithTimeout(ctx, r.o.Grace)
 	defer cancel()
+	var wg sync.WaitGroup
 	for _, p := range list {
-		if err := p.close(ctx); err != nil {
-			r.log.Warn("Component did not close cleanly", "name", p.config.Name, "error", err)
-		}
+		wg.Go(func() {
+			if err := p.close(ctx); err != nil {
+				r.log.Warn("Component did not close cleanly", "name", p.config.Name, "error", err)
+			}
+		})
 	}
+	wg.Wait()
 }

@@ -1,9 +1,11 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/penstock-io/penstock/app"
@@ -115,6 +117,9 @@ func (rs *routes) pipeline(ctx context.Context, p config.Pipeline) (router.Route
 	if err := problems.Err(); err != nil {
 		return r, fault.As(fault.Invalid, err)
 	}
+	if err := rs.reachAll(p); err != nil {
+		return r, err
+	}
 	if p.From.Binding != "" {
 		from := rs.parts.find(p.From.Binding)
 		if from == nil || from.binding == nil {
@@ -134,6 +139,22 @@ func (rs *routes) pipeline(ctx context.Context, p config.Pipeline) (router.Route
 	r.Source, r.Decode, r.GiveBack = src, src.Decode, bus.Features().GiveBack
 	r.Steps = append([]router.Step{expiryStep()}, r.Steps...)
 	return r, nil
+}
+
+// reachAll makes sure that everything the pipeline sends to is there: what is
+// left out because it may fail would hold every event up.
+func (rs *routes) reachAll(p config.Pipeline) error {
+	ends := p.To
+	if p.DeadLetter != nil {
+		ends = append(slices.Clone(ends), *p.DeadLetter)
+	}
+	for _, to := range ends {
+		name := cmp.Or(to.Binding, to.PubSub)
+		if name != "" && rs.parts.find(name) == nil {
+			return fault.New(fault.NotFound, "send to %s: no such component", name)
+		}
+	}
+	return nil
 }
 
 // keyOf lets the broker hold back what the route orders: it decodes early, and

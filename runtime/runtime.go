@@ -39,17 +39,32 @@ type Runtime struct {
 	api    *api.API
 	routes *routes
 
-	ready    atomic.Bool // everything that the start waits for has happened
+	started  atomic.Bool // everything that the start waits for has happened
 	serving  atomic.Bool // outbound calls work
-	shutdown chan bool   // true: forced
+	stopping atomic.Bool
+	shutdown chan bool     // true: forced
+	ending   chan struct{} // closed when the routes are gone: nothing uses replaced parts any more
+	tending  sync.WaitGroup
 	retiring sync.WaitGroup
 
-	mu      sync.Mutex // one change of the configuration at a time
+	// What makes tend do something; each holds at most one.
+	edited chan struct{} // a file of the configuration is other than before
+	opened chan struct{} // a component has opened
+	back   chan struct{} // the app may be another one than before
+	met    chan answer   // what the app said when it was asked
+
+	// The configuration in use and what the app wants. Only start and, after
+	// it, tend touch these.
 	set     *config.Set
-	running map[string]running // by route name
 	fromApp []config.Subscription
 	wanted  map[string]bool // input bindings the app takes
 	appSeen bool
+	refused error // why the newest configuration is not in use, when that may pass
+
+	mu        sync.Mutex // guards what follows; never held while waiting
+	running   map[string]running
+	unstarted map[string]error // routes that should run and do not
+	unasked   error            // why the app's subscriptions are not known yet
 }
 
 // ErrForced is returned by Run when a shutdown was forced.
@@ -63,11 +78,12 @@ var ErrGrace = errors.New("stop: grace period is over")
 func New(o Options) (*Runtime, error) {
 	o.setDefaults()
 	r := &Runtime{
-		o: o, log: o.Logger, shutdown: make(chan bool, 1),
-		running: map[string]running{}, wanted: map[string]bool{},
+		o: o, log: o.Logger, shutdown: make(chan bool, 1), ending: make(chan struct{}),
+		edited: make(chan struct{}, 1), opened: make(chan struct{}, 1), back: make(chan struct{}, 1), met: make(chan answer),
+		running: map[string]running{}, unstarted: map[string]error{}, wanted: map[string]bool{},
 	}
 	r.parts = &parts{
-		list: o.Components, log: o.Logger, byName: map[string]*part{},
+		list: o.Components, log: o.Logger, byName: map[string]*part{}, opened: func() { nudge(r.opened) },
 		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}},
 	}
 	var err error
@@ -87,7 +103,7 @@ func New(o Options) (*Runtime, error) {
 // wrong, [ErrForced] or [ErrGrace] for a stop that was not clean, or what kept
 // it from listening.
 func (r *Runtime) Run(ctx context.Context) error {
-	started := time.Now()
+	began := time.Now()
 	set, err := r.load()
 	if err != nil {
 		return err
@@ -96,55 +112,61 @@ func (r *Runtime) Run(ctx context.Context) error {
 	// Parts outlive ctx: they are stopped in order, after the events they
 	// carry.
 	life, cut := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cut(nil)
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	defer cut(errStopped)
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
 
 	failed := make(chan error, 2)
 	tasks.Go(func() { failed <- servers.run(life) })
 	tasks.Go(func() { failed <- r.router.Run(life) })
-	if err := r.start(ctx, life, set); err != nil {
-		cut(err)
-		return err
+	if err := r.start(ctx, life, set); err != nil && ctx.Err() == nil {
+		return errors.Join(err, r.stop(life, servers, r.o.Grace))
 	}
-	watching, stopWatching := context.WithCancel(ctx)
-	defer stopWatching()
-	tasks.Go(func() { r.watch(watching, life) })
-	tasks.Go(func() { r.reloadOnDemand(watching, life) })
-	r.log.Info("Penstock is up", "took", time.Since(started).Round(time.Millisecond).String())
+	r.log.Info("Penstock is up", "took", time.Since(began).Round(time.Millisecond).String())
+	r.tending.Go(func() { r.watch(watching, set) })
+	r.tending.Go(func() { r.tend(watching, life) })
 	if r.app != nil {
 		tasks.Go(func() { r.app.RunHealth(life) })
-		tasks.Go(func() { r.meetApp(watching, life) })
+		r.tending.Go(func() { r.meetApp(watching) })
 	} else {
 		r.announce()
 	}
+	err, forced := r.await(ctx, failed)
+	r.stopping.Store(true)
+	stopWatching()
+	if forced {
+		_ = r.stop(life, servers, 0) // that it was cut short is what was asked for
+		return ErrForced
+	}
+	return errors.Join(err, r.stop(life, servers, r.o.Grace))
+}
 
+// await returns when it is time to stop: with an error when something broke.
+func (r *Runtime) await(ctx context.Context, failed <-chan error) (err error, forced bool) {
 	select {
 	case err := <-failed:
-		stopWatching()
-		return errors.Join(err, r.stop(life, servers))
+		return err, false
 	case forced := <-r.shutdown:
 		if forced {
-			return ErrForced
+			return nil, true
 		}
 		r.log.Info("Shutdown asked for through the API")
 	case <-ctx.Done():
 		r.log.Info("Received signal; shutting down", "grace", r.o.Grace.String())
 	}
-	r.holdOff(life)
-	stopWatching()
-	return r.stop(life, servers)
+	return r.holdOff(failed)
 }
 
 // errStopped is the cause of everything cut at the end of Run.
 var errStopped = errors.New("stopped")
 
 // holdOff keeps everything going for the block-shutdown time, or until the app
-// is unhealthy.
-func (r *Runtime) holdOff(ctx context.Context) {
+// is unhealthy, something breaks or a forced shutdown is asked for.
+func (r *Runtime) holdOff(failed <-chan error) (err error, forced bool) {
 	if r.o.BlockShutdown <= 0 {
-		return
+		return nil, false
 	}
 	r.log.Info("Blocking shutdown", "for", r.o.BlockShutdown.String())
 	end := time.NewTimer(r.o.BlockShutdown)
@@ -154,39 +176,43 @@ func (r *Runtime) holdOff(ctx context.Context) {
 	for {
 		select {
 		case <-end.C:
-			return
-		case <-ctx.Done():
-			return
+			return nil, false
+		case err := <-failed:
+			return err, false
+		case forced := <-r.shutdown:
+			if forced {
+				return nil, true
+			}
 		case <-look.C:
 			if r.app != nil && !r.app.Healthy() {
-				return
+				return nil, false
 			}
 		}
 	}
 }
 
-// stop is the two-step end: no new events, finish what is held, then close.
-// The API stays up while events drain, because the app may call it.
-func (r *Runtime) stop(ctx context.Context, s *servers) error {
-	r.ready.Store(false)
-	grace, cancel := context.WithTimeoutCause(ctx, r.o.Grace, ErrGrace)
+// stop is the two-step end: no new events, finish what is held for the grace
+// time, then close. The API stays up while events drain, because the app may
+// call it.
+func (r *Runtime) stop(ctx context.Context, s *servers, limit time.Duration) error {
+	r.stopping.Store(true)
+	grace, cancel := context.WithTimeoutCause(ctx, limit, ErrGrace)
 	defer cancel()
 	var failed error
-	if err := r.router.Drain(grace); err != nil {
+	if err := r.router.Drain(grace); err != nil || grace.Err() != nil {
 		failed = errors.Join(ErrGrace, err)
 	}
 	s.shutdown(grace)
+	// A change of the configuration that was under way ends by itself: its
+	// routes are gone and its context has ended.
+	r.tending.Wait()
+	close(r.ending)
 	r.retiring.Wait()
 	// Closing gets a little time of its own: a drain that used up the grace
 	// must not keep the acknowledgements from being written.
 	closing, cancelClosing := context.WithTimeout(ctx, closeTime)
 	defer cancelClosing()
-	for _, p := range r.parts.all() {
-		r.parts.take(p.config.Name)
-		if err := p.close(closing); err != nil {
-			r.log.Warn("Component did not close cleanly", "name", p.config.Name, "error", err)
-		}
-	}
+	r.closeAll(closing, r.parts.all())
 	if r.hangUp != nil {
 		r.hangUp()
 	}

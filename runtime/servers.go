@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,6 +19,7 @@ import (
 type servers struct {
 	serve func(ctx context.Context) error
 	stop  chan struct{}
+	cut   chan struct{} // closed when requests under way get no more time
 	done  chan struct{}
 }
 
@@ -33,8 +35,8 @@ func (r *Runtime) listen() *servers {
 		AllowedOrigins: r.o.AllowedOrigins, APILogging: r.o.LogAPI, Logger: r.log,
 	}
 	handler := apihttp.New(r.api, settings)
-	options := apihttp.ServerOptions{ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Logger: r.log}
-	s := &servers{stop: make(chan struct{}), done: make(chan struct{})}
+	s := &servers{stop: make(chan struct{}), cut: make(chan struct{}), done: make(chan struct{})}
+	options := apihttp.ServerOptions{ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log}
 	s.serve = func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return apihttp.NewServer(handler, options).Run(ctx, r.o.Listeners...) })
@@ -63,14 +65,26 @@ func (s *servers) run(ctx context.Context) error {
 	return s.serve(ctx)
 }
 
-// shutdown lets requests under way finish and returns when the servers are
-// down, or when ctx ends.
+// lastWords is what requests get to finish when there is no grace left: the one
+// that asked for a forced shutdown wants its answer.
+const lastWords = 200 * time.Millisecond
+
+// shutdown lets requests under way finish until ctx ends and cuts off the rest.
+// It returns when the servers are down.
 func (s *servers) shutdown(ctx context.Context) {
 	close(s.stop)
 	select {
 	case <-s.done:
+		return
 	case <-ctx.Done():
 	}
+	select {
+	case <-s.done:
+		return
+	case <-time.After(lastWords):
+	}
+	close(s.cut)
+	<-s.done
 }
 
 var _ api.Runtime = (*Runtime)(nil)

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
 )
 
 // load reads and checks the configuration; warnings are logged, errors end the
@@ -37,7 +40,8 @@ func (r *Runtime) logSkipped(set *config.Set) {
 
 // start opens every component and starts the routes that need no app.
 func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
-	r.parts.scopes = set.Configuration.SecretScopes
+	r.set = set
+	r.parts.limit(set.Configuration.SecretScopes)
 	ordered, problems := config.OpenOrder(set.Components)
 	if err := problems.Err(); err != nil {
 		return err
@@ -46,10 +50,22 @@ func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 		return err
 	}
 	r.serving.Store(true)
+	r.applyRoutes(ctx, life)
+	return r.wrongRoutes()
+}
+
+// wrongRoutes returns what is wrong for good with routes that were not started.
+// That something cannot be reached, or is left out because it may fail, is not.
+func (r *Runtime) wrongRoutes() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.set = set
-	return r.applyRoutes(ctx)
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(r.unstarted)) {
+		if err := r.unstarted[name]; !fault.Retriable(err) && fault.KindOf(err) != fault.NotFound {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // firstTry bounds how long the start waits for a component's first try to
@@ -63,9 +79,10 @@ func (r *Runtime) openAll(ctx, life context.Context, ordered []config.Component)
 		wg   sync.WaitGroup
 		mu   sync.Mutex
 		errs []error
+		sums = sums(ordered)
 	)
 	open := func(c config.Component) {
-		if err := r.open(ctx, life, c); err != nil {
+		if err := r.open(ctx, life, c, sums[c.Name]); err != nil {
 			mu.Lock()
 			errs = append(errs, err)
 			mu.Unlock()
@@ -83,16 +100,18 @@ func (r *Runtime) openAll(ctx, life context.Context, ordered []config.Component)
 }
 
 func isSecretStore(c config.Component) bool {
-	return len(c.Type) > 13 && c.Type[:13] == "secretstores."
+	kind, _, _ := strings.Cut(c.Type, ".")
+	return strings.EqualFold(kind, "secretstores")
 }
 
 // open opens one component and puts it in the table.
-func (r *Runtime) open(ctx, life context.Context, c config.Component) error {
+func (r *Runtime) open(ctx, life context.Context, c config.Component, sum uint64) error {
 	wait, cancel := context.WithTimeout(ctx, firstTry)
 	defer cancel()
-	p, err := r.parts.open(wait, life, c)
+	p, err := r.parts.open(wait, life, c, nil)
 	switch {
 	case err == nil:
+		p.sum = sum
 		r.parts.put(p)
 		return nil
 	case c.IgnoreErrors:
@@ -109,63 +128,4 @@ func placed(c config.Component, err error) error {
 		return ps
 	}
 	return config.Problems{{Place: c.Place, Text: fmt.Sprintf("open component %s (%s): %v", c.Name, c.Type, err)}}
-}
-
-// meetApp waits for the app's port, asks what it wants and starts the routes
-// that deliver to it.
-func (r *Runtime) meetApp(ctx, life context.Context) {
-	r.log.Info("Waiting for the app", "port", r.o.App.Port)
-	if err := r.app.WaitPort(ctx); err != nil {
-		return
-	}
-	r.log.Info("Application discovered on port "+fmt.Sprint(r.o.App.Port), "protocol", r.o.App.Protocol)
-	subs, err := r.client.Subscriptions(ctx)
-	if err != nil && ctx.Err() == nil {
-		r.log.Error("App did not say its subscriptions; only declared ones are used", "error", err)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.fromApp, r.appSeen = subs, true
-	r.probeBindings(ctx)
-	if err := r.applyRoutes(life); err != nil {
-		r.log.Error("Route not started", "error", err)
-	}
-	r.announce()
-}
-
-// probeBindings asks the app which input bindings it takes.
-func (r *Runtime) probeBindings(ctx context.Context) {
-	for _, p := range r.parts.all() {
-		if p.binding == nil || !p.binding.Input() {
-			continue
-		}
-		name := p.config.Name
-		if _, asked := r.wanted[name]; asked || r.pipelineReads(name) {
-			continue
-		}
-		if p.binding.InputDeclared() {
-			r.wanted[name] = true
-			continue
-		}
-		want, err := r.client.WantsBinding(ctx, p.binding.Route())
-		if err != nil {
-			r.log.Warn("App did not answer whether it takes the binding; taken as yes", "name", name, "path", p.binding.Route(), "error", err)
-			want = true
-		}
-		r.wanted[name] = want
-		if !want {
-			r.log.Info("App does not take events of input binding "+name, "path", p.binding.Route())
-		}
-	}
-}
-
-// pipelineReads tells whether a pipeline starts from the binding.
-func (r *Runtime) pipelineReads(name string) bool {
-	return slices.ContainsFunc(r.set.Pipelines, func(p config.Pipeline) bool { return p.From.Binding == name })
-}
-
-// announce says that the start is complete.
-func (r *Runtime) announce() {
-	r.ready.Store(true)
-	r.log.Info("dapr initialized. Status: Running.")
 }

@@ -61,7 +61,7 @@ func toBinding(ps *parts, name, operation string, metadata map[string]*expr.Temp
 			return outcomeOf(err)
 		}
 		_, err = invoke(ctx, ps, name, &bindings.Request{Operation: operation, Data: d.Event.Data(), Metadata: rendered})
-		return outcomeOf(err)
+		return outcomeOf(ps.held(name, err))
 	}
 }
 
@@ -102,7 +102,7 @@ func toTopic(ps *parts, name string, topic *expr.Template, metadata map[string]*
 		if err == nil {
 			err = bus.PublishEvent(ctx, t, e, rendered)
 		}
-		return outcomeOf(err)
+		return outcomeOf(ps.held(name, err))
 	}
 }
 
