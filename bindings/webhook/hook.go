@@ -28,7 +28,8 @@ type hook struct {
 	stopped chan struct{} // closed while nobody reads
 	active  int           // requests being handled
 	closing bool
-	idle    chan struct{} // closed when closing and nothing is active
+	idle    chan struct{}                              // closed when closing and nothing is active
+	cancel  map[*context.CancelFunc]context.CancelFunc // ends those that read, after closing
 
 	refused  int // since the last warning
 	warnedAt time.Time
@@ -42,6 +43,7 @@ func newHook(name string, o options, log *slog.Logger) *hook {
 		cut:     make(chan struct{}),
 		stopped: make(chan struct{}),
 		idle:    make(chan struct{}),
+		cancel:  map[*context.CancelFunc]context.CancelFunc{},
 	}
 	close(h.stopped)
 	if h.path == "" {
@@ -50,10 +52,12 @@ func newHook(name string, o options, log *slog.Logger) *hook {
 	return h
 }
 
-// read emits what the requests bring, until ctx ends.
+// read emits what the requests bring, until ctx ends or the hook is closed.
 func (h *hook) read(ctx context.Context, emit cloudevents.EmitFunc) error {
-	h.startReading()
-	defer h.stopReading()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h.startReading(&cancel)
+	defer h.stopReading(&cancel)
 	if h.spool != nil {
 		return h.spool.run(ctx, emit)
 	}
@@ -69,21 +73,32 @@ func (h *hook) read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	}
 }
 
-func (h *hook) startReading() {
+func (h *hook) startReading(cancel *context.CancelFunc) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.cancel[cancel] = *cancel
 	if h.readers == 0 {
 		h.stopped = make(chan struct{})
 	}
 	h.readers++
 }
 
-func (h *hook) stopReading() {
+func (h *hook) stopReading(cancel *context.CancelFunc) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.cancel, cancel)
 	h.readers--
 	if h.readers == 0 {
 		close(h.stopped)
+	}
+}
+
+// endReading makes those return that read still.
+func (h *hook) endReading() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, cancel := range h.cancel {
+		cancel()
 	}
 }
 
@@ -128,6 +143,7 @@ func (h *hook) close(ctx context.Context) error {
 		close(h.idle)
 	}
 	h.mu.Unlock()
+	defer h.endReading()
 	select {
 	case <-h.idle:
 		return nil

@@ -68,10 +68,15 @@ func (m *memory) claim(key string) (e *entry, fresh bool) {
 }
 
 // finish settles a delivery. One that was not taken is forgotten at once, so
-// that a repetition is delivered again.
+// that a repetition is delivered again. A second outcome changes nothing.
 func (m *memory) finish(key string, e *entry, o cloudevents.Outcome) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	select {
+	case <-e.done:
+		return // the first outcome counts
+	default:
+	}
 	e.outcome = o
 	close(e.done)
 	if !taken(o) || m.window == 0 {
