@@ -14,6 +14,7 @@ package app
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/penstock-io/penstock/config"
 )
@@ -44,6 +45,9 @@ type Request struct {
 	// something to the transport itself are left out.
 	Metadata map[string]string
 	Body     []byte
+	// Timeout bounds the call beside ctx; zero leaves it to ctx alone. It costs
+	// less than a context with a deadline.
+	Timeout time.Duration
 }
 
 // Reacher is implemented by channels that can tell whether anything listens

@@ -93,14 +93,17 @@ func (u *unreached) Unwrap() []error { return []error{u.cause, errUnreached, res
 // Call sends one request to the app when one of its slots is free; callers are
 // served in order. See [Channel] for the answer. A call that did not reach the
 // app returns an [Unreachable] error and closes the gate until it can be
-// reached again.
+// reached again. Without a deadline in ctx or a Timeout in r it sets r's.
 func (a *App) Call(ctx context.Context, r *Request) (*Answer, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, a.timeout)
-		defer cancel()
+	if _, ok := ctx.Deadline(); !ok && r.Timeout <= 0 {
+		r.Timeout = a.timeout
 	}
 	if a.slots != nil {
+		if r.Timeout > 0 { // the wait counts
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, r.Timeout)
+			defer cancel()
+		}
 		if err := a.slots.Acquire(ctx, 1); err != nil {
 			return nil, Unreachable(fault.Wrap(err, "wait for one of the app's slots"))
 		}

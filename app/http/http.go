@@ -71,6 +71,7 @@ type Channel struct {
 	log       *slog.Logger
 	address   string // host:port
 	transport *http.Transport
+	wire      *wire         // for small requests over HTTP/1.1; nil when there is none
 	base      *http.Request // what all requests have in common
 	// Values of headers, shared by all requests; nobody writes to them.
 	token, agent, structured []string
@@ -99,6 +100,9 @@ func New(o Options) (*Channel, error) {
 		address:   net.JoinHostPort(o.Address, strconv.Itoa(o.Port)),
 		transport: newTransport(o),
 		agent:     []string{"penstock"}, structured: []string{structuredType},
+	}
+	if o.Protocol == "http" {
+		c.wire = newWire(c.address, o)
 	}
 	if o.Token != "" {
 		c.token = []string{o.Token}
@@ -156,16 +160,22 @@ func check(o Options) error {
 	return fault.As(fault.Invalid, err)
 }
 
+// dialer opens connections; one that cannot be opened is an app.Unreachable
+// error.
+func dialer() func(ctx context.Context, network, address string) (net.Conn, error) {
+	d := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := d.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, app.Unreachable(err)
+		}
+		return conn, nil
+	}
+}
+
 func newTransport(o Options) *http.Transport {
-	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	t := &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, network, address)
-			if err != nil {
-				return nil, app.Unreachable(err)
-			}
-			return conn, nil
-		},
+		DialContext:            dialer(),
 		MaxIdleConnsPerHost:    o.MaxConcurrency,
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    10 * time.Second,
@@ -193,7 +203,12 @@ func isLoopback(address string) bool {
 }
 
 // Close frees the idle connections.
-func (c *Channel) Close() { c.transport.CloseIdleConnections() }
+func (c *Channel) Close() {
+	c.transport.CloseIdleConnections()
+	if c.wire != nil {
+		c.wire.close()
+	}
+}
 
 // Call sends one request and returns the whole answer, whatever its status. An
 // app that does not listen is an app.Unreachable error; an answer that is too
@@ -204,6 +219,34 @@ func (c *Channel) Call(ctx context.Context, r *app.Request) (*app.Answer, error)
 	if err != nil {
 		return nil, err
 	}
+	if c.wire != nil && len(r.Body) <= smallBody {
+		return c.callWire(ctx, r, u)
+	}
+	if r.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
+		defer cancel()
+	}
+	return c.callTransport(ctx, r, u)
+}
+
+func (c *Channel) callWire(ctx context.Context, r *app.Request, u *url.URL) (*app.Answer, error) {
+	m := &message{
+		method: orElse(r.Method, http.MethodPost), target: u.RequestURI(), host: c.address,
+		header: c.header(r), body: r.Body,
+	}
+	m.again = harmless(m.method, m.header)
+	if r.Timeout > 0 {
+		m.until = time.Now().Add(r.Timeout)
+	}
+	answer, err := c.wire.do(ctx, m, c.read)
+	if err != nil {
+		return nil, callError(ctx, u.Path, err)
+	}
+	return answer, nil
+}
+
+func (c *Channel) callTransport(ctx context.Context, r *app.Request, u *url.URL) (*app.Answer, error) {
 	// A shallow copy with ctx, which NewRequest would make with more work.
 	req := c.base.WithContext(ctx)
 	req.Method = orElse(r.Method, http.MethodPost)
@@ -214,7 +257,7 @@ func (c *Channel) Call(ctx context.Context, r *app.Request) (*app.Answer, error)
 	}
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
-		return nil, callError(ctx, req, err)
+		return nil, callError(ctx, u.Path, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusSwitchingProtocols {
@@ -222,7 +265,7 @@ func (c *Channel) Call(ctx context.Context, r *app.Request) (*app.Answer, error)
 	}
 	body, err := c.read(resp)
 	if err != nil {
-		return nil, callError(ctx, req, err)
+		return nil, callError(ctx, u.Path, err)
 	}
 	return &app.Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
 }
@@ -235,15 +278,15 @@ func setBody(req *http.Request, body []byte) {
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 }
 
-func callError(ctx context.Context, req *http.Request, err error) error {
+func callError(ctx context.Context, path string, err error) error {
 	const format = "call app at %s"
 	switch {
 	case ctx.Err() != nil:
-		return fault.Wrap(context.Cause(ctx), format, req.URL.Path)
+		return fault.Wrap(context.Cause(ctx), format, path)
 	case fault.KindOf(err) == fault.Internal:
-		return fault.New(fault.Unavailable, format+": %w", req.URL.Path, err)
+		return fault.New(fault.Unavailable, format+": %w", path, err)
 	default:
-		return fault.Wrap(err, format, req.URL.Path)
+		return fault.Wrap(err, format, path)
 	}
 }
 
