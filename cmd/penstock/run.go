@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,7 +25,9 @@ type runCommand struct {
 
 // Run starts the app and Penstock beside it. Both end together: when the app
 // ends, Penstock drains and the app's exit code is returned; when a signal
-// comes, the app gets it first.
+// comes, or the terminal is closed, the app is asked to end with SIGTERM, what
+// it has started too, and after the grace period made to. A second signal does
+// that at once. The app reads nothing from the terminal.
 func (c *runCommand) Run(ctx context.Context, std *stdio) error {
 	words := c.Command
 	if len(words) > 0 && words[0] == "--" {
@@ -40,11 +43,11 @@ func (c *runCommand) Run(ctx context.Context, std *stdio) error {
 	own := &prefixed{w: std.out, lock: &lock, prefix: "penstock | "}
 	log := newLogger(own, &c.serveFlags)
 
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
 	served := make(chan error, 1)
 	go func() {
-		served <- serve(ctx, &c.serveFlags, log)
+		served <- serve(ctx, &c.serveFlags, log, nil)
 		stop()
 	}()
 	appErr := c.app(ctx, words, &prefixed{w: std.out, lock: &lock, prefix: "app      | "})
@@ -98,18 +101,59 @@ func (c *runCommand) app(ctx context.Context, words []string, out *prefixed) err
 		cmd.Env = append(cmd.Env, fmt.Sprintf("APP_PORT=%d", c.AppPort))
 	}
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = time.Duration(c.GracefulShutdownSeconds) * time.Second
-	err := cmd.Run()
+	cmd.Cancel = func() error { return signalGroup(cmd.Process, syscall.SIGTERM) }
+	cmd.WaitDelay = c.grace()
+	inOwnGroup(cmd)
+	if err := cmd.Start(); err != nil {
+		return fault.Wrap(err, "run app %s", words[0])
+	}
+	ended := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { endAtOnce(ctx, cmd.Process, ended) })
+	err := cmd.Wait()
+	// What the app has started and left behind would keep its ports. That
+	// there is nothing left is no news.
+	_ = signalGroup(cmd.Process, syscall.SIGKILL)
+	close(ended)
+	watch.Wait()
 	out.flush()
-	if ctx.Err() != nil {
-		return nil // we ended it
+	if ctx.Err() != nil || errors.Is(err, exec.ErrWaitDelay) {
+		return nil // we ended it, or what it left behind
 	}
 	if e, ok := errors.AsType[*exec.ExitError](err); ok {
 		fmt.Fprintf(out, "ended: %v\n", e)
 		return exitCode(max(1, e.ExitCode()))
 	}
 	return fault.Wrap(err, "run app %s", words[0])
+}
+
+// grace is how long the app may take to end; zero is the default, as for the
+// events under way.
+func (c *runCommand) grace() time.Duration {
+	if c.GracefulShutdownSeconds <= 0 {
+		return 5 * time.Second
+	}
+	return time.Duration(c.GracefulShutdownSeconds) * time.Second
+}
+
+// endAtOnce kills the app and this process on a signal that comes after the one
+// that has ended ctx: the app has a group of its own, and the terminal does not
+// reach it.
+func endAtOnce(ctx context.Context, app *os.Process, ended <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-ended:
+		return
+	}
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(again)
+	select {
+	case <-again:
+		_ = signalGroup(app, syscall.SIGKILL) // there is no time left to tell
+		os.Exit(1)
+	case <-ended:
+	}
 }
 
 // prefixed writes whole lines with a prefix, so that two logs stay readable

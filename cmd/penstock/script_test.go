@@ -98,7 +98,8 @@ func until(ts *testscript.TestScript, what string, f func() bool) {
 	}
 }
 
-// request is: http [-force] METHOD URL STATUS [body]. It polls while nothing listens.
+// request is: http [-force] METHOD URL STATUS [body]. It polls while nothing
+// listens, and a GET until the answer is the one that is wanted.
 func request(ts *testscript.TestScript, _ bool, args []string) {
 	force := len(args) > 0 && args[0] == "-force"
 	if force {
@@ -121,6 +122,9 @@ func request(ts *testscript.TestScript, _ bool, args []string) {
 		defer resp.Body.Close()
 		body, _ := io.ReadAll(resp.Body)
 		if strconv.Itoa(resp.StatusCode) != args[2] {
+			if args[0] == http.MethodGet {
+				return false
+			}
 			ts.Fatalf("%s %s is answered %d: %s", args[0], args[1], resp.StatusCode, body)
 		}
 		return true

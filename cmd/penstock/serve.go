@@ -39,11 +39,14 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio) error {
 		return fault.New(fault.Invalid, "start: --app-id is missing; give it, or set APP_ID")
 	}
 	log := newLogger(std.out, &c.serveFlags)
-	return serve(ctx, &c.serveFlags, log)
+	reload, stop := hangups(ctx)
+	defer stop()
+	return serve(ctx, &c.serveFlags, log, reload)
 }
 
-// serve runs one instance with the given flags.
-func serve(ctx context.Context, f *serveFlags, log *slog.Logger) error {
+// serve runs one instance with the given flags. Its configuration is read again
+// whenever reload says so, besides when a file changes.
+func serve(ctx context.Context, f *serveFlags, log *slog.Logger, reload <-chan struct{}) error {
 	o, err := f.options(log)
 	if err != nil {
 		return err
@@ -57,8 +60,6 @@ func serve(ctx context.Context, f *serveFlags, log *slog.Logger) error {
 	if names := f.Unused.given(); len(names) > 0 {
 		log.Debug("Flags accepted and not used by this version", "flags", strings.Join(names, " "))
 	}
-	reload, stop := hangups(ctx)
-	defer stop()
 	o.Reload = reload
 	rt, err := runtime.New(o)
 	if err != nil {
