@@ -66,6 +66,9 @@ func (c *checker) component(comp config.Component) {
 		c.add(comp.TypePlace, "remove it from spec.components.deny of the Configuration", "component %s: type %s is denied", comp.Name, comp.Type)
 		return
 	}
+	if comp.IgnoreErrors { // it may fail, and the rest goes on without it
+		defer c.lenient(len(c.problems))
+	}
 	def, err := c.list.Find(comp.Type, comp.Version)
 	if err != nil {
 		c.add(comp.TypePlace, "", "component %s: %v", comp.Name, err)
@@ -78,6 +81,13 @@ func (c *checker) component(comp config.Component) {
 		}
 		p.Text = "component " + comp.Name + ": " + p.Text
 		c.problems = append(c.problems, p)
+	}
+}
+
+// lenient marks the problems from the one numbered first on.
+func (c *checker) lenient(first int) {
+	for i := range c.problems[first:] {
+		c.problems[first+i].Lenient = true
 	}
 }
 
@@ -123,7 +133,9 @@ func noun(kind string) string {
 }
 
 func (c *checker) subscription(s config.Subscription) {
+	before := len(c.problems)
 	c.named("pubsub", s.PubSub, s.PubSubPlace)
+	c.lenient(before) // it may be another app's, in a folder that both use
 	x := &compiler{expr: expr.New()}
 	x.rules(s)
 	c.problems = append(c.problems, x.problems...)

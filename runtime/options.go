@@ -102,6 +102,9 @@ func (o *Options) setDefaults() {
 	if o.App.Address == "" {
 		o.App.Address = "127.0.0.1"
 	}
+	o.App.HealthInterval = orElse(o.App.HealthInterval, 5*time.Second)
+	o.App.HealthTimeout = orElse(o.App.HealthTimeout, 500*time.Millisecond)
+	o.App.HealthThreshold = orElse(o.App.HealthThreshold, 3)
 	o.uuid = cloudevents.NewID()
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -109,6 +112,13 @@ func (o *Options) setDefaults() {
 	if o.Env == nil {
 		o.Env = func(string) (string, bool) { return "", false }
 	}
+}
+
+func orElse[T int | time.Duration](v, other T) T {
+	if v <= 0 {
+		return other
+	}
+	return v
 }
 
 // load options for the configuration reader.

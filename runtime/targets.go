@@ -35,7 +35,9 @@ func toRules(rules []rule) sendFunc {
 		for _, r := range rules {
 			ok, err := matches(r.filter, d.Event)
 			if err != nil {
-				return cloudevents.Dropped("routing rule: "+err.Error(), fault.As(fault.Invalid, err))
+				// Not the event is wrong but the rule, which a person can mend:
+				// without a dead letter the event waits for that.
+				return cloudevents.Retried(fault.New(fault.Invalid, "routing rule: %w", err), 0)
 			}
 			if ok {
 				return r.send(ctx, d)

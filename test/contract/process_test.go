@@ -257,6 +257,7 @@ spec:
   metadata: [{name: connectionString, value: /proc/nope/bus.db}]
 `)
 	write(t, filepath.Join(dir, "resources", "notes.txt"), "not YAML: {")
+	write(t, filepath.Join(dir, "resources", "wrong.yaml"), wrong)
 	link := filepath.Join(dir, "daprd")
 	if out, err := exec.Command("ln", "-s", binary, link).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -329,3 +330,27 @@ func TestFlags(t *testing.T) {
 		})
 	}
 }
+
+// wrong is what Dapr starts with all the same.
+const wrong = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: unknown}
+spec: {type: state.nowhere, version: v1, ignoreErrors: true}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: bad}
+spec: {type: bindings.cron, version: v1, ignoreErrors: true, metadata: [{name: schedule, value: never}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: theirs}
+spec: {type: pubsub.in-memory, version: v1}
+scopes: [other]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Subscription
+metadata: {name: s}
+spec: {pubsubname: theirs, topic: a, route: /a}
+`

@@ -20,6 +20,7 @@ func TestMetadata(t *testing.T) {
 	a := (&app{}).serve(t)
 	sc := start(t, setup{app: a.port, resources: buses + vaults, flags: []string{
 		"--app-max-concurrency", "7", "--enable-app-health-check", "--app-health-check-path", "/up",
+		"--app-health-probe-interval", "0", "--app-health-threshold", "0",
 	}, env: []string{"APP_GROUP=g"}, dir: secretsDir(t)})
 	doc := func() (m map[string]json.RawMessage) {
 		t.Helper()

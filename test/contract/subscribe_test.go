@@ -42,6 +42,14 @@ spec:
 ---
 apiVersion: dapr.io/v2alpha1
 kind: Subscription
+metadata: {name: four}
+spec:
+  pubsubname: mem
+  topic: four
+  routes: {rules: [{match: event.data.n > 3, path: /four}]}
+---
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
 metadata: {name: dead}
 spec: {pubsubname: mem, topic: dead, routes: {default: /dead}}
 ---
@@ -110,6 +118,7 @@ func TestSubscriptions(t *testing.T) {
 		"mem/one":   "DECLARATIVE [{ /one}]  ",
 		"mem/two":   `DECLARATIVE [{event.type == "a" /a} {event.data.n > 3 /big} { /rest}] dead blue`,
 		"mem/three": `DECLARATIVE [{event.type == "a" /three}]  `,
+		"mem/four":  "DECLARATIVE [{event.data.n > 3 /four}]  ",
 		"mem/dead":  "DECLARATIVE [{ /dead}]  ",
 		"mem/p1":    "PROGRAMMATIC [{ /p1}]  ",
 		"mem/p2":    `PROGRAMMATIC [{event.type == "a" /p2a} { /p2b} { /never}]  `,
@@ -141,6 +150,9 @@ func TestSubscriptions(t *testing.T) {
 			}
 		})
 	}
+	// Without a dead letter topic, an event whose rule fails is kept.
+	sc.publish(t, "mem/four", `"text"`)
+	sc.logged(t, regexp.MustCompile(`msg="event (given back|not delivered).*routing rule`))
 	for _, path := range []string{"/never", "/foreign", "/unused", "/x", "/gone"} {
 		if n := len(a.got(path)); n > 0 {
 			t.Errorf("%s was called %d times", path, n)
