@@ -45,6 +45,11 @@ type part struct {
 	late atomic.Bool // whoever opened it does not wait any more
 }
 
+// label names the part for logs, as Dapr does: "bus (pubsub.sqlite/v1)".
+func (p *part) label() string {
+	return p.config.Name + " (" + p.config.Type + "/" + p.config.Version + ")"
+}
+
 // start begins to open the part; it goes on in the background and calls opened
 // when it is open.
 func (p *part) start(ctx context.Context, log *slog.Logger, opened func()) {
@@ -56,7 +61,7 @@ func (p *part) start(ctx context.Context, log *slog.Logger, opened func()) {
 		switch {
 		case err == nil && ctx.Err() == nil:
 			if p.late.Load() {
-				log.Info("Component loaded", "name", p.config.Name, "type", p.config.Type+"/"+p.config.Version)
+				log.Info("Component loaded: " + p.label())
 			}
 			opened()
 		case err != nil && p.late.Load():
@@ -90,6 +95,7 @@ type parts struct {
 	mu     sync.RWMutex // guards what follows
 	byName map[string]*part
 	scopes []config.SecretScope
+	lacks  map[string]string // components that could not even be made, with the reason
 }
 
 // make builds a part without opening it.
@@ -141,7 +147,7 @@ func (ps *parts) open(ctx, lifetime context.Context, doc config.Component, fresh
 		ps.log.Info("Option accepted and not needed", "name", c.Name, "option", option, "reason", reason)
 	}
 	if err == nil {
-		ps.log.Info("Component loaded", "name", c.Name, "type", c.Type+"/"+c.Version)
+		ps.log.Info("Component loaded: " + p.label())
 		return p, nil
 	}
 	if fault.Retriable(err) {
@@ -183,6 +189,7 @@ func (ps *parts) put(p *part) (old *part) {
 	if p.store != nil {
 		p.store.Limit(ps.scopes)
 	}
+	delete(ps.lacks, p.config.Name)
 	old = ps.byName[p.config.Name]
 	ps.byName[p.config.Name] = p
 	return old
@@ -197,11 +204,29 @@ func (ps *parts) take(name string) *part {
 	return p
 }
 
-// limit gives every secret store its scope, those that come later too.
-func (ps *parts) limit(scopes []config.SecretScope) {
+// lack notes that a component could not be made, until one of its name is put
+// or another configuration is in use.
+func (ps *parts) lack(name string, err error) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.lacks[name] = err.Error()
+}
+
+// lacking tells whether a component could not be made.
+func (ps *parts) lacking() bool {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	return len(ps.lacks) > 0
+}
+
+// adopt takes over what a new configuration says of all parts: it gives every
+// secret store its scope, those that come later too, and forgets what was
+// lacking.
+func (ps *parts) adopt(scopes []config.SecretScope) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.scopes = scopes
+	clear(ps.lacks)
 	for _, p := range ps.byName {
 		if p.store != nil {
 			p.store.Limit(scopes)
@@ -234,6 +259,11 @@ func (ps *parts) missing() []string {
 			why += ": " + s.LastError
 		}
 		out = append(out, why)
+	}
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	for _, name := range slices.Sorted(maps.Keys(ps.lacks)) {
+		out = append(out, "component "+name+": "+ps.lacks[name])
 	}
 	return out
 }

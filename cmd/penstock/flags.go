@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/penstock-io/penstock/fault"
 )
 
 // serveFlags are those of `penstock serve`, which existing tooling starts with
@@ -48,7 +50,7 @@ type serveFlags struct {
 	DisableInitEndpoints    string        `name:"disable-init-endpoints" help:"Questions not to ask the app, comma separated: config, subscribe."`
 	EnableAPILogging        bool          `name:"enable-api-logging" help:"Log every API call."`
 
-	LogLevel  string `name:"log-level" default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
+	LogLevel  string `name:"log-level" default:"info" help:"debug, info, warn or error."`
 	LogAsJSON bool   `name:"log-as-json" help:"Log JSON lines."`
 
 	Unused unusedFlags `embed:""`
@@ -101,9 +103,26 @@ func (u unusedFlags) given() []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
+// Validate refuses words that kong cannot check, because their case does not
+// matter.
+func (f *serveFlags) Validate() error {
+	if _, err := f.parseLevel(); err != nil {
+		return fault.New(fault.Invalid, "--log-level must be one of debug, info, warn, error but got %q", f.LogLevel)
+	}
+	return nil
+}
+
+func (f *serveFlags) parseLevel() (l slog.Level, err error) {
+	word := f.LogLevel
+	if strings.EqualFold(word, "fatal") {
+		word = "error" // Dapr's highest
+	}
+	return l, l.UnmarshalText([]byte(word))
+}
+
 func (f *serveFlags) level() slog.Level {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(f.LogLevel)); err != nil {
+	l, err := f.parseLevel()
+	if err != nil {
 		return slog.LevelInfo
 	}
 	return l
