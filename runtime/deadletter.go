@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/penstock-io/penstock/bindings"
@@ -28,7 +29,7 @@ const maxReason = 1024
 func deadLetterMetadata(l *router.DeadLetter) map[string]string {
 	reason := l.Reason
 	if len(reason) > maxReason {
-		reason = reason[:maxReason]
+		reason = strings.ToValidUTF8(reason[:maxReason], "")
 	}
 	return merge(l.Delivery.Metadata, map[string]string{
 		reasonKey: reason, kindKey: l.Kind, attemptsKey: strconv.Itoa(l.Attempts),

@@ -47,7 +47,7 @@ func (r *Runtime) reload(ctx, life context.Context) {
 		return
 	}
 	r.set = set
-	r.parts.limit(set.Configuration.SecretScopes)
+	r.parts.adopt(set.Configuration.SecretScopes)
 	r.applyRoutes(ctx, life)
 	for _, name := range c.removed {
 		replaced = append(replaced, r.parts.take(name))

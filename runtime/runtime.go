@@ -83,7 +83,7 @@ func New(o Options) (*Runtime, error) {
 		running: map[string]running{}, unstarted: map[string]error{}, wanted: map[string]bool{},
 	}
 	r.parts = &parts{
-		list: o.Components, log: o.Logger, byName: map[string]*part{}, opened: func() { nudge(r.opened) },
+		list: o.Components, log: o.Logger, byName: map[string]*part{}, lacks: map[string]string{}, opened: func() { nudge(r.opened) },
 		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}},
 	}
 	var err error

@@ -41,7 +41,7 @@ func (r *Runtime) logSkipped(set *config.Set) {
 // start opens every component and starts the routes that need no app.
 func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 	r.set = set
-	r.parts.limit(set.Configuration.SecretScopes)
+	r.parts.adopt(set.Configuration.SecretScopes)
 	ordered, problems := config.OpenOrder(set.Components)
 	if err := problems.Err(); err != nil {
 		return err
@@ -49,10 +49,17 @@ func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 	if err := r.openAll(ctx, life, ordered); err != nil {
 		return err
 	}
+	if ctx.Err() == nil && r.parts.lacking() {
+		r.refused = errLacking
+	}
 	r.serving.Store(true)
 	r.applyRoutes(ctx, life)
 	return r.wrongRoutes()
 }
+
+// errLacking makes tend read the configuration again until all components are
+// there.
+var errLacking = fault.New(fault.Unavailable, "open components: not all of them could be made")
 
 // wrongRoutes returns what is wrong for good with routes that were not started.
 // That something cannot be reached, or is left out because it may fail, is not.
@@ -116,6 +123,10 @@ func (r *Runtime) open(ctx, life context.Context, c config.Component, sum uint64
 		return nil
 	case c.IgnoreErrors:
 		r.log.Warn("Component ignored, as ignoreErrors says", "name", c.Name, "type", c.Type, "error", err)
+		return nil
+	case fault.Retriable(err): // a secret store that cannot be reached yet
+		r.log.Warn("Component not opened yet, trying again in the background", "name", c.Name, "type", c.Type, "error", err)
+		r.parts.lack(c.Name, err)
 		return nil
 	default:
 		return placed(c, err)

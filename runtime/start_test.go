@@ -116,6 +116,24 @@ func TestAFailedStartClosesWhatItOpened(t *testing.T) {
 	listen(t, at) // it is free again
 }
 
+func TestASecretStoreThatCannotBeReachedDoesNotEndTheStart(t *testing.T) {
+	t.Parallel()
+	at := address(t)
+	docs := strings.Replace(farAt(at), "pubsub.far", "secretstores.far", 1)
+	docs = strings.Replace(docs, "name: bus", "name: vault", 1) +
+		strings.Replace(secretFolder, "name: folder", "name: DIR/out", 1) + bus + pipeline
+	in, o := prepare(t, nil, docs)
+	in.begin(t, o)
+	eventually(t, "readiness names who waits for it", func() bool {
+		return strings.Contains(in.text(t, "/healthz"), "component store: ")
+	})
+	in.publish(t, "in", `{"n":0,"key":"unused"}`)
+	listen(t, at)
+	eventually(t, "ready", func() bool { return in.get(t, "/healthz") == http.StatusNoContent })
+	in.publish(t, "in", `{"n":1,"key":"k"}`)
+	eventually(t, "the pipeline works", func() bool { return exists(in.dir, "out", "k.json") })
+}
+
 const canary = "s3cr3t-canary"
 
 func TestSecretsStaySecret(t *testing.T) {
