@@ -24,7 +24,7 @@ type arm struct {
 // deliver compares the CPU time that penstock takes for an event that is
 // published and delivered with what the floor takes.
 func (b *bench) deliver(ctx context.Context) error {
-	a, err := newApp(lanesWide)
+	a, err := newReceiver(lanesWide)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (b *bench) deliver(ctx context.Context) error {
 }
 
 // segment loads one arm for a while and charges it for that.
-func (one *arm) segment(ctx context.Context, a *app) error {
+func (one *arm) segment(ctx context.Context, a *receiver) error {
 	before, err := one.process.cpu()
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ metadata: {name: bus}
 spec: {type: pubsub.in-memory, version: v1}
 `
 
-func (b *bench) penstockArm(ctx context.Context, a *app) (*arm, error) {
+func (b *bench) penstockArm(ctx context.Context, a *receiver) (*arm, error) {
 	dir, err := os.MkdirTemp(b.dir, "deliver")
 	if err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func (b *bench) penstockArm(ctx context.Context, a *app) (*arm, error) {
 	return newArm(ctx, p, "/v1.0/publish/bus/events")
 }
 
-func (b *bench) floorArm(ctx context.Context, a *app) (*arm, error) {
+func (b *bench) floorArm(ctx context.Context, a *receiver) (*arm, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err

@@ -192,7 +192,7 @@ func fsync(dir string) (float64, error) {
 
 // durableHTTP is the same over HTTP, with a subscriber, for information.
 func (b *bench) durableHTTP(ctx context.Context) error {
-	a, err := newApp(clients)
+	a, err := newReceiver(clients)
 	if err != nil {
 		return err
 	}

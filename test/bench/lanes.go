@@ -58,7 +58,7 @@ spec:
 // lanes measures what a hanging key costs the others.
 func (b *bench) lanes(ctx context.Context) error {
 	slow := &slowApp{}
-	a, err := newApp(manyKeys)
+	a, err := newReceiver(manyKeys)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func dialKeys(address string) ([]*publisher, error) {
 
 // phase publishes with all keys for a while and returns the rate of the others.
 // While the key hangs, its events go on coming, up to a bound, and pile up.
-func phase(ctx context.Context, a *app, slow *slowApp, publishers []*publisher, hanging bool) (float64, error) {
+func phase(ctx context.Context, a *receiver, slow *slowApp, publishers []*publisher, hanging bool) (float64, error) {
 	gate := make(chan struct{})
 	if hanging {
 		slow.hang.Store(&gate)

@@ -19,9 +19,9 @@ import (
 // lanesWide is how many clients publish at once, each on its own connection.
 const lanesWide = 16
 
-// app is the program that events are delivered to. It answers subscriptions
+// receiver is the program that events are delivered to. It answers subscriptions
 // with those it is made of, and hands deliveries to whoever published them.
-type app struct {
+type receiver struct {
 	address       string
 	subscriptions []map[string]any
 	server        http.Server
@@ -32,8 +32,8 @@ type app struct {
 	count  atomic.Int64
 }
 
-func newApp(workers int) (*app, error) {
-	a := &app{arrived: make([]chan struct{}, workers)}
+func newReceiver(workers int) (*receiver, error) {
+	a := &receiver{arrived: make([]chan struct{}, workers)}
 	for i := range a.arrived {
 		a.arrived[i] = make(chan struct{}, 16)
 	}
@@ -47,14 +47,14 @@ func newApp(workers int) (*app, error) {
 	return a, nil
 }
 
-func (a *app) port() string {
+func (a *receiver) port() string {
 	_, port, _ := net.SplitHostPort(a.address)
 	return port
 }
 
-func (a *app) close() { _ = a.server.Close() }
+func (a *receiver) close() { _ = a.server.Close() }
 
-func (a *app) serve(w http.ResponseWriter, r *http.Request) {
+func (a *receiver) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(a.subscriptions)
@@ -133,12 +133,12 @@ func (p *publisher) publish() error {
 
 // flow publishes with every worker until the time is over: one event at a time,
 // the next one when it has arrived at the app. It returns how many arrived.
-func (a *app) flow(ctx context.Context, publishers []*publisher, d time.Duration) (int, error) {
+func (a *receiver) flow(ctx context.Context, publishers []*publisher, d time.Duration) (int, error) {
 	return a.flowFrom(ctx, 0, publishers, d)
 }
 
 // flowFrom is flow with publishers whose numbers begin at first.
-func (a *app) flowFrom(ctx context.Context, first int, publishers []*publisher, d time.Duration) (int, error) {
+func (a *receiver) flowFrom(ctx context.Context, first int, publishers []*publisher, d time.Duration) (int, error) {
 	end := time.Now().Add(d)
 	var n atomic.Int64
 	errs := make([]error, len(publishers))
