@@ -14,7 +14,7 @@ const (
 	// collectorRoom is how much garbage may pile up before the collector runs.
 	// What is alive is a few MB, and the default, as much again, would make it
 	// run hundreds of times a second under load.
-	collectorRoom = 32 << 20
+	collectorRoom = 16 << 20
 	// leastPercent is the default of Go; heaps beyond collectorRoom get it.
 	leastPercent = 100
 	mostPercent  = 1600

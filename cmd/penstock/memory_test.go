@@ -17,8 +17,8 @@ func TestPercentFor(t *testing.T) {
 	}{
 		{"nothing known", 0, mostPercent},
 		{"tiny", 1 << 20, mostPercent},
-		{"usual", 4 << 20, 800},
-		{"half the room", 16 << 20, 200},
+		{"usual", 4 << 20, 400},
+		{"half the room", 8 << 20, 200},
 		{"the room", collectorRoom, leastPercent},
 		{"much", 1 << 30, leastPercent},
 	}
