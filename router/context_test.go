@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,8 @@ type valueKey struct{}
 // newTestRound returns a round whose flow was opened with a value.
 func newTestRound(t *testing.T) (*round, context.CancelFunc) {
 	t.Helper()
-	base, cancel := context.WithCancel(context.WithValue(t.Context(), valueKey{}, "value"))
+	base, cut := context.WithCancelCause(context.WithValue(t.Context(), valueKey{}, "value"))
+	cancel := func() { cut(errors.New("the base ended")) }
 	f := newFlow(&Route{Lanes: 1}, silent())
 	f.open(base)
 	p := &passage{d: &cloudevents.Delivery{Body: []byte("x")}, flow: f}
@@ -40,9 +42,6 @@ func TestRoundIsAContext(t *testing.T) {
 		if r.Err() != nil || timed.Err() != nil || called {
 			t.Error("it ended with the context it was opened with")
 		}
-		if cause := context.Cause(r); cause != nil {
-			t.Errorf("a cause before the end: %v", cause)
-		}
 		if r.Value(valueKey{}) != "value" || timed.Value(valueKey{}) != "value" {
 			t.Error("values are lost")
 		}
@@ -60,6 +59,9 @@ func TestRoundIsAContext(t *testing.T) {
 		synctest.Wait()
 		<-r.Done()
 		<-timed.Done()
+		if cause := context.Cause(r); cause != context.Canceled {
+			t.Errorf("it ended because %v, want its own end", cause)
+		}
 		if r.Err() != context.Canceled || timed.Err() != context.Canceled || !called || notCalled {
 			t.Errorf("after the end: %v, %v, called %v, not called %v", r.Err(), timed.Err(), called, notCalled)
 		}
