@@ -292,3 +292,52 @@ func TestManyChangesUnderLoad(t *testing.T) {
 		}
 	}
 }
+
+func TestAComponentInUseCannotBeRemoved(t *testing.T) {
+	t.Parallel()
+	in := start(t, nil, bus+store+pipeline)
+	in.write(t, "resources.yaml", bus+pipeline)
+	in.logged(t, 1, "nothing was changed")
+	in.publish(t, "in", `{"n":1,"key":"k"}`)
+	eventually(t, "the pipeline goes on", func() bool { return exists(in.dir, "out", "k.json") })
+}
+
+func TestAnInputThatMayFailAndDoesIsGone(t *testing.T) {
+	t.Parallel()
+	a, at := newApp(t, `[]`), address(t)
+	first, second := hook("first", "/1", at), hook("second", "/2", at)
+	in := start(t, a, first+second)
+	in.write(t, "resources.yaml", strings.Replace(hook("first", "/2", at), "version: v1,", "version: v1, ignoreErrors: true,", 1)+second)
+	in.logged(t, 1, taken)
+	if text := in.text(t, "/metadata"); strings.Contains(text, `"first"`) {
+		t.Errorf("metadata is %s", text)
+	}
+	if status := in.get(t, "/healthz"); status != http.StatusNoContent {
+		t.Errorf("health is %d: %s", status, in.text(t, "/healthz"))
+	}
+	in.write(t, "resources.yaml", first+second)
+	in.logged(t, 2, taken)
+	eventually(t, "it is back", func() bool { return send(at, "/1")/100 == 2 })
+}
+
+func TestTheChangesOfAPipelinesSource(t *testing.T) {
+	t.Parallel()
+	at := address(t)
+	fromHook := strings.Replace(pipeline, "from: {pubsub: bus, topic: in}", "from: {binding: gate}", 1)
+	fromHook = strings.Replace(fromHook, "filter: event.data.n > 0", "filter: event.data.a > 0", 1)
+	fromHook = strings.NewReplacer(".data.n * 2", ".data.a * 2", "key: .data.key", `key: "hook"`).Replace(fromHook)
+	gate := strings.Replace(hook("gate", "/g", at), `, {name: direction, value: input}`, "", 1)
+	in := start(t, nil, bus+store+gate+pipeline)
+	in.publish(t, "in", `{"n":1,"key":"k1"}`)
+	eventually(t, "the topic is read", func() bool { return exists(in.dir, "out", "k1.json") })
+	in.write(t, "resources.yaml", bus+store+gate+fromHook)
+	in.logged(t, 1, taken)
+	if status := send(at, "/g"); status/100 != 2 {
+		t.Errorf("the webhook answers %d", status)
+	}
+	eventually(t, "the binding is read", func() bool { return exists(in.dir, "out", "hook.json") })
+	in.write(t, "resources.yaml", bus+store+gate+pipeline)
+	in.logged(t, 2, taken)
+	in.publish(t, "in", `{"n":1,"key":"k2"}`)
+	eventually(t, "the topic is read again", func() bool { return exists(in.dir, "out", "k2.json") })
+}

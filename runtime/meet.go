@@ -18,9 +18,16 @@ type answer struct {
 	err  error
 }
 
-// askAgain is how long after the failure of all its tries an app that did not
-// say its subscriptions is asked again.
-const askAgain = 2 * time.Second
+// askAgain says when an app that did not say its subscriptions in any of its
+// tries is asked again: after 2 s, doubling to 15 s, or to a minute when it
+// answers and cannot say.
+func askAgain(n int, err error) time.Duration {
+	pauses := resilience.Retry{Initial: 2 * time.Second, Max: time.Minute}
+	if waitsForApp(err) {
+		pauses.Max = 15 * time.Second
+	}
+	return pauses.Delay(n, fault.RetryAfter(err))
+}
 
 // meetApp waits for the app's port and asks what it wants; again when that
 // failed, and when the app is back after it could not be reached or was
@@ -32,7 +39,7 @@ func (r *Runtime) meetApp(ctx context.Context) {
 	}
 	r.log.Info("Application discovered on port "+fmt.Sprint(r.o.App.Port), "protocol", r.o.App.Protocol)
 	defer r.watchApp()()
-	for {
+	for n := 1; ; n++ {
 		subs, err := r.client.Subscriptions(ctx)
 		if ctx.Err() != nil {
 			return
@@ -44,9 +51,10 @@ func (r *Runtime) meetApp(ctx context.Context) {
 		}
 		if fault.Retriable(err) {
 			// It ends early only with ctx, which the next question tells.
-			_ = resilience.Sleep(ctx, askAgain)
+			_ = resilience.Sleep(ctx, askAgain(n, err))
 			continue
 		}
+		n = 0
 		select {
 		case <-r.back:
 		case <-ctx.Done():

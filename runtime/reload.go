@@ -128,8 +128,11 @@ func (r *Runtime) replace(ctx, life context.Context, c change) (old []*part, err
 			old = append(old, was)
 		}
 	}
-	for _, name := range c.removed {
-		delete(r.wanted, name)
+	for _, p := range c.closing {
+		delete(r.wanted, p.config.Name)
+		if r.parts.find(p.config.Name) == p && !slices.Contains(c.removed, p.config.Name) {
+			r.parts.take(p.config.Name) // its new form may fail, and did
+		}
 	}
 	return old, nil
 }

@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/runtime"
 )
 
@@ -169,4 +172,51 @@ func TestAStopDuringAReloadIsClean(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 	listen(t, at) // everything is closed
+}
+
+func TestAComponentThatHangsWhileItOpensHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	stuck := pubsub.Define("stuck", component.About{}, func(context.Context, component.Env, struct{}) (pubsub.Driver, error) {
+		<-release
+		return nil, errors.New("too late")
+	})
+	in, o := prepare(t, nil, strings.Replace(bus, "in-memory", "stuck", 1))
+	o.Components = append(o.Components, stuck)
+	o.Grace = time.Second
+	r, err := runtime.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	in.logged(t, 1, "Penstock is up")
+	if text := in.text(t, "/healthz"); !strings.Contains(text, "component bus is opening") {
+		t.Errorf("readiness says %q", text)
+	}
+	began := time.Now()
+	stop()
+	if err := <-done; err != nil || time.Since(began) > 3*time.Second {
+		t.Errorf("it took %v and ended with %v", time.Since(began), err)
+	}
+}
+
+func TestAStopWhileItStartsIsClean(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, ordersSubscription)
+	for i := range 20 {
+		in, o := prepare(t, a, durable+store+tick)
+		r, err := runtime.New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond)
+		err = r.Run(ctx)
+		stop()
+		if err != nil {
+			t.Fatalf("after %d ms it ended with %v\n%s", i, err, in.log)
+		}
+	}
 }
