@@ -15,6 +15,8 @@ const (
 	// What is alive is a few MB, and the default, as much again, would make it
 	// run hundreds of times a second under load.
 	collectorRoom = 16 << 20
+	// usualHeap is what is alive when nothing much is configured.
+	usualHeap = 4 << 20
 	// leastPercent is the default of Go; heaps beyond collectorRoom get it.
 	leastPercent = 100
 	mostPercent  = 1600
@@ -31,7 +33,9 @@ const (
 func tendMemory(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		(&pacer{ctx: ctx, percent: leastPercent}).watch()
+		p := &pacer{ctx: ctx, percent: leastPercent}
+		p.set(usualHeap) // no collection while starting
+		p.watch()
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { giveBack(ctx) })
