@@ -1,13 +1,16 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/router"
 )
 
@@ -34,7 +37,7 @@ func (r *Runtime) applyRoutes(ctx, life context.Context) {
 	if r.appSeen {
 		r.probeBindings(ctx)
 	}
-	wishes := r.wishes()
+	wishes, failed := r.wishes()
 	var stale []string
 	for name, is := range r.running {
 		if w, ok := wishes[name]; !ok || w.sum != is.sum {
@@ -42,7 +45,6 @@ func (r *Runtime) applyRoutes(ctx, life context.Context) {
 		}
 	}
 	r.stopRoutes(life, stale)
-	failed := map[string]error{}
 	for _, name := range slices.Sorted(maps.Keys(wishes)) {
 		if _, ok := r.running[name]; ok {
 			continue
@@ -59,7 +61,8 @@ func (r *Runtime) applyRoutes(ctx, life context.Context) {
 	r.unstarted = failed
 	r.mu.Unlock()
 	for name, err := range failed {
-		if was := before[name]; was == nil || was.Error() != err.Error() {
+		was := before[name]
+		if !errors.Is(err, errClosed) && (was == nil || was.Error() != err.Error()) {
 			r.log.Error("Route not started", "route", name, "error", err)
 		}
 	}
@@ -103,38 +106,54 @@ func (r *Runtime) stopRoutes(life context.Context, names []string) {
 	}
 }
 
-// closed tells whether a component is there and not open: a route that reads it
-// starts when it is, which is when it can be told what its source can do.
-func (r *Runtime) closed(name string) bool {
-	p := r.parts.find(name)
-	return p != nil && !p.ready()
-}
+// errClosed is about a route whose source is not open, which was told before.
+var errClosed = fault.New(fault.Unavailable, "its source is not open yet")
 
 // wishes lists the routes that should run by name. Those that deliver to the
-// app wait until it was seen, and all until their source is open.
-func (r *Runtime) wishes() map[string]wish {
-	out := map[string]wish{}
+// app wait until it was seen. Those whose source is not open wait for that,
+// which is when it can be told what the source can do; they are in waiting,
+// unless the source may fail.
+func (r *Runtime) wishes() (out map[string]wish, waiting map[string]error) {
+	out, waiting = map[string]wish{}, map[string]error{}
+	closed := func(route, name string) bool {
+		p := r.parts.find(name)
+		if p == nil || p.ready() {
+			return false
+		}
+		if !p.config.IgnoreErrors {
+			waiting[route] = errClosed
+		}
+		return true
+	}
 	for _, p := range r.set.Pipelines {
-		if r.closed(p.From.Binding) || r.closed(p.From.PubSub) {
+		name := "pipeline/" + p.Name
+		if closed(name, cmp.Or(p.From.Binding, p.From.PubSub)) {
 			continue
 		}
-		out["pipeline/"+p.Name] = wish{
+		out[name] = wish{
 			running: running{sum: fingerprint(p) ^ r.sumOf(p.From.Binding) ^ r.sumOf(p.From.PubSub)},
 			make:    func(ctx context.Context) (router.Route, error) { return r.routes.pipeline(ctx, p) },
 		}
 	}
 	if r.app == nil || !r.appSeen {
-		return out
+		return out, waiting
 	}
 	for _, s := range r.subscriptions() {
-		if r.closed(s.PubSub) {
+		name := subscriptionName(s.Subscription)
+		if closed(name, s.PubSub) {
 			continue
 		}
-		out[subscriptionName(s.Subscription)] = wish{
+		out[name] = wish{
 			running: running{sum: fingerprint(s.Subscription) ^ r.sumOf(s.PubSub), sub: &s.Subscription, kind: s.kind},
 			make:    func(ctx context.Context) (router.Route, error) { return r.routes.subscription(ctx, s.Subscription) },
 		}
 	}
+	r.wishInputs(out)
+	return out, waiting
+}
+
+// wishInputs adds the routes of input bindings that the app takes.
+func (r *Runtime) wishInputs(out map[string]wish) {
 	for _, p := range r.parts.all() {
 		name := p.config.Name
 		if p.binding == nil || !p.ready() || r.pipelineReads(name) || !r.wanted[name] {
@@ -145,7 +164,6 @@ func (r *Runtime) wishes() map[string]wish {
 			make:    func(context.Context) (router.Route, error) { return r.routes.input(name) },
 		}
 	}
-	return out
 }
 
 // sumOf is the fingerprint of a component, zero when there is none.

@@ -189,7 +189,6 @@ func (ps *parts) put(p *part) (old *part) {
 	if p.store != nil {
 		p.store.Limit(ps.scopes)
 	}
-	delete(ps.lacks, p.config.Name)
 	old = ps.byName[p.config.Name]
 	ps.byName[p.config.Name] = p
 	return old
@@ -204,8 +203,8 @@ func (ps *parts) take(name string) *part {
 	return p
 }
 
-// lack notes that a component could not be made, until one of its name is put
-// or another configuration is in use.
+// lack notes that a component could not be made, until a configuration is
+// taken over whole.
 func (ps *parts) lack(name string, err error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -219,19 +218,23 @@ func (ps *parts) lacking() bool {
 	return len(ps.lacks) > 0
 }
 
-// adopt takes over what a new configuration says of all parts: it gives every
-// secret store its scope, those that come later too, and forgets what was
-// lacking.
-func (ps *parts) adopt(scopes []config.SecretScope) {
+// limit gives every secret store its scope, those that come later too.
+func (ps *parts) limit(scopes []config.SecretScope) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.scopes = scopes
-	clear(ps.lacks)
 	for _, p := range ps.byName {
 		if p.store != nil {
 			p.store.Limit(scopes)
 		}
 	}
+}
+
+// lackNothing forgets what was lacking.
+func (ps *parts) lackNothing() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	clear(ps.lacks)
 }
 
 // all returns every part, by name.

@@ -20,6 +20,12 @@ func (r *Runtime) reload(ctx, life context.Context) {
 	errs, warnings := problems.Split(r.o.Strict)
 	before := r.refused
 	r.refused = nil
+	if before == nil { // else they were logged then
+		for _, w := range warnings {
+			r.log.Warn("Configuration: " + w.String())
+		}
+		r.logSkipped(set)
+	}
 	if len(errs) > 0 {
 		r.log.Error("Configuration has errors; nothing was changed\n" + errs.Error())
 		return
@@ -29,12 +35,6 @@ func (r *Runtime) reload(ctx, life context.Context) {
 	if c.empty() && config.Diff(r.set, set).Empty() {
 		r.set = set
 		return
-	}
-	if before == nil {
-		for _, w := range warnings {
-			r.log.Warn("Configuration: " + w.String())
-		}
-		r.logSkipped(set)
 	}
 	replaced, err := r.replace(ctx, life, c)
 	if err != nil {
@@ -47,8 +47,9 @@ func (r *Runtime) reload(ctx, life context.Context) {
 		return
 	}
 	r.set = set
-	r.parts.adopt(set.Configuration.SecretScopes)
+	r.parts.limit(set.Configuration.SecretScopes)
 	r.applyRoutes(ctx, life)
+	r.parts.lackNothing()
 	for _, name := range c.removed {
 		replaced = append(replaced, r.parts.take(name))
 	}

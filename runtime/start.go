@@ -41,7 +41,7 @@ func (r *Runtime) logSkipped(set *config.Set) {
 // start opens every component and starts the routes that need no app.
 func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 	r.set = set
-	r.parts.adopt(set.Configuration.SecretScopes)
+	r.parts.limit(set.Configuration.SecretScopes)
 	ordered, problems := config.OpenOrder(set.Components)
 	if err := problems.Err(); err != nil {
 		return err

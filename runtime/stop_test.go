@@ -37,7 +37,7 @@ func hang(t *testing.T) http.HandlerFunc {
 
 // stopped runs an instance and returns what stops it, and then its error and
 // how long that took.
-func stopped(t *testing.T, in *instance, o runtime.Options) func(stop func()) (error, time.Duration) {
+func stopped(t *testing.T, in *instance, o runtime.Options) func(stop func()) (time.Duration, error) {
 	t.Helper()
 	r, err := runtime.New(o)
 	if err != nil {
@@ -46,15 +46,15 @@ func stopped(t *testing.T, in *instance, o runtime.Options) func(stop func()) (e
 	done := make(chan error, 1)
 	go func() { done <- r.Run(t.Context()) }()
 	eventually(t, "ready", func() bool { return in.get(t, "/healthz") == http.StatusNoContent })
-	return func(stop func()) (error, time.Duration) {
+	return func(stop func()) (time.Duration, error) {
 		began := time.Now()
 		stop()
 		select {
 		case err := <-done:
-			return err, time.Since(began)
+			return time.Since(began), err
 		case <-time.After(20 * time.Second):
 			t.Fatalf("it did not stop\n%s", in.log)
-			return nil, 0
+			return 0, nil
 		}
 	}
 }
@@ -68,7 +68,7 @@ func TestGraceIsKeptWithAnAppThatHangs(t *testing.T) {
 	end := stopped(t, in, o)
 	in.publish(t, "t", `"kept"`)
 	a.next(t, "/one")
-	err, took := end(func() { in.post(t, "/shutdown", "") })
+	took, err := end(func() { in.post(t, "/shutdown", "") })
 	if !errors.Is(err, runtime.ErrGrace) {
 		t.Errorf("run ended with %v", err)
 	}
@@ -97,7 +97,7 @@ func TestGraceIsKeptWithARequestThatHangs(t *testing.T) {
 	a.next(t, "/one")
 	go http.Post(in.url+"/bindings/out", "application/json", strings.NewReader(`{"operation":"post","data":1}`))
 	other.next(t, "/slow")
-	_, took := end(func() { in.post(t, "/shutdown", "") })
+	took, _ := end(func() { in.post(t, "/shutdown", "") })
 	if took > 3*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -116,7 +116,7 @@ func TestForcedShutdownWaitsForNothing(t *testing.T) {
 		t.Fatalf("%d %s", status, text)
 	}
 	in.logged(t, 1, "Blocking shutdown")
-	err, took := end(func() {
+	took, err := end(func() {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, in.url+"/shutdown", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -146,7 +146,7 @@ func TestBlockedShutdownEndsWithTheApp(t *testing.T) {
 	in.logged(t, 1, "Blocking shutdown")
 	in.publish(t, "t", `1`)
 	a.next(t, "/one") // it goes on meanwhile
-	err, _ := end(func() {
+	_, err := end(func() {
 		a.answer("/healthz", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusServiceUnavailable) })
 	})
 	if err != nil {
@@ -167,7 +167,7 @@ func TestAStopDuringAReloadIsClean(t *testing.T) {
 	eventually(t, "the change is under way", func() bool {
 		return send(at, "/2")/100 == 2 || send(at, "/1") == http.StatusNotFound || send(at, "/1") == 0
 	})
-	_, took := end(func() { in.post(t, "/shutdown", "") })
+	took, _ := end(func() { in.post(t, "/shutdown", "") })
 	if took > 4*time.Second {
 		t.Errorf("it took %v", took)
 	}
