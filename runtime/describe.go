@@ -50,8 +50,12 @@ func (r *Runtime) NotReady() []string {
 		return append(r.parts.missing(), "components to open")
 	}
 	missing := r.parts.missing()
-	if !r.started.Load() {
+	switch {
+	case r.started.Load():
+	case r.app != nil:
 		missing = append(missing, fmt.Sprintf("the app on port %d", r.o.App.Port))
+	default:
+		missing = append(missing, "the start to complete")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
