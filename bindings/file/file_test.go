@@ -147,9 +147,9 @@ func TestTooLarge(t *testing.T) {
 		b.has(".failed/big")
 		b.has(".done/fits")
 		b.want(strings.Repeat("y", 10))
-		if !strings.Contains(b.log.String(), "file is given up") || !strings.Contains(b.log.String(), "11 bytes, more than maxFileSize") {
-			t.Errorf("log:\n%s", b.log)
-		}
+		b.until("the log says why", func() bool {
+			return strings.Contains(b.log.String(), "file is given up") && strings.Contains(b.log.String(), "11 bytes, more than maxFileSize")
+		})
 	})
 	t.Run("line", func(t *testing.T) {
 		t.Parallel()
@@ -158,9 +158,9 @@ func TestTooLarge(t *testing.T) {
 		b.read()
 		b.has(".failed/a")
 		b.want("12345")
-		if !strings.Contains(b.log.String(), "line 2 at byte 6 is longer than maxLineSize") {
-			t.Errorf("log:\n%s", b.log)
-		}
+		b.until("the log says why", func() bool {
+			return strings.Contains(b.log.String(), "line 2 at byte 6 is longer than maxLineSize")
+		})
 	})
 	t.Run("keep", func(t *testing.T) {
 		t.Parallel()
