@@ -86,7 +86,7 @@ func (p *process) ready(ctx context.Context) (time.Duration, error) {
 		select {
 		case <-ctx.Done():
 			return 0, ctx.Err()
-		case <-time.After(500 * time.Microsecond):
+		case <-time.After(2 * time.Millisecond): // asking more often takes time from the start itself
 		}
 	}
 	return 0, fmt.Errorf("%s is not ready after 20 s; it said:\n%s", p.cmd.Path, p.log.tail())
