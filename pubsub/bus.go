@@ -115,8 +115,10 @@ func (b *Bus) BulkPublish(ctx context.Context, topic string, rs []PublishRequest
 	}
 	err = d.Publish(ctx, topic, batch)
 	if be, ok := errors.AsType[*BatchError](err); ok {
-		for j, e := range be.Errs {
-			errs[at[j]] = b.instance.Hide(e)
+		for j, i := range at {
+			if j < len(be.Errs) && be.Errs[j] != nil {
+				errs[i] = b.instance.Hide(be.Errs[j])
+			}
 		}
 		return errs, nil
 	}

@@ -102,7 +102,7 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 		Grace: time.Duration(f.GracefulShutdownSeconds) * time.Second, BlockShutdown: f.BlockShutdownDuration,
 		Version: version(), Logger: log,
 		App: runtime.AppOptions{
-			Port: f.AppPort, Address: f.AppChannelAddress, Protocol: f.AppProtocol, Token: os.Getenv("APP_API_TOKEN"),
+			Port: f.AppPort, Address: f.AppChannelAddress, Protocol: strings.ToLower(f.AppProtocol), Token: os.Getenv("APP_API_TOKEN"),
 			MaxConcurrency: f.AppMaxConcurrency, Disable: list(f.DisableInitEndpoints), ProbeTimeout: f.AppBindingOptionsTimeout,
 			HealthCheck: f.EnableAppHealthCheck, HealthPath: f.AppHealthCheckPath,
 			HealthInterval:  time.Duration(f.AppHealthProbeInterval) * time.Second,
@@ -114,7 +114,7 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 	if f.AllowedOrigins != "*" {
 		o.AllowedOrigins = list(f.AllowedOrigins)
 	}
-	if f.AppSSL && f.AppProtocol == "http" {
+	if f.AppSSL && o.App.Protocol == "http" {
 		o.App.Protocol = "https"
 	}
 	switch o.App.Protocol {
@@ -189,13 +189,17 @@ func listenTCP(host string, port int, flag string) (net.Listener, error) {
 
 func listenUnix(path string) (net.Listener, error) {
 	// A socket that a killed process left behind would keep us from listening;
-	// one that answers belongs to somebody.
+	// one that answers belongs to somebody, and what is no socket is not ours.
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		return nil, fault.New(fault.Conflict, "listen on %s: another process serves it", path)
-	} else if c != nil {
 		c.Close()
+		return nil, fault.New(fault.Conflict, "listen on %s: another process serves it", path)
 	}
-	os.Remove(path)
+	switch info, err := os.Lstat(path); {
+	case err == nil && info.Mode()&os.ModeSocket == 0:
+		return nil, fault.New(fault.Conflict, "listen on %s: there is something that is no socket", path)
+	case err == nil:
+		os.Remove(path)
+	}
 	l, err := net.Listen("unix", path)
 	return l, fault.Wrap(err, "listen on %s", path)
 }
