@@ -22,7 +22,11 @@ func (a *API) Publish(ctx context.Context, bus string, r *pubsub.PublishRequest)
 	return nil
 }
 
-// Bulk is many events for one topic.
+// MaxBulkEntries bounds the events of one [Bulk]: a small event takes many times
+// its size in the request once it has an envelope.
+const MaxBulkEntries = 10_000
+
+// Bulk is many events for one topic, at most [MaxBulkEntries].
 type Bulk struct {
 	PubSub, Topic string
 	// Metadata is that of every entry that does not have the key itself.
@@ -81,8 +85,12 @@ func (a *API) BulkPublish(ctx context.Context, bulk *Bulk) ([]BulkFailure, error
 	return failures, nil
 }
 
-// check makes sure that every entry can be named in the answer.
+// check makes sure that there are not too many entries and that each can be named
+// in the answer.
 func (b *Bulk) check() error {
+	if len(b.Entries) > MaxBulkEntries {
+		return b.Malformed("more than %d events in one request; send them in several", MaxBulkEntries)
+	}
 	seen := make(map[string]struct{}, len(b.Entries))
 	for i, e := range b.Entries {
 		if e.ID == "" {

@@ -73,8 +73,8 @@ type entry struct {
 	Metadata    map[string]string `json:"metadata"`
 }
 
-// readEntries reads the elements one by one and stops at the first bad one, so
-// that a hostile body costs no more than its own size.
+// readEntries reads the elements one by one and stops at the first bad one, and
+// at the first too many, so that a hostile body costs no more than its own size.
 func readEntries(b *api.Bulk, body []byte) error {
 	if !utf8.Valid(body) {
 		return b.Malformed("read events: the body is not UTF-8")
@@ -83,7 +83,7 @@ func readEntries(b *api.Bulk, body []byte) error {
 	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
 		return b.Malformed("read events: the body is not a JSON array of {entryId, event, contentType, metadata}")
 	}
-	for dec.More() {
+	for len(b.Entries) <= api.MaxBulkEntries && dec.More() {
 		var e entry
 		if err := dec.Decode(&e); err != nil {
 			return b.Malformed("read events: entry %d: %w", len(b.Entries), err)
@@ -93,6 +93,9 @@ func readEntries(b *api.Bulk, body []byte) error {
 			return b.Malformed("read events: entry %d (%q): %w", len(b.Entries), e.ID, err)
 		}
 		b.Entries = append(b.Entries, api.BulkEntry{ID: e.ID, Data: data, ContentType: e.ContentType, Metadata: e.Metadata})
+	}
+	if len(b.Entries) > api.MaxBulkEntries {
+		return nil // which the check of all bulks refuses
 	}
 	if _, err := dec.Token(); err != nil {
 		return b.Malformed("read events: the array does not end: %w", err)

@@ -2,6 +2,7 @@ package http_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/penstock-io/penstock/api"
 	apihttp "github.com/penstock-io/penstock/api/http"
 )
 
@@ -248,6 +250,15 @@ func TestBulkPublishFailures(t *testing.T) {
 	}
 }
 
+// tooMany is a bulk of that many more events than are taken.
+func tooMany(more int) string {
+	var b strings.Builder
+	for i := range api.MaxBulkEntries + more {
+		fmt.Fprintf(&b, `,{"entryId":"%d","event":1}`, i)
+	}
+	return "[" + b.String()[1:] + "]"
+}
+
 func TestBulkPublishBadBodies(t *testing.T) {
 	t.Parallel()
 	i := start(t)
@@ -268,6 +279,8 @@ func TestBulkPublishBadBodies(t *testing.T) {
 		{"deep", `[{"entryId":"x","event":` + strings.Repeat("[", 100_000), "entry 0"},
 		{"many", `[` + strings.Repeat("0,", 1_000_000) + `0]`, "entry 0"},
 		{"half a surrogate", `[{"entryId":"x","event":"\ud800","contentType":"text/plain"}]`, "half a surrogate pair"},
+		{"too many", tooMany(1), "more than 10000 events"},
+		{"far too many", tooMany(100_000) + "?", "more than 10000 events"},
 		{"not utf-8", "[{\"entryId\":\"x\",\"event\":\"\xff\"}]", "not UTF-8"},
 	}
 	for _, tt := range tests {
