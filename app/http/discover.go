@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -20,6 +21,8 @@ const (
 	subscribePath = "/dapr/subscribe"
 	// maxSubscriptions bounds what an app may ask for.
 	maxSubscriptions = 10_000
+	// maxRules bounds the rules of all of them, each of which is compiled.
+	maxRules = 10_000
 )
 
 // discovery is how often subscriptions are asked for.
@@ -130,10 +133,14 @@ func (c *Channel) parseSubscriptions(body []byte) ([]config.Subscription, error)
 		return nil, fault.New(fault.Invalid, "read subscriptions: %d of them, the limit is %d", len(entries), maxSubscriptions)
 	}
 	subs := make([]config.Subscription, 0, len(entries))
+	rules := 0
 	for i, raw := range entries {
 		var s subscription
 		if err := json.Unmarshal(raw, &s); err != nil {
 			return nil, fault.New(fault.Invalid, "read subscriptions: entry %d of GET %s: %w", i+1, subscribePath, err)
+		}
+		if rules += len(s.Routes.Rules); rules > maxRules {
+			return nil, fault.New(fault.Invalid, "read subscriptions: more than %d rules up to entry %d of GET %s", maxRules, i+1, subscribePath)
 		}
 		if why := s.useless(); why != "" {
 			c.log.Warn("Subscription of the app is left out: "+why, "entry", i+1, "pubsub", s.PubSub, "topic", s.Topic)
@@ -168,7 +175,7 @@ func (s *subscription) config(entry int) config.Subscription {
 			out.Bulk.MaxMessages = s.Bulk.Max
 		}
 		if s.Bulk.AwaitMs > 0 {
-			out.Bulk.MaxAwait = time.Duration(s.Bulk.AwaitMs) * time.Millisecond
+			out.Bulk.MaxAwait = time.Duration(min(s.Bulk.AwaitMs, math.MaxInt32)) * time.Millisecond
 		}
 	}
 	return out

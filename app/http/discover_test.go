@@ -82,7 +82,8 @@ func TestSubscriptionsNonsense(t *testing.T) {
 		`[{"topic":5}]`:           "read subscriptions: entry 1 of GET /dapr/subscribe: json: cannot unmarshal number",
 		`[{},{"routes":[]}]`:      "read subscriptions: entry 2 of GET /dapr/subscribe: json: cannot unmarshal array",
 		`[{"metadata":{"a":[]}}]`: `read subscriptions: entry 1 of GET /dapr/subscribe: metadata "a": want a string, number or boolean`,
-		"[" + strings.Repeat("1,", 10_000) + "1]": "read subscriptions: 10001 of them, the limit is 10000",
+		`[{},{"routes":{"rules":[` + strings.Repeat(`{"match":"true","path":"/a"},`, 10_000) + `{}]}}]`: "read subscriptions: more than 10000 rules up to entry 2 of GET /dapr/subscribe",
+		"[" + strings.Repeat("1,", 10_000) + "1]":                                                       "read subscriptions: 10001 of them, the limit is 10000",
 	} {
 		var asked atomic.Int32
 		c := channel(t, serve(t, func(w http.ResponseWriter, _ *http.Request) {
