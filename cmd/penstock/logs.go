@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/lmittmann/tint"
 )
@@ -20,11 +23,11 @@ func newLogger(w io.Writer, f *serveFlags) *slog.Logger {
 }
 
 func forPeople(w io.Writer, f *serveFlags, plain bool) slog.Handler {
-	return tint.NewTextHandler(w, &tint.Options{Level: f.level(), TimeFormat: time.TimeOnly, NoColor: plain})
+	return tint.NewTextHandler(w, &tint.Options{Level: f.level(), TimeFormat: time.TimeOnly, NoColor: plain, ReplaceAttr: forEyes})
 }
 
 func newHandler(w io.Writer, f *serveFlags) slog.Handler {
-	o := &slog.HandlerOptions{Level: f.level(), ReplaceAttr: lowerLevel}
+	o := &slog.HandlerOptions{Level: f.level(), ReplaceAttr: forMachines}
 	switch {
 	case f.LogAsJSON:
 		return slog.NewJSONHandler(w, o)
@@ -35,12 +38,43 @@ func newHandler(w io.Writer, f *serveFlags) slog.Handler {
 	}
 }
 
-// lowerLevel writes levels as log readers of Dapr expect them: "info".
-func lowerLevel(groups []string, a slog.Attr) slog.Attr {
+// forMachines writes levels as log readers of Dapr expect them, "info", and
+// shortens the rest.
+func forMachines(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.LevelKey {
 		return slog.String(a.Key, strings.ToLower(a.Value.String()))
 	}
+	return shorten(groups, a)
+}
+
+// forEyes keeps a message on one line, which tint does for all else, and shortens.
+func forEyes(groups []string, a slog.Attr) slog.Attr {
+	a = shorten(groups, a)
+	if len(groups) == 0 && a.Key == slog.MessageKey && strings.ContainsFunc(a.Value.String(), unicode.IsControl) {
+		quoted := strconv.Quote(a.Value.String())
+		return slog.String(a.Key, quoted[1:len(quoted)-1])
+	}
 	return a
+}
+
+// maxLogged bounds the text of one value in a log line, in bytes. What others
+// send stands in the log, such as names of topics and what an error is about.
+const maxLogged = 8 << 10
+
+// shorten cuts texts and errors that are longer than maxLogged and says so.
+func shorten(_ []string, a slog.Attr) slog.Attr {
+	text := ""
+	switch v := a.Value.Any().(type) {
+	case string:
+		text = v
+	case error:
+		text = v.Error()
+	}
+	if len(text) <= maxLogged {
+		return a
+	}
+	cut := strings.ToValidUTF8(text[:maxLogged], "")
+	return slog.String(a.Key, fmt.Sprintf("%s... (%d bytes)", cut, len(text)))
 }
 
 func isTerminal(w io.Writer) bool {
