@@ -30,7 +30,7 @@ type BindingSetup struct {
 	// Virtual runs each case in a bubble of testing/synctest: for components
 	// that wait for the clock and do no network.
 	Virtual bool
-	// Patience is how long a case waits for an event; 10 s when zero, an hour
+	// Patience is how long a case waits for an event; a minute when zero, an hour
 	// when Virtual.
 	Patience time.Duration
 
@@ -76,7 +76,7 @@ type bindingCase struct {
 func Binding(t *testing.T, def component.Definition, setup BindingSetup) {
 	t.Helper()
 	if setup.Patience == 0 {
-		setup.Patience = 10 * time.Second
+		setup.Patience = time.Minute
 		if setup.Virtual {
 			setup.Patience = time.Hour
 		}
@@ -206,7 +206,7 @@ func opened(t *testing.T, def component.Definition, env component.Env, options m
 // shut closes the component with ten seconds to spare.
 func shut(t *testing.T, d component.Driver) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 	defer cancel()
 	if err := d.Close(ctx); err != nil {
 		t.Errorf("close: %v", err)

@@ -103,7 +103,7 @@ func (r *reader) stop(t *testing.T) {
 		if err != nil {
 			t.Errorf("read returned %v after its context ended, want nil", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(r.s.Patience):
 		t.Fatal("read does not return when its context ends")
 	}
 }
@@ -335,7 +335,7 @@ func (s *bindingSuite) closeReading(t *testing.T) {
 	shut(t, d)
 	select {
 	case <-r.done: // with or without an error: the component is gone
-	case <-time.After(10 * time.Second):
+	case <-time.After(r.s.Patience):
 		t.Fatal("read goes on after close")
 	}
 	r.cancel()

@@ -27,7 +27,7 @@ func Prepared(t *testing.T, d pubsub.Driver) {
 	}
 	want := map[string]int{"one": 2, "two": 1}
 	for group, n := range want {
-		ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		got := 0
 		err := d.Subscribe(ctx, pubsub.Subscription{Topic: "t", Group: group}, func(_ context.Context, m *cloudevents.Delivery) error {
 			m.Settle(cloudevents.Acked())

@@ -142,6 +142,9 @@ func (s *suite) closeBusy(t *testing.T) {
 	d, done := s.driver(t)
 	m := s.subscribe(t, d, pubsub.Subscription{Topic: "t"})
 	m.settled(t, d, "t")
+	for i := range 8 { // one of each key, before one key alone fills the broker
+		publish(t, d, "t", text(strconv.Itoa(i), "x"))
+	}
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
