@@ -174,7 +174,7 @@ func (a *app) wants(f http.HandlerFunc) {
 // next returns the next call to the path; others are thrown away.
 func (a *app) next(t *testing.T, path string) call {
 	t.Helper()
-	limit := time.After(10 * time.Second)
+	limit := time.After(60 * time.Second)
 	for {
 		select {
 		case c := <-a.calls:
@@ -331,7 +331,7 @@ func (in *instance) publish(t *testing.T, topic, data string) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	limit := time.After(10 * time.Second)
+	limit := time.After(60 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

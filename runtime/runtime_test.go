@@ -171,7 +171,7 @@ spec:
 			t.Errorf("the error does not say %s:\n%v", want, err)
 		}
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }

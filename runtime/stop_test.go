@@ -52,19 +52,22 @@ func stopped(t *testing.T, in *instance, o runtime.Options) func(stop func()) (t
 		select {
 		case err := <-done:
 			return time.Since(began), err
-		case <-time.After(20 * time.Second):
+		case <-time.After(60 * time.Second):
 			t.Fatalf("it did not stop\n%s", in.log)
 			return 0, nil
 		}
 	}
 }
 
+// grace is long, so that a stop that takes it twice shows on a busy machine.
+const grace = 5 * time.Second
+
 func TestGraceIsKeptWithAnAppThatHangs(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, `[]`)
 	in, o := prepare(t, a, durable+declared)
 	a.answer("/one", hang(t))
-	o.Grace = time.Second
+	o.Grace = grace
 	end := stopped(t, in, o)
 	in.publish(t, "t", `"kept"`)
 	a.next(t, "/one")
@@ -72,7 +75,7 @@ func TestGraceIsKeptWithAnAppThatHangs(t *testing.T) {
 	if !errors.Is(err, runtime.ErrGrace) {
 		t.Errorf("run ended with %v", err)
 	}
-	if took < time.Second || took > 2500*time.Millisecond {
+	if took < grace || took >= 2*grace {
 		t.Errorf("it took %v", took)
 	}
 	t.Log("the event is there after a restart")
@@ -91,14 +94,14 @@ func TestGraceIsKeptWithARequestThatHangs(t *testing.T) {
 	other.answer("/slow", hang(t))
 	in, o := prepare(t, a, bus+declared+strings.Replace(hook("out", "/unused", "127.0.0.1:0"), "{name: direction, value: input}",
 		`{name: direction, value: output}, {name: url, value: "http://127.0.0.1:`+strconv.Itoa(other.port)+`/slow"}, {name: timeout, value: 60s}`, 1))
-	o.Grace = time.Second
+	o.Grace = grace
 	end := stopped(t, in, o)
 	in.publish(t, "t", `1`)
 	a.next(t, "/one")
 	go http.Post(in.url+"/bindings/out", "application/json", strings.NewReader(`{"operation":"post","data":1}`))
 	other.next(t, "/slow")
 	took, _ := end(func() { in.post(t, "/shutdown", "") })
-	if took > 3*time.Second {
+	if took >= 2*grace {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -108,7 +111,7 @@ func TestForcedShutdownWaitsForNothing(t *testing.T) {
 	a := newApp(t, `[]`)
 	a.answer("/one", hang(t))
 	in, o := prepare(t, a, bus+declared)
-	o.BlockShutdown = time.Hour
+	o.BlockShutdown, o.Grace = time.Hour, time.Hour
 	end := stopped(t, in, o)
 	in.publish(t, "t", `1`)
 	a.next(t, "/one")
@@ -128,7 +131,7 @@ func TestForcedShutdownWaitsForNothing(t *testing.T) {
 		}
 		resp.Body.Close()
 	})
-	if !errors.Is(err, runtime.ErrForced) || took > 2*time.Second {
+	if !errors.Is(err, runtime.ErrForced) || took > 30*time.Second {
 		t.Errorf("it took %v and ended with %v", took, err)
 	}
 }
@@ -168,7 +171,7 @@ func TestAStopDuringAReloadIsClean(t *testing.T) {
 		return send(at, "/2")/100 == 2 || send(at, "/1") == http.StatusNotFound || send(at, "/1") == 0
 	})
 	took, _ := end(func() { in.post(t, "/shutdown", "") })
-	if took > 4*time.Second {
+	if took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	listen(t, at) // everything is closed
@@ -198,7 +201,7 @@ func TestAComponentThatHangsWhileItOpensHoldsNothingUp(t *testing.T) {
 	}
 	began := time.Now()
 	stop()
-	if err := <-done; err != nil || time.Since(began) > 3*time.Second {
+	if err := <-done; err != nil || time.Since(began) > 20*time.Second {
 		t.Errorf("it took %v and ended with %v", time.Since(began), err)
 	}
 }
