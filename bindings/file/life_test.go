@@ -187,9 +187,13 @@ func TestInterruptedMove(t *testing.T) {
 			}
 			b.looks()
 			b.want()
-			if r, err := b.b.ledger.find(t.Context(), "a"); r != nil || err != nil {
-				t.Fatalf("still remembered: %v, %v", r, err)
-			}
+			b.until("it is forgotten", func() bool {
+				r, err := b.b.ledger.find(t.Context(), "a")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return r == nil
+			})
 		})
 	}
 }
