@@ -49,7 +49,7 @@ func watching(t *testing.T, o Options) (reports <-chan report) {
 // system is slow enough for a change to be seen half done.
 func until(t *testing.T, reports <-chan report, want string) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(60 * time.Second)
 	last := "nothing"
 	for {
 		select {

@@ -201,7 +201,7 @@ func gone(t *testing.T, pidFile string) {
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
 		state, err := os.ReadFile(filepath.Join("/proc", string(text), "stat"))
 		if err != nil || strings.Contains(string(state), ") Z ") {
 			return

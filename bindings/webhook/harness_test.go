@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-const soon = 10 * time.Second // what a test waits for what must happen
+const soon = time.Minute // what a test waits for what must happen
 
 // env is a process's surroundings for components of this test.
 func newEnv(t *testing.T, name string) component.Env {

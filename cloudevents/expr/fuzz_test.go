@@ -56,7 +56,7 @@ func FuzzCompile(f *testing.F) {
 		if check(err) {
 			_, _ = jq.Apply(t.Context(), e)
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > 30*time.Second {
 			t.Errorf("%q took %s", text, took)
 		}
 	})

@@ -82,7 +82,7 @@ func port(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // patience is how long anything here may take.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // until polls f.
 func until(ts *testscript.TestScript, what string, f func() bool) {

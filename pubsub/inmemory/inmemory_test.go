@@ -309,7 +309,7 @@ func (m *model) finish() {
 		d.settle(cloudevents.Acked())
 	}
 	m.under = nil
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(60 * time.Second)
 	for m.done() < m.total() {
 		m.take(m.rt)
 		if len(m.under) == 1 {

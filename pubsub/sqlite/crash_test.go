@@ -226,7 +226,7 @@ func drain(t *testing.T, d *driver, done func(body string) bool, ended bool) {
 	if ended {
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	err := d.Subscribe(ctx, pubsub.Subscription{Topic: "t", Group: "g"}, func(_ context.Context, x *cloudevents.Delivery) error {
 		x.Settle(cloudevents.Acked())

@@ -82,7 +82,7 @@ func (w *watcher) next(t testing.TB) *cloudevents.Delivery {
 		return x
 	case err := <-w.done:
 		t.Fatalf("subscribe returned %v", err)
-	case <-time.After(15 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("no delivery")
 	}
 	return nil
@@ -111,7 +111,7 @@ func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	last := time.After(15 * time.Second)
+	last := time.After(60 * time.Second)
 	for !ok() {
 		select {
 		case <-tick.C:

@@ -42,7 +42,7 @@ func run(m *testing.M) int {
 }
 
 // patience is how long anything may take on a busy machine.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // lines is the log of a process, which may be read while it is written.
 type lines struct {
