@@ -271,7 +271,7 @@ func (b *binding) refusal(req *http.Request, res *http.Response, body []byte) er
 		kind = fault.Denied
 		text += "; redirects are refused unless followRedirects is set"
 	case len(body) > shown:
-		text += fmt.Sprintf(": %q...", body[:shown])
+		text += fmt.Sprintf(": %q...", excerpt(body, b.options.SecurityToken.Reveal(), shown))
 	case len(body) > 0:
 		text += fmt.Sprintf(": %q", body)
 	}
@@ -280,6 +280,25 @@ func (b *binding) refusal(req *http.Request, res *http.Response, body []byte) er
 		err = fault.WithRetryAfter(err, after)
 	}
 	return err
+}
+
+// excerpt returns about n bytes of the beginning of body. A server may send a
+// secret back; it is taken out before the cut, for whoever hides secrets later
+// does not know a part of one.
+func excerpt(body []byte, secret string, n int) []byte {
+	out := make([]byte, 0, n+3)
+	for len(body) > 0 && len(out) < n {
+		before, after, found := body, []byte(nil), false
+		if secret != "" {
+			before, after, found = bytes.Cut(body, []byte(secret))
+		}
+		out = append(out, before[:min(len(before), n-len(out))]...)
+		if found {
+			out = append(out, "***"...)
+		}
+		body = after
+	}
+	return out
 }
 
 func answerMetadata(res *http.Response) map[string]string {

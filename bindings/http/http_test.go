@@ -200,6 +200,23 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+func TestNoPartOfTheTokenIsShown(t *testing.T) {
+	t.Parallel()
+	const token = "c4n4ry-0123456789-abcdefghij"
+	for before := 0; before < 230; before += 5 {
+		url, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, strings.Repeat("-", before)+strings.Repeat(r.Header.Get("X-Token"), 1+before%3)+strings.Repeat("+", 300))
+		})
+		o := defaults(url)
+		o.SecurityToken, o.SecurityTokenHeader = component.NewSecret(token), "X-Token"
+		_, err := opened(t, o).Invoke(t.Context(), &bindings.Request{Operation: "post"})
+		if err == nil || strings.Contains(err.Error(), token[:3]) || !strings.HasSuffix(err.Error(), `"...`) {
+			t.Fatalf("%d bytes before the token: %v", before, err)
+		}
+	}
+}
+
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	hang := make(chan struct{})
