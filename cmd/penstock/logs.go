@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -47,22 +46,36 @@ func forMachines(groups []string, a slog.Attr) slog.Attr {
 	return shorten(groups, a)
 }
 
-// forEyes keeps a message on one line, which tint does for all else, and shortens.
+// forEyes shows control characters of a message, which tint does for all else,
+// and shortens. Line breaks stay: reports of configurations have them.
 func forEyes(groups []string, a slog.Attr) slog.Attr {
-	a = shorten(groups, a)
-	if len(groups) == 0 && a.Key == slog.MessageKey && strings.ContainsFunc(a.Value.String(), unicode.IsControl) {
-		quoted := strconv.Quote(a.Value.String())
-		return slog.String(a.Key, quoted[1:len(quoted)-1])
+	text := a.Value.String()
+	if len(groups) > 0 || a.Key != slog.MessageKey || !strings.ContainsFunc(text, isHidden) {
+		return shorten(groups, a)
 	}
-	return a
+	var out strings.Builder
+	for _, c := range text {
+		if isHidden(c) {
+			fmt.Fprintf(&out, "\\u%04x", c)
+			continue
+		}
+		out.WriteRune(c)
+	}
+	return slog.String(a.Key, out.String())
 }
+
+func isHidden(c rune) bool { return unicode.IsControl(c) && c != '\n' && c != '\t' }
 
 // maxLogged bounds the text of one value in a log line, in bytes. What others
 // send stands in the log, such as names of topics and what an error is about.
 const maxLogged = 8 << 10
 
 // shorten cuts texts and errors that are longer than maxLogged and says so.
-func shorten(_ []string, a slog.Attr) slog.Attr {
+// Messages stay whole: they are our own, and may list every error of a reload.
+func shorten(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.MessageKey {
+		return a
+	}
 	text := ""
 	switch v := a.Value.Any().(type) {
 	case string:
