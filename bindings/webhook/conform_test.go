@@ -2,8 +2,8 @@ package webhook
 
 import (
 	"context"
+	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/test/conform"
+	"github.com/penstock-io/penstock/test/port"
 )
 
 // TestConform uses one webhook both ways. With answer outcome the sender owns
@@ -57,12 +58,11 @@ func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", p)
 }
 
 // feedHook sends one request a body, one after the other and each again while

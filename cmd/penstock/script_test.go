@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock-io/penstock/test/port"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -37,7 +38,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"port":  port,
+			"port":  ports,
 			"http":  request,
 			"free":  isFree,
 			"json":  isJSON,
@@ -70,14 +71,12 @@ func shop() {
 	fmt.Println("shop closed")
 }
 
-// port NAME... sets variables to ports that nobody uses.
-func port(ts *testscript.TestScript, _ bool, args []string) {
+// ports NAME... sets variables to ports that nobody uses.
+func ports(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		p, err := port.Free()
 		ts.Check(err)
-		ts.Setenv(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-		ts.Defer(func() { l.Close() })
-		ts.Check(l.Close())
+		ts.Setenv(name, strconv.Itoa(p))
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/penstock-io/penstock/test/port"
 )
 
 // process is a program that is measured from outside.
@@ -45,12 +47,8 @@ func (l *logBuffer) tail() string {
 }
 
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	p, err := port.Free()
+	return fmt.Sprintf("127.0.0.1:%d", p), err
 }
 
 // run starts a program in a folder; its server listens at address.
