@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -91,6 +92,19 @@ func TestHostileTexts(t *testing.T) {
 				t.Error("messages are too long")
 			}
 		})
+	}
+}
+
+func TestHostileTextsTakeLittleMemory(t *testing.T) { // not parallel: measures memory
+	for _, unit := range []string{"[", "a: ", "&a ", `""`, "-\n", "#\n"} {
+		text := []byte(strings.Repeat(unit, maxFileBytes/len(unit)))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, problems := Parse("x.yaml", text, Options{})
+		runtime.ReadMemStats(&after)
+		if made := (after.TotalAlloc - before.TotalAlloc) >> 20; made > 128 || len(problems) == 0 {
+			t.Errorf("%q: made %d MiB, %d problems", unit, made, len(problems))
+		}
 	}
 }
 

@@ -17,9 +17,10 @@ import (
 
 // Bounds of one YAML document, aliases of anchors taken in.
 const (
-	maxDepth    = 64     // collections inside each other
-	maxTokens   = 50_000 // words and signs
-	maxExpanded = 10_000 // values that stand there through aliases
+	maxDepth    = 64      // collections inside each other
+	maxSigns    = 100_000 // signs, those in texts and comments too
+	maxTokens   = 50_000  // words and signs
+	maxExpanded = 10_000  // values that stand there through aliases
 )
 
 // parseYAML returns the roots of the documents in a text; those that are empty
@@ -27,6 +28,10 @@ const (
 // returns.
 func (r *reader) parseYAML(text string, line int) []*node {
 	c := &converter{r: r, line: line}
+	if at := tooManySigns(text); at > 0 {
+		r.hard(r.place(line+at-1, 0), "split it into several files", "the document is too big: more than %d signs such as brackets, colons and quotes", maxSigns)
+		return nil
+	}
 	tokens := lexer.Tokenize(text)
 	if c.excessive(tokens) {
 		return nil
@@ -48,6 +53,26 @@ func (r *reader) parseYAML(text string, line int) []*node {
 		}
 	}
 	return roots
+}
+
+// tooManySigns returns the line, counted from 1, on which a text has more signs
+// than maxSigns, zero when it has not. Whatever is a token to YAML begins or ends
+// with one, and the library makes hundreds of bytes of each before it can be asked
+// how many there are.
+func tooManySigns(text string) (line int) {
+	line = 1
+	signs := 0
+	for _, c := range []byte(text) {
+		switch c {
+		case '\n':
+			line++
+		case '[', ']', '{', '}', ',', ':', '-', '?', '&', '*', '!', '"', '\'', '|', '>', '#', '%', '@':
+			if signs++; signs > maxSigns {
+				return line
+			}
+		}
+	}
+	return 0
 }
 
 // parseTokens runs the library's parser, which panics on some wrong texts.
