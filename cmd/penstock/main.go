@@ -16,6 +16,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -124,12 +126,24 @@ func report(err error, stderr io.Writer) int {
 }
 
 // asServe returns the words to parse: a binary called daprd has no commands of
-// its own, and tooling that was written for it gives flags at once.
+// its own, and tooling that was written for it gives flags at once, long ones
+// with a single dash too.
 func asServe(args []string) []string {
-	words := args[1:]
+	words := slices.Clone(args[1:])
 	name := strings.TrimSuffix(filepath.Base(args[0]), ".exe")
 	if name == "daprd" {
-		return append([]string{"serve"}, words...)
+		words = append([]string{"serve"}, words...)
+	}
+	if len(words) == 0 || words[0] != "serve" {
+		return words
+	}
+	for i, w := range words {
+		if singleDash.MatchString(w) {
+			words[i] = "-" + w
+		}
 	}
 	return words
 }
+
+// singleDash is a long flag of serve behind one dash, as in -app-id.
+var singleDash = regexp.MustCompile(`^-[a-z][a-z-]+`)
