@@ -14,7 +14,11 @@
 // path, a token taken from the environment.
 package config
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Set is everything read from the resource folders and configuration files,
 // after scopes and templates. It is a value: reading again makes a new one.
@@ -39,6 +43,11 @@ type Skipped struct {
 	Kind, Name string
 	Why        string // for people: "this kind is not used by this version"
 	Place      Place
+}
+
+// String is what it says to people: the place, the document and why.
+func (s Skipped) String() string {
+	return fmt.Sprintf("%s: %s: %s", s.Place, strings.TrimSpace(s.Kind+" "+s.Name), s.Why)
 }
 
 // Component is a Dapr Component document: one configured thing.

@@ -226,10 +226,14 @@ func Report(w io.Writer, list component.List, o config.Options) (sound bool, err
 		fmt.Fprintf(&b, "%s\n", p)
 	}
 	for _, s := range set.Skipped {
-		fmt.Fprintf(&b, "%s: %s not used: %s\n", s.Place, strings.TrimSpace(s.Kind+" "+s.Name), s.Why)
+		fmt.Fprintf(&b, "note: %s\n", s)
 	}
 	if len(problems) > 0 {
-		fmt.Fprintf(&b, "\n%s\n", Count(len(problems), "problem"))
+		fmt.Fprintf(&b, "\n%s", Count(len(problems), "problem"))
+		if n := len(set.Skipped); n > 0 {
+			fmt.Fprintf(&b, ", %s", Count(n, "note"))
+		}
+		b.WriteByte('\n')
 	} else {
 		fmt.Fprintf(&b, "%s, %s, %s: no problems\n", Count(len(set.Components), "component"),
 			Count(len(set.Subscriptions), "subscription"), Count(len(set.Pipelines), "pipeline"))

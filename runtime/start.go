@@ -34,7 +34,7 @@ func (r *Runtime) load() (*config.Set, error) {
 
 func (r *Runtime) logSkipped(set *config.Set) {
 	for _, s := range set.Skipped {
-		r.log.Warn("Configuration: not used by this version", "kind", s.Kind, "name", s.Name, "at", s.Place.String())
+		r.log.Warn("Configuration: " + s.String())
 	}
 }
 
