@@ -211,7 +211,7 @@ func (in *incarnation) panicked(p *passage, v any) result {
 	p.trip.failed = true
 	if p.trip.panics == 1 {
 		in.log.Error("panic while handling an event", "id", p.id(), "origin", p.d.Origin,
-			"target", in.targetName(p), "panic", v, "stack", string(debug.Stack()))
+			told("target", in.targetName(p)), "panic", v, "stack", string(debug.Stack()))
 	}
 	err := fault.New(fault.Internal, "handle event: panic: %v", v)
 	return result{cloudevents.Retried(err, 0), panicked}

@@ -157,7 +157,23 @@ func TestLogIsQuiet(t *testing.T) {
 		if n := strings.Count(out.String(), "event not delivered yet"); n < 100 || n > 361 {
 			t.Errorf("%d lines of failing deliveries in an hour", n)
 		}
+		first, _, _ := strings.Cut(out.String()[strings.Index(out.String(), "event not delivered yet"):], "\n")
+		if strings.Contains(first, "not_logged") || !strings.Contains(first, " target=") {
+			t.Errorf("the first failure is told as %s", first)
+		}
+		if !strings.Contains(out.String(), " not_logged=") {
+			t.Error("no line tells how many failures got none")
+		}
 	})
+}
+
+func TestToldOnlyWhenThereIsSomething(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	slog.New(slog.NewJSONHandler(&out, nil)).Warn("m", told("target", ""), told("not_logged", 0), told("left", 2))
+	if !strings.HasSuffix(out.String(), `"msg":"m","left":2}`+"\n") {
+		t.Error(out.String())
+	}
 }
 
 func TestSettleThatPanics(t *testing.T) {

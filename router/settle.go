@@ -80,7 +80,7 @@ func (in *incarnation) settleDrop(ctx context.Context, p *passage, res result) d
 	}
 	if !res.Discard {
 		in.log.Warn("event dropped", "id", p.id(), "origin", p.d.Origin,
-			"target", in.targetName(p), "attempt", p.d.Attempt, "reason", res.Reason, "error", res.Err)
+			told("target", in.targetName(p)), "attempt", p.d.Attempt, "reason", res.Reason, "error", res.Err)
 	}
 	return decision{tell: cloudevents.Outcome{Verdict: cloudevents.Ack, Reason: res.Reason}, seen: res.Outcome}
 }
@@ -134,7 +134,7 @@ func (in *incarnation) settleLetter(ctx context.Context, p *passage, l *DeadLett
 	if err == nil {
 		in.flow.tally.buried.Add(1)
 		in.log.Warn("event dead-lettered", "id", p.id(), "origin", p.d.Origin,
-			"target", l.Target, "attempts", l.Attempts, "reason", l.Reason)
+			told("target", l.Target), "attempts", l.Attempts, "reason", l.Reason)
 		return decision{tell: cloudevents.Outcome{Verdict: cloudevents.Ack, Reason: l.Reason}, seen: seen}
 	}
 	if in.flow.cutting.Load() {

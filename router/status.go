@@ -1,6 +1,7 @@
 package router
 
 import (
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,7 +130,16 @@ func (in *incarnation) status() Status {
 // trouble notes that a round failed and logs it, not more often than bearable.
 func (in *incarnation) trouble(what string, p *passage, reason string) {
 	if log, muted := in.flow.tally.fail(reason); log {
-		in.log.Warn(what, "id", p.id(), "origin", p.d.Origin, "target", in.targetName(p),
-			"attempt", p.d.Attempt, "reason", reason, "more", muted)
+		in.log.Warn(what, "id", p.id(), "origin", p.d.Origin, told("target", in.targetName(p)),
+			"attempt", p.d.Attempt, "reason", reason, told("not_logged", muted))
 	}
+}
+
+// told is an attribute of a log line, left out when its value says nothing.
+func told[T comparable](key string, value T) slog.Attr {
+	var nothing T
+	if value == nothing {
+		return slog.Attr{}
+	}
+	return slog.Any(key, value)
 }
