@@ -114,7 +114,7 @@ func (k *Bulk) send(ctx context.Context, b *batch) {
 		fill(b.outcomes, eventOutcome(k.o.Path, answer, time.Now()))
 		return
 	}
-	fill(b.outcomes, cloudevents.Retried(fault.New(fault.Internal, "call app at %s: its answer does not name the entry", k.o.Path), 0))
+	fill(b.outcomes, cloudevents.Retried(fault.New(fault.Internal, "call app at %s: its answer has no status for this entry", k.o.Path), 0))
 	var said struct {
 		Statuses []struct {
 			EntryID string `json:"entryId"`
