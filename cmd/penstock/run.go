@@ -36,6 +36,9 @@ func (c *runCommand) Run(ctx context.Context, std *stdio) error {
 	if len(words) == 0 {
 		return fault.New(fault.Invalid, "run app: no command; write it after --, as in: penstock run --app-port 8080 -- node app.js")
 	}
+	if _, err := exec.LookPath(words[0]); err != nil { // said before anything is started
+		return fault.Wrap(err, "run app %s", words[0])
+	}
 	if err := c.fill(words[0]); err != nil {
 		return err
 	}
