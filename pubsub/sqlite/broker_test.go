@@ -37,7 +37,7 @@ func TestStuckKeyBeyondMemory(t *testing.T) {
 	for range others {
 		w.want(t, "free").Settle(cloudevents.Acked())
 	}
-	q := d.b.queues[queueName{"t", "g"}]
+	q := d.group()
 	q.mu.Lock()
 	if q.held > laneLimit+others || len(q.lanes) > 1+5 || len(q.ready) > readyLow+scanRows {
 		t.Errorf("in memory: %d held, %d lanes, %d ready", q.held, len(q.lanes), len(q.ready))
@@ -72,7 +72,7 @@ func TestManyStuckKeysBeyondMemory(t *testing.T) {
 	for range 2000 {
 		w.want(t, "free").Settle(cloudevents.Acked())
 	}
-	q := d.b.queues[queueName{"t", "g"}]
+	q := d.group()
 	q.mu.Lock()
 	held := 0
 	for _, l := range q.lanes {
@@ -116,7 +116,7 @@ func TestLargeBodiesDoNotFillMemory(t *testing.T) {
 	}()
 	for range 2 * n {
 		x := w.next(t)
-		q := d.b.queues[queueName{"t", "g"}]
+		q := d.group()
 		q.mu.Lock()
 		if q.bytes > readyBytes+scanBytes+2<<20 || q.heldFor > heldBytes {
 			t.Errorf("in memory: %d bytes ready, %d held", q.bytes, q.heldFor)
@@ -141,7 +141,7 @@ func TestManyDueAtOnce(t *testing.T) {
 	publish(t, d, batch...)
 	w := watch(t, d) // it takes 64 and no more
 	until(t, "some are due", func() bool { return len(w.got) == cap(w.got) })
-	q := d.b.queues[queueName{"t", "g"}]
+	q := d.group()
 	q.mu.Lock()
 	if len(q.load) > 2*dueRows || len(q.ready) > 2*readyLow+scanRows {
 		t.Errorf("in memory: %d to be read, %d ready", len(q.load), len(q.ready))

@@ -106,6 +106,13 @@ func number(t testing.TB, d *driver, query string) (n int64) {
 	return n
 }
 
+// group returns the group g of topic t.
+func (d *driver) group() *queue {
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	return d.b.queues[queueName{"t", "g"}]
+}
+
 // until waits for a condition.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
