@@ -187,7 +187,7 @@ func (b *binding) Close(context.Context) error {
 		j.close()
 	}
 	if b.lock != nil {
-		errs = append(errs, b.lock.Close())
+		errs = append(errs, freeFolder(b.lock))
 	}
 	return fault.Wrap(errors.Join(errs...), "close folder")
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/penstock-io/penstock/fault"
 )
 
-// takeFolder makes this binding the only reader of the folder until the file
-// it returns is closed. It holds against other processes and other bindings.
+// takeFolder makes this binding the only reader of the folder until freeFolder
+// gets the file it returns. It holds against other processes and other bindings.
 func takeFolder(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -23,4 +23,12 @@ func takeFolder(path string) (*os.File, error) {
 		return nil, fault.New(fault.Unavailable, "read folder %s: another binding reads it", path)
 	}
 	return f, nil // a file system without locks has to do without
+}
+
+// freeFolder gives the folder free. Closing the file alone would not, for a
+// moment, while this process starts a program: the child has all files until it
+// runs the program, and with them the lock.
+func freeFolder(f *os.File) error {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) // a file system without locks has none; closing frees it anyway
+	return f.Close()
 }

@@ -13,3 +13,6 @@ func takeFolder(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	return f, fault.Wrap(err, "open folder")
 }
+
+// freeFolder closes the file.
+func freeFolder(f *os.File) error { return f.Close() }
