@@ -71,5 +71,9 @@ func (l *aliveLock) share(ctx context.Context) error {
 	}
 }
 
-// close frees the lock.
-func (l *aliveLock) close() error { return l.file.Close() }
+// close frees the lock. Closing the file alone would not, for a moment, while
+// this process starts a program: the child has all files until it runs the
+// program, and with them the lock.
+func (l *aliveLock) close() error {
+	return errors.Join(l.try(syscall.LOCK_UN), l.file.Close())
+}
