@@ -143,8 +143,9 @@ func toHandler(a *app.App, ps *parts, path string, replies bool) sendFunc {
 	}
 }
 
-// carryOut does what the app's reply asks for. Any failure makes the delivery
-// be tried again, so outputs may see an event twice, never not at all.
+// carryOut does what the app's reply asks for. A failure that may pass makes the
+// whole delivery be tried again, so outputs may see an event twice; one that
+// cannot pass gives it up like that of any other target.
 func carryOut(ctx context.Context, ps *parts, r *app.Reply) error {
 	if r.Err != nil {
 		return fault.New(fault.Unavailable, "carry out the app's reply: %w", r.Err)
@@ -154,7 +155,7 @@ func carryOut(ctx context.Context, ps *parts, r *app.Reply) error {
 	}
 	send := func(ctx context.Context, name string) error {
 		_, err := invoke(ctx, ps, name, &bindings.Request{Operation: r.Operation, Data: r.Data, Metadata: r.Metadata})
-		return fault.Wrap(err, "send the app's reply to %s", name)
+		return fault.Wrap(ps.held(name, err), "send the app's reply to %s", name)
 	}
 	if strings.EqualFold(r.Concurrency, "parallel") {
 		return inParallel(ctx, r.To, send)
