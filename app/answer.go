@@ -82,12 +82,13 @@ func statusOutcome(path string, body []byte) cloudevents.Outcome {
 	if json.Unmarshal(body, &said) != nil {
 		return cloudevents.Acked()
 	}
-	return wordOutcome(path, said.Status, pause(said.RetryAfter))
+	return WordOutcome(path, said.Status, pause(said.RetryAfter))
 }
 
-// wordOutcome is what a status word of the app means; after is how long it asks
-// to wait before a retry.
-func wordOutcome(path, word string, after time.Duration) cloudevents.Outcome {
+// WordOutcome is what a status word of the app means, at the place that is
+// called path: SUCCESS or nothing, RETRY, DROP; any other is a retry. After is
+// how long the app asks to wait before a retry.
+func WordOutcome(path, word string, after time.Duration) cloudevents.Outcome {
 	switch word {
 	case "", "SUCCESS":
 		return cloudevents.Acked()

@@ -126,7 +126,7 @@ func (k *Bulk) send(ctx context.Context, b *batch) {
 	}
 	for _, s := range said.Statuses {
 		if i, ok := ids[s.EntryID]; ok {
-			b.outcomes[i] = wordOutcome(k.o.Path, s.Status, 0)
+			b.outcomes[i] = WordOutcome(k.o.Path, s.Status, 0)
 		}
 	}
 }

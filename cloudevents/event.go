@@ -178,6 +178,13 @@ func (e *Event) Attr(name string) (string, bool) {
 	return e.value(e.slots[i]), true
 }
 
+// Literal tells whether an attribute was written as a JSON number or boolean,
+// whose text is its value, and not as a string.
+func (e *Event) Literal(name string) bool {
+	i := e.find(name)
+	return i >= 0 && (e.slots[i].kind == valueLiteral || e.slots[i].kind == valueFloat)
+}
+
 // Attrs yields every attribute, specversion included, data excluded, in the
 // order in which they are written.
 func (e *Event) Attrs() iter.Seq2[string, string] {
