@@ -17,6 +17,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/pubsub"
@@ -60,6 +61,8 @@ type Instance interface {
 type API struct {
 	app string
 	rt  Runtime
+
+	surface atomic.Pointer[Surface] // nil: everything is allowed, nothing is logged
 
 	mu       sync.RWMutex
 	extended map[string]string // under mu

@@ -70,11 +70,12 @@ func TestProblems(t *testing.T) {
 23 ERR_API_UNIMPLEMENTED  501 12
 24 ERR_NOT_FOUND  404 5
 25 ERR_METHOD_NOT_ALLOWED  405 12
-26 ERR_INTERNAL  500 13
+26 ERR_API_DENIED  404 12
+27 ERR_INTERNAL  500 13
 `
 	var got strings.Builder
 	got.WriteByte('\n')
-	for p := range api.MethodNotAllowed + 2 {
+	for p := range api.APIDenied + 2 {
 		fmt.Fprintln(&got, p, p.Code(), p.Reason(), p.HTTPStatus(), p.GRPCCode())
 	}
 	if diff := cmp.Diff(want, got.String()); diff != "" {

@@ -65,6 +65,8 @@ const (
 	NotFound
 	// MethodNotAllowed: the API exists, under another method.
 	MethodNotAllowed
+	// APIDenied: spec.api of the Configuration takes the API away.
+	APIDenied
 
 	problems
 )
@@ -118,6 +120,7 @@ func (p Problem) row() row {
 		Unimplemented:       {"ERR_API_UNIMPLEMENTED", "", 501, grpcUnimplemented, fault.NotFound},
 		NotFound:            {"ERR_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
 		MethodNotAllowed:    {"ERR_METHOD_NOT_ALLOWED", "", 405, grpcUnimplemented, fault.Invalid},
+		APIDenied:           {"ERR_API_DENIED", "", 404, grpcUnimplemented, fault.Denied},
 	}
 	if p >= problems {
 		p = Internal

@@ -14,7 +14,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	}
 	spec := d.table("spec")
 	unused := spec.skip("tracing", "metric", "metrics", "httpPipeline", "appHttpPipeline", "mtls", "accessControl",
-		"nameResolution", "features", "api", "logging", "wasm", "workflow", "mcp")
+		"nameResolution", "features", "wasm", "workflow", "mcp")
 	var c Configuration
 	components := spec.table("components")
 	c.Denied = components.texts("deny")
@@ -24,6 +24,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 		c.SecretScopes = append(c.SecretScopes, r.secretScope(n, i))
 	}
 	secrets.done()
+	surface := r.surface(spec)
 	spec.done()
 	return func() {
 		into := &r.set.Configuration
@@ -34,6 +35,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 		if secrets.get("scopes") != nil {
 			into.SecretScopes = c.SecretScopes
 		}
+		surface(into)
 		if len(unused) > 0 {
 			r.set.Skipped = append(r.set.Skipped, Skipped{
 				Kind: h.kind, Name: h.name, Place: h.at,

@@ -117,6 +117,10 @@ type Configuration struct {
 	Denied []string
 	// SecretScopes limits which secrets the app and components may read.
 	SecretScopes []SecretScope
+	// API limits which APIs may be called.
+	API APIs
+	// APILog is what is logged of calls of the API.
+	APILog APILog
 	// Place is that of the last document read.
 	Place Place
 }
@@ -126,6 +130,22 @@ type SecretScope struct {
 	Store           string
 	DefaultAccess   string // allow or deny
 	Allowed, Denied []string
+}
+
+// APIs is spec.api: with any Allowed rule of a protocol, only what such rules
+// name; never what a Denied rule names.
+type APIs struct {
+	Allowed, Denied []APIRule
+}
+
+// APIRule names a group of APIs, as in {publish, v1.0, http}.
+type APIRule struct {
+	Name, Version, Protocol string
+}
+
+// APILog is spec.logging.apiLogging.
+type APILog struct {
+	Enabled, ObfuscateURLs, OmitHealthChecks bool
 }
 
 // Pipeline is our own resource: a route without an app.

@@ -38,8 +38,8 @@ type Options struct {
 	AllowedOrigins []string
 	// AllowedHosts that requests may name beside loopback.
 	AllowedHosts []string
-	// LogAPI logs every API call.
-	LogAPI bool
+	// LogAPI logs every API call, or none; nil: as the Configuration says.
+	LogAPI *bool
 
 	// App is how to reach the user's program.
 	App AppOptions

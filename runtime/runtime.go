@@ -108,6 +108,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.limitAPI(set.Configuration) // before the first request
 	servers := r.listen()
 	// Parts outlive ctx: they are stopped in order, after the events they
 	// carry.

@@ -12,6 +12,7 @@ import (
 	apihttp "github.com/penstock-io/penstock/api/http"
 	"github.com/penstock-io/penstock/app"
 	apphttp "github.com/penstock-io/penstock/app/http"
+	"github.com/penstock-io/penstock/config"
 )
 
 // servers are those of the API. They stop on their own signal, after the
@@ -32,7 +33,7 @@ func (r *Runtime) listen() *servers {
 	}
 	settings := apihttp.Options{
 		Tokens: tokens, MaxBody: r.o.MaxBody, AllowedHosts: r.o.AllowedHosts,
-		AllowedOrigins: r.o.AllowedOrigins, APILogging: r.o.LogAPI, Logger: r.log,
+		AllowedOrigins: r.o.AllowedOrigins, Logger: r.log,
 	}
 	handler := apihttp.New(r.api, settings)
 	s := &servers{stop: make(chan struct{}), cut: make(chan struct{}), done: make(chan struct{})}
@@ -85,6 +86,26 @@ func (s *servers) shutdown(ctx context.Context) {
 	}
 	close(s.cut)
 	<-s.done
+}
+
+// limitAPI makes the API follow the Configuration.
+func (r *Runtime) limitAPI(c config.Configuration) {
+	s := api.Surface{
+		Allowed: rules(c.API.Allowed), Denied: rules(c.API.Denied),
+		Log: api.CallLog{Enabled: c.APILog.Enabled, Obfuscate: c.APILog.ObfuscateURLs, OmitHealth: c.APILog.OmitHealthChecks},
+	}
+	if r.o.LogAPI != nil {
+		s.Log.Enabled = *r.o.LogAPI
+	}
+	r.api.SetSurface(s)
+}
+
+func rules(list []config.APIRule) []api.Rule {
+	out := make([]api.Rule, len(list))
+	for i, rule := range list {
+		out[i] = api.Rule(rule)
+	}
+	return out
 }
 
 var _ api.Runtime = (*Runtime)(nil)

@@ -250,6 +250,13 @@ func (i *instance) handler(o apihttp.Options) http.Handler {
 	return apihttp.New(api.New("shop", i), o)
 }
 
+// limited is handler with a surface other than everything.
+func (i *instance) limited(o apihttp.Options, s api.Surface) http.Handler {
+	a := api.New("shop", i)
+	a.SetSurface(s)
+	return apihttp.New(a, o)
+}
+
 // ask sends one request with a loopback Host and returns the answer.
 func ask(h http.Handler, method, target, body string, header ...string) *httptest.ResponseRecorder {
 	var reader io.Reader

@@ -1,9 +1,7 @@
 package http_test
 
 import (
-	"bytes"
 	"context"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -198,34 +196,6 @@ func TestPreflightNeedsNoToken(t *testing.T) {
 	}
 	if w := ask(h, "POST", "/v1.0/publish/bus/t", "", "Origin", "https://app.test"); w.Code != 401 {
 		t.Errorf("request itself: %d", w.Code)
-	}
-}
-
-func TestAPILogging(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	i := start(t)
-	h := i.handler(apihttp.Options{
-		APILogging: true, Tokens: []string{"canary"},
-		Logger: slog.New(slog.NewTextHandler(&out, nil)),
-	})
-	ask(h, "POST", "/v1.0/publish/bus/t?metadata.x=query-canary", "body-canary", "dapr-api-token", "canary", "User-Agent", "sdk\nlevel=ERROR")
-	ask(h, "POST", "/v1.0/publish/bus/panics", "body-canary", "dapr-api-token", "canary")
-	ask(h, "POST", "/v1.0/publish/bus/"+strings.Repeat("long", 1000), "", "dapr-api-token", "wrong-canary")
-	ask(h, "GET", "/v1.0/healthz", "")
-	log := out.String()
-	for _, want := range []string{
-		"path=/v1.0/publish/bus/t code=204", "path=/v1.0/publish/bus/panics code=500",
-		"broker lost its mind", "code=401", `sdk\nlevel=ERROR`,
-	} {
-		if !strings.Contains(log, want) {
-			t.Errorf("%q is not in the log", want)
-		}
-	}
-	for _, not := range []string{"canary", "healthz", strings.Repeat("long", 100)} {
-		if strings.Contains(log, not) {
-			t.Errorf("%q is in the log:\n%s", not, log)
-		}
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -43,10 +42,8 @@ type Options struct {
 	// one "*" may stand for any text within an entry. An entry that is just
 	// "*" allows none: it is the default of Dapr's flag and means unset.
 	AllowedOrigins []string
-	// APILogging logs every request except health checks, at info level,
-	// without query and body.
-	APILogging bool
-	// Logger gets panics and, with APILogging, requests; nil discards both.
+	// Logger gets panics and, where [api.API.Log] says so, requests; nil
+	// discards both.
 	Logger *slog.Logger
 }
 
@@ -58,7 +55,6 @@ type handler struct {
 	maxBody int64
 	hosts   hosts
 	origins origins
-	logging bool
 	public  bool // health and metadata only
 	log     *slog.Logger
 	mux     *chi.Mux
@@ -85,7 +81,7 @@ func newHandler(a *api.API, o Options) *handler {
 	h := &handler{
 		api: a, tokens: hashes(o.Tokens), maxBody: o.MaxBody,
 		hosts: newHosts(o.AllowedHosts), origins: newOrigins(o.AllowedOrigins),
-		logging: o.APILogging, log: o.Logger,
+		log: o.Logger,
 	}
 	if h.maxBody <= 0 {
 		h.maxBody = DefaultMaxBody
@@ -99,13 +95,16 @@ func newHandler(a *api.API, o Options) *handler {
 // ServeHTTP implements [http.Handler].
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := canonical(r.URL)
-	if h.logging && !exempt(r.Method, path) {
+	if l := h.api.Log(); l.Enabled && !(l.OmitHealth && exempt(r.Method, path)) {
 		sw := &statusWriter{ResponseWriter: w}
 		defer h.logged(r, path, sw, time.Now())
 		w = sw
 	}
 	defer h.recovered(w, path)
 	if done := h.guard(w, r, path); done {
+		return
+	}
+	if h.denied(w, r.Method, path) {
 		return
 	}
 	if topic, ok := publishTarget(r.Method, path); ok && !h.public {
@@ -133,42 +132,4 @@ func (h *handler) recovered(w http.ResponseWriter, path string) {
 	}
 	h.log.Error("handler panicked", "path", cut(path), "panic", p, "stack", string(debug.Stack()))
 	respondError(w, api.Errorf(api.Internal, "serve request: internal error"))
-}
-
-func (h *handler) logged(r *http.Request, path string, w *statusWriter, start time.Time) {
-	h.log.Info("HTTP API called", "method", cut(r.Method), "path", cut(path), "code", w.code(),
-		"duration", time.Since(start), "useragent", cut(r.UserAgent()))
-}
-
-// cut keeps log lines readable whatever a client sends.
-func cut(s string) string {
-	const limit = 256
-	if len(s) <= limit {
-		return s
-	}
-	return strings.ToValidUTF8(s[:limit], "") + "..."
-}
-
-// statusWriter remembers the status for the log.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader implements [http.ResponseWriter].
-func (w *statusWriter) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap lets [http.ResponseController] reach the connection.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-func (w *statusWriter) code() int {
-	if w.status == 0 {
-		return http.StatusOK
-	}
-	return w.status
 }

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/penstock-io/penstock/api"
 	apihttp "github.com/penstock-io/penstock/api/http"
 )
 
@@ -164,7 +165,7 @@ func TestSlowWork(t *testing.T) {
 	for _, logging := range []bool{false, true} {
 		i := start(t)
 		i.broker.slow = 150 * time.Millisecond
-		addr, _ := serve(t, i.handler(apihttp.Options{APILogging: logging}), apihttp.ServerOptions{ReadTimeout: 50 * time.Millisecond})
+		addr, _ := serve(t, i.limited(apihttp.Options{}, api.Surface{Log: api.CallLog{Enabled: logging}}), apihttp.ServerOptions{ReadTimeout: 50 * time.Millisecond})
 		status, body, _ := talk(t, addr, "POST /v1.0/publish/bus/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody")
 		if status != 204 {
 			t.Errorf("%d %s", status, body)

@@ -48,7 +48,7 @@ type serveFlags struct {
 	GracefulShutdownSeconds int           `name:"dapr-graceful-shutdown-seconds" default:"5" help:"Seconds that events under way get to finish."`
 	BlockShutdownDuration   time.Duration `name:"dapr-block-shutdown-duration" help:"Keep serving this long after SIGTERM, or until the app is unhealthy."`
 	DisableInitEndpoints    string        `name:"disable-init-endpoints" help:"Questions not to ask the app, comma separated: config, subscribe."`
-	EnableAPILogging        bool          `name:"enable-api-logging" help:"Log every API call."`
+	EnableAPILogging        *bool         `name:"enable-api-logging" help:"Log every API call; when it is not given, spec.logging.apiLogging of the Configuration decides."`
 
 	LogLevel  string `name:"log-level" default:"info" help:"debug, info, warn or error."`
 	LogAsJSON bool   `name:"log-as-json" help:"Log JSON lines."`

@@ -1,0 +1,95 @@
+package http
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/penstock-io/penstock/api"
+)
+
+// publishPattern is that of requests which do not go through the router.
+const publishPattern = "/v1.0/publish/{bus}/*"
+
+// pattern returns the pattern of the API that a request is dispatched to; empty
+// when there is none.
+func (h *handler) pattern(method, path string) string {
+	if _, ok := publishTarget(method, path); ok && !h.public {
+		return publishPattern
+	}
+	return h.mux.Find(chi.NewRouteContext(), method, path)
+}
+
+// denied answers requests for APIs that the Configuration takes away. It tells
+// whether it answered. Whatever has a route is looked at, so that no handler
+// has to think of it.
+func (h *handler) denied(w http.ResponseWriter, method, path string) bool {
+	if !h.api.Restricted() {
+		return false
+	}
+	pattern := h.pattern(method, path)
+	if pattern == "" {
+		return false
+	}
+	version, name, _ := strings.Cut(strings.TrimPrefix(pattern, "/"), "/")
+	if err := h.api.Allow(api.HTTP, version, name); err != nil {
+		respondError(w, err)
+		return true
+	}
+	return false
+}
+
+// logged writes the line of a request that has ended. The words are Dapr's,
+// because tools look for them.
+func (h *handler) logged(r *http.Request, path string, w *statusWriter, start time.Time) {
+	if h.api.Log().Obfuscate {
+		if path = h.pattern(r.Method, path); path == "" {
+			path = "(no API)"
+		}
+	}
+	h.log.Info("HTTP API Called", "method", cut(r.Method)+" "+cut(path), "code", w.code(), "size", w.size,
+		"duration", time.Since(start).Milliseconds(), "useragent", cut(r.UserAgent()))
+}
+
+// cut keeps log lines readable whatever a client sends.
+func cut(s string) string {
+	const limit = 256
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "..."
+}
+
+// statusWriter remembers for the log how a request was answered.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+	size   int64 // of the body, in bytes
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements [http.ResponseWriter].
+func (w *statusWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.size += int64(n)
+	return n, err
+}
+
+// Unwrap lets [http.ResponseController] reach the connection.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *statusWriter) code() int {
+	if w.status == 0 {
+		return http.StatusOK
+	}
+	return w.status
+}
