@@ -9,7 +9,7 @@ import (
 // stands on its floor unless it is named itself.
 var floors = map[string]int{
 	"fault":  0,
-	"config": 1, "cloudevents": 1, "telemetry": 1,
+	"config": 1, "cloudevents": 1, "telemetry": 1, "instances": 1,
 	"component": 2, "resilience": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "client": 3,
 	"all":    4,
