@@ -4,7 +4,8 @@
 // A caller reads everything with [Load], or keeps it read with [Watch], and gets
 // a [Set] of plain structs and the [Problems] found. [OpenOrder] and [Resolve]
 // then put secrets into components; [Diff] tells what a new set changes. What a
-// component's own options mean is not known here.
+// component's own options mean is not known here. [LoadRunFile] reads Dapr's
+// multi-app run file.
 //
 // The package promises that every problem is reported at once, each with file,
 // line, column and, where there is one, the nearest right word; that reading
