@@ -47,6 +47,9 @@ func connect(t testing.TB, server string, o app.Options) *app.App {
 	return app.New(o)
 }
 
+// at is the address of a path.
+func at(path string) *app.Address { return &app.Address{Path: path} }
+
 func serve(t testing.TB, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(h)
@@ -143,14 +146,14 @@ func testOutcomes(t *testing.T, rows []outcomeRow) {
 				w.WriteHeader(r.status)
 				_, _ = io.WriteString(w, r.body)
 			}), app.Options{})
-			o := a.Event(t.Context(), "/orders", delivery(t))
+			o := a.Event(t.Context(), at("/orders"), delivery(t))
 			if got := short(o); got != r.want {
 				t.Errorf("outcome = %s, want %s (%v)", got, r.want, o.Err)
 			}
 			if o.Verdict != cloudevents.Ack && o.Reason == "" {
 				t.Error("no reason")
 			}
-			if se, ok := errors.AsType[*app.StatusError](o.Err); ok != (r.status/100 != 2) || ok && se.Status != r.status {
+			if se, ok := errors.AsType[*apphttp.StatusError](o.Err); ok != (r.status/100 != 2) || ok && se.Status != r.status {
 				t.Errorf("status error = %v", se)
 			}
 		})
@@ -166,7 +169,7 @@ func TestEventRequest(t *testing.T) {
 		body, _ = io.ReadAll(r.Body)
 	}), app.Options{})
 	d := delivery(t)
-	if o := a.Event(t.Context(), "/orders?x=1", d); o.Verdict != cloudevents.Ack {
+	if o := a.Event(t.Context(), at("/orders?x=1"), d); o.Verdict != cloudevents.Ack {
 		t.Fatal(o)
 	}
 	if string(body) != string(d.Body) {
@@ -195,7 +198,7 @@ func TestEventRequest(t *testing.T) {
 func TestEventWithoutEvent(t *testing.T) {
 	t.Parallel()
 	a := connect(t, "http://127.0.0.1:1", app.Options{})
-	if o := a.Event(t.Context(), "/", &cloudevents.Delivery{}); short(o) != "drop (invalid)" {
+	if o := a.Event(t.Context(), at("/"), &cloudevents.Delivery{}); short(o) != "drop (invalid)" {
 		t.Errorf("outcome = %s", short(o))
 	}
 }
@@ -222,7 +225,7 @@ func TestBindingRequest(t *testing.T) {
 		{"no event", &cloudevents.Delivery{Body: []byte("raw")}, []string{"application/json", "raw", ""}},
 	}
 	for _, r := range rows {
-		if _, o := a.Binding(t.Context(), "cron", r.d); o.Verdict != cloudevents.Ack {
+		if _, o := a.Binding(t.Context(), at("cron"), r.d); o.Verdict != cloudevents.Ack {
 			t.Fatalf("%s: %v", r.name, o)
 		}
 		if diff := cmp.Diff(r.want, []string{contentType, body, part}); diff != "" {
@@ -266,7 +269,7 @@ func TestBindingAnswers(t *testing.T) {
 				w.WriteHeader(r.status)
 				_, _ = io.WriteString(w, r.body)
 			}), app.Options{})
-			reply, o := a.Binding(t.Context(), "/in", delivery(t))
+			reply, o := a.Binding(t.Context(), at("/in"), delivery(t))
 			if short(o) != r.want {
 				t.Errorf("outcome = %s, want %s", short(o), r.want)
 			}
@@ -285,7 +288,7 @@ func TestBindingBadReply(t *testing.T) {
 		`{"to":"a","concurrency":"x"}`: `read the app's reply: concurrency "x" is neither sequential nor parallel`,
 	} {
 		a := connect(t, serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }), app.Options{})
-		reply, o := a.Binding(t.Context(), "/in", delivery(t))
+		reply, o := a.Binding(t.Context(), at("/in"), delivery(t))
 		if o.Verdict != cloudevents.Ack || reply == nil || reply.Err == nil || !strings.HasPrefix(reply.Err.Error(), want) {
 			t.Errorf("%s: reply = %+v, want the error %q", body, reply, want)
 		}
@@ -307,7 +310,7 @@ func TestMaxConcurrency(t *testing.T) {
 	var group sync.WaitGroup
 	for range 20 {
 		group.Go(func() {
-			if o := a.Event(t.Context(), "/", delivery(t)); o.Verdict != cloudevents.Ack {
+			if o := a.Event(t.Context(), at("/"), delivery(t)); o.Verdict != cloudevents.Ack {
 				t.Error(o)
 			}
 		})
@@ -318,7 +321,7 @@ func TestMaxConcurrency(t *testing.T) {
 	// A caller whose time is up while it waits has not used a try.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if o := a.Event(ctx, "/", delivery(t)); o.Verdict != cloudevents.Retry || !errors.Is(o.Err, resilience.ErrOpen) {
+	if o := a.Event(ctx, at("/"), delivery(t)); o.Verdict != cloudevents.Retry || !errors.Is(o.Err, resilience.ErrOpen) {
 		t.Errorf("outcome while all slots are taken = %s: %v", short(o), o.Err)
 	}
 	close(release)
@@ -336,7 +339,7 @@ func TestCancelledIsLeft(t *testing.T) {
 		cancel()
 		<-r.Context().Done()
 	}), app.Options{})
-	if o := a.Event(ctx, "/", delivery(t)); o.Verdict != cloudevents.Leave {
+	if o := a.Event(ctx, at("/"), delivery(t)); o.Verdict != cloudevents.Leave {
 		t.Errorf("outcome = %s, want leave", short(o))
 	}
 	if !a.Healthy() {
@@ -350,7 +353,7 @@ func TestTimeoutIsRetry(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 	}), app.Options{Timeout: 30 * time.Millisecond})
-	if o := a.Event(t.Context(), "/", delivery(t)); short(o) != "retry (timeout)" || errors.Is(o.Err, resilience.ErrOpen) {
+	if o := a.Event(t.Context(), at("/"), delivery(t)); short(o) != "retry (timeout)" || errors.Is(o.Err, resilience.ErrOpen) {
 		t.Errorf("outcome = %s: %v", short(o), o.Err)
 	}
 }

@@ -94,7 +94,7 @@ func BenchmarkDeliver(b *testing.B) {
 	b.Run("deliver", func(b *testing.B) {
 		a := connect(b, url, app.Options{MaxConcurrency: 100})
 		run(b, func() {
-			if o := a.Event(b.Context(), "/orders", d); o.Verdict != cloudevents.Ack {
+			if o := a.Event(b.Context(), at("/orders"), d); o.Verdict != cloudevents.Ack {
 				b.Fatal(o)
 			}
 		})
@@ -111,7 +111,7 @@ func TestDeliverAllocations(t *testing.T) { // not parallel: counts allocations
 	bare := testing.AllocsPerRun(500, func() { post(t, client, url+"/orders", d.Body) })
 	a := connect(t, url, app.Options{MaxConcurrency: 100})
 	ours := testing.AllocsPerRun(500, func() {
-		if o := a.Event(t.Context(), "/orders", d); o.Verdict != cloudevents.Ack {
+		if o := a.Event(t.Context(), at("/orders"), d); o.Verdict != cloudevents.Ack {
 			t.Fatal(o)
 		}
 	})

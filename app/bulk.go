@@ -2,19 +2,15 @@ package app
 
 import (
 	"context"
-	"encoding/json"
-	"net/http"
 	"sync"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
-	"github.com/penstock-io/penstock/fault"
 )
 
 // BulkOptions say how deliveries are put together.
 type BulkOptions struct {
-	Path          string
-	PubSub, Topic string
+	To Address
 	// Max is how many deliveries one call carries; default 100.
 	Max int
 	// Wait is how long the first waits for more; default 1 s.
@@ -47,9 +43,8 @@ func (a *App) NewBulk(o BulkOptions) *Bulk {
 }
 
 // Event delivers d together with others and returns its own outcome: that of
-// its entry in the answer, a retry when the answer leaves it out, a drop for
-// all when the app has no such path (404), a retry for all after any other
-// status or without an answer.
+// its entry in the answer, a retry when the answer leaves it out, and that of
+// the call when the app did not answer for each.
 func (k *Bulk) Event(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
 	b, i := k.join(d)
 	if i == 0 {
@@ -60,7 +55,7 @@ func (k *Bulk) Event(ctx context.Context, d *cloudevents.Delivery) cloudevents.O
 	case <-b.done:
 		return b.outcomes[i]
 	case <-ctx.Done():
-		return unanswered(ctx, k.o.Path, context.Cause(ctx))
+		return Unanswered(ctx, k.o.To.Path, context.Cause(ctx))
 	}
 }
 
@@ -101,91 +96,17 @@ func (k *Bulk) lead(ctx context.Context, b *batch) {
 }
 
 func (k *Bulk) send(ctx context.Context, b *batch) {
-	body, ids := k.body(b)
-	answer, err := k.app.Call(ctx, &Request{
-		Path: k.o.Path, ContentType: "application/json", Body: body,
-		Header: http.Header{"Idempotency-Key": nil},
-	})
+	inner, limit, cancel, err := k.app.enter(ctx)
 	if err != nil {
-		fill(b.outcomes, unanswered(ctx, k.o.Path, err))
+		o := Unanswered(ctx, k.o.To.Path, err)
+		for i := range b.outcomes {
+			b.outcomes[i] = o
+		}
 		return
 	}
-	if answer.Status/100 != 2 {
-		fill(b.outcomes, eventOutcome(k.o.Path, answer, time.Now()))
-		return
+	defer k.app.leave(cancel)
+	copy(b.outcomes, k.app.channel.Bulk(inner, &k.o.To, b.deliveries, limit))
+	for i := range b.outcomes {
+		k.app.note(inner, &b.outcomes[i])
 	}
-	fill(b.outcomes, cloudevents.Retried(fault.New(fault.Internal, "call app at %s: its answer has no status for this entry", k.o.Path), 0))
-	var said struct {
-		Statuses []struct {
-			EntryID string `json:"entryId"`
-			Status  string `json:"status"`
-		} `json:"statuses"`
-	}
-	if err := json.Unmarshal(answer.Body, &said); err != nil {
-		return
-	}
-	for _, s := range said.Statuses {
-		if i, ok := ids[s.EntryID]; ok {
-			b.outcomes[i] = WordOutcome(k.o.Path, s.Status, 0)
-		}
-	}
-}
-
-func fill(list []cloudevents.Outcome, o cloudevents.Outcome) {
-	for i := range list {
-		list[i] = o
-	}
-}
-
-// bulkEntry is one event in the body of a bulk delivery.
-type bulkEntry struct {
-	id       string
-	event    []byte
-	metadata map[string]string
-}
-
-// body writes the batch as Dapr does and returns where each entry id belongs.
-func (k *Bulk) body(b *batch) (body []byte, ids map[string]int) {
-	ids = make(map[string]int, len(b.deliveries))
-	entries := make([]bulkEntry, 0, len(b.deliveries))
-	for i, d := range b.deliveries {
-		id := cloudevents.NewID()
-		ids[id] = i
-		entries = append(entries, bulkEntry{id, d.Event.JSON(), d.Metadata})
-	}
-	body = []byte(`{"id":"` + cloudevents.NewID() + `","type":"com.dapr.event.sent.bulk","topic":`)
-	body = appendString(body, k.o.Topic)
-	body = append(body, `,"pubsubname":`...)
-	body = appendString(body, k.o.PubSub)
-	body = append(body, `,"metadata":{},"entries":[`...)
-	for i, e := range entries {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = e.append(body)
-	}
-	return append(body, `]}`...), ids
-}
-
-// append writes the entry with the event's bytes untouched, which a JSON
-// encoder would compact.
-func (e bulkEntry) append(body []byte) []byte {
-	body = append(body, `{"entryId":"`+e.id+`","event":`...)
-	body = append(body, e.event...)
-	body = append(body, `,"contentType":"`+eventType+`"`...)
-	if len(e.metadata) > 0 {
-		metadata, err := json.Marshal(e.metadata)
-		if err == nil {
-			body = append(append(body, `,"metadata":`...), metadata...)
-		}
-	}
-	return append(body, '}')
-}
-
-func appendString(body []byte, s string) []byte {
-	text, err := json.Marshal(s)
-	if err != nil {
-		return append(body, `""`...)
-	}
-	return append(body, text...)
 }

@@ -73,7 +73,7 @@ func TestBulkGivesEachEntryItsOutcome(t *testing.T) {
 		answer["statuses"] = statuses
 		json.NewEncoder(w).Encode(answer)
 	}), app.Options{})
-	k := a.NewBulk(app.BulkOptions{Path: "/bulk", PubSub: "bus", Topic: `a"b`, Max: 5, Wait: time.Minute})
+	k := a.NewBulk(app.BulkOptions{To: app.Address{Path: "/bulk", PubSub: "bus", Topic: `a"b`}, Max: 5, Wait: time.Minute})
 	var got []cloudevents.Verdict
 	for _, o := range deliverAll(t, k, 5) {
 		got = append(got, o.Verdict)
@@ -108,7 +108,7 @@ func TestBulkAnswersForAll(t *testing.T) {
 				w.WriteHeader(row.status)
 				io.WriteString(w, row.body)
 			}), app.Options{})
-			for i, o := range deliverAll(t, a.NewBulk(app.BulkOptions{Path: "/bulk", Max: 3, Wait: time.Minute}), 3) {
+			for i, o := range deliverAll(t, a.NewBulk(app.BulkOptions{To: app.Address{Path: "/bulk"}, Max: 3, Wait: time.Minute}), 3) {
 				if o.Verdict != row.want {
 					t.Errorf("entry %d: %v, want %v", i, o.Verdict, row.want)
 				}
@@ -127,9 +127,24 @@ func TestBulkGoesOutWhenTheFirstWaitedLongEnough(t *testing.T) {
 		}
 		sizes <- len(c.Entries)
 	}), app.Options{})
-	deliverAll(t, a.NewBulk(app.BulkOptions{Path: "/bulk", Max: 100, Wait: 50 * time.Millisecond}), 3)
+	deliverAll(t, a.NewBulk(app.BulkOptions{To: app.Address{Path: "/bulk"}, Max: 100, Wait: 50 * time.Millisecond}), 3)
 	total := 0
 	for total < 3 {
 		total += <-sizes
+	}
+}
+
+func TestBulkEntryAsksForAPause(t *testing.T) {
+	t.Parallel()
+	a := connect(t, serve(t, func(w http.ResponseWriter, r *http.Request) {
+		var c bulkCall
+		if err := json.NewDecoder(r.Body).Decode(&c); err != nil {
+			t.Error(err)
+		}
+		fmt.Fprintf(w, `{"statuses":[{"entryId":%q,"status":"RETRY","retryAfter":"30s"}]}`, c.Entries[0].EntryID)
+	}), app.Options{})
+	k := a.NewBulk(app.BulkOptions{To: app.Address{Path: "/bulk"}, Max: 1})
+	if o := k.Event(t.Context(), bulkEvent(t, 0)); short(o) != "retry (unavailable) after 30s" {
+		t.Errorf("outcome = %s", short(o))
 	}
 }

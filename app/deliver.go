@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -14,9 +13,6 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
 )
-
-// eventType is the content type of a pub/sub delivery.
-const eventType = "application/cloudevents+json"
 
 // Options are what an [App] is made of.
 type Options struct {
@@ -90,108 +86,85 @@ func (u *unreached) Error() string { return u.cause.Error() }
 
 func (u *unreached) Unwrap() []error { return []error{u.cause, errUnreached, resilience.ErrOpen} }
 
-// Call sends one request to the app when one of its slots is free; callers are
-// served in order. See [Channel] for the answer. A call that did not reach the
-// app returns an [Unreachable] error and closes the gate until it can be
-// reached again. Without a deadline in ctx or a Timeout in r it sets r's.
-func (a *App) Call(ctx context.Context, r *Request) (*Answer, error) {
-	if _, ok := ctx.Deadline(); !ok && r.Timeout <= 0 {
-		r.Timeout = a.timeout
+// enter waits for one of the app's slots; callers are served in order. The limit
+// that it returns is what is left to the channel. Without an error, leave must
+// follow.
+func (a *App) enter(ctx context.Context) (_ context.Context, limit time.Duration, cancel func(), err error) {
+	if _, ok := ctx.Deadline(); !ok {
+		limit = a.timeout
 	}
-	if a.slots != nil {
-		if r.Timeout > 0 { // the wait counts
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, r.Timeout)
-			defer cancel()
+	if a.slots == nil {
+		return ctx, limit, nil, nil
+	}
+	if limit > 0 { // the wait counts
+		ctx, cancel = context.WithTimeout(ctx, limit)
+	}
+	if err := a.slots.Acquire(ctx, 1); err != nil {
+		if cancel != nil {
+			cancel()
 		}
-		if err := a.slots.Acquire(ctx, 1); err != nil {
-			return nil, Unreachable(fault.Wrap(err, "wait for one of the app's slots"))
-		}
-		defer a.slots.Release(1)
+		return ctx, limit, nil, Unreachable(fault.Wrap(err, "wait for one of the app's slots"))
 	}
-	answer, err := a.channel.Call(ctx, r)
-	if err != nil && ctx.Err() == nil && errors.Is(err, errUnreached) {
-		a.noteLost()
-	}
-	return answer, err
+	return ctx, limit, cancel, nil
 }
 
-// Event delivers a pub/sub event to a path of the app, as structured JSON with
-// the delivery's metadata and a traceparent as headers, and returns what the
-// app made of it:
+func (a *App) leave(cancel func()) {
+	if a.slots != nil {
+		a.slots.Release(1)
+	}
+	if cancel != nil {
+		cancel()
+	}
+}
+
+// note closes the gate when an outcome says that the app was not reached, until
+// it can be reached again.
+func (a *App) note(ctx context.Context, o *cloudevents.Outcome) {
+	if o.Verdict == cloudevents.Retry && ctx.Err() == nil && errors.Is(o.Err, errUnreached) {
+		a.noteLost()
+	}
+}
+
+// Event delivers a topic's event to the app, with the delivery's metadata and a
+// traceparent, and returns what the app made of it:
 //
-//   - 2xx without a status, or with SUCCESS: ack; with RETRY or a word nobody
-//     knows: retry, not before "retryAfter" ("30s", or seconds) where the app
-//     says so; with DROP: drop
-//   - 404: drop
-//   - any other status: retry, not before Retry-After; the error is a
-//     [*StatusError] of the kind the status stands for
+//   - a success without a word, or with SUCCESS: ack; with RETRY or a word nobody
+//     knows: retry, not before the pause that the app asks for; with DROP: drop
+//   - no such route: drop; over gRPC, where it means that the app has no
+//     handlers at all, one without a dead letter
+//   - any other failure: retry, not before the pause that the app asks for; the
+//     error is of the kind that the failure stands for
 //   - no answer: retry. When the app was not reached at all, the error is
 //     [resilience.ErrOpen], which a route does not count, and the gate closes
 //   - ctx cancelled: leave
-func (a *App) Event(ctx context.Context, path string, d *cloudevents.Delivery) cloudevents.Outcome {
+func (a *App) Event(ctx context.Context, to *Address, d *cloudevents.Delivery) cloudevents.Outcome {
 	if d.Event == nil {
-		err := fault.New(fault.Invalid, "deliver to %s: the delivery has no event", path)
+		err := fault.New(fault.Invalid, "deliver to %s: the delivery has no event", to.Path)
 		return cloudevents.Dropped(err.Error(), err)
 	}
-	answer, err := a.Call(ctx, &Request{
-		Path:        path,
-		ContentType: eventType,
-		Header:      headerFor(d.Event),
-		Metadata:    d.Metadata,
-		Body:        d.Event.JSON(),
-	})
+	inner, limit, cancel, err := a.enter(ctx)
 	if err != nil {
-		return unanswered(ctx, path, err)
+		return Unanswered(ctx, to.Path, err)
 	}
-	return eventOutcome(path, answer, time.Now())
+	defer a.leave(cancel)
+	o := a.channel.Event(inner, to, d, limit)
+	a.note(inner, &o)
+	return o
 }
 
-// Binding delivers an input binding's event to a path of the app: the payload
-// alone, with the delivery's metadata as headers. Any 2xx is an ack; any other
-// status is a retry, not before Retry-After. The reply is nil unless the app's
-// answer is a JSON object with "to" or "state".
-func (a *App) Binding(ctx context.Context, path string, d *cloudevents.Delivery) (*Reply, cloudevents.Outcome) {
-	r := &Request{Path: path, ContentType: "application/json", Metadata: d.Metadata, Body: d.Body}
-	if e := d.Event; e != nil {
-		r.Header = headerFor(e)
-		r.Body = e.Data()
-		if ct := e.DataContentType(); ct != "" {
-			r.ContentType = ct
-		}
-	}
-	answer, err := a.Call(ctx, r)
+// Binding delivers an input binding's event to the app: the payload alone, with
+// the delivery's metadata. Any success is an ack; anything else is a retry, not
+// before the pause that the app asks for. The reply is nil unless the app's
+// answer asks for something.
+func (a *App) Binding(ctx context.Context, to *Address, d *cloudevents.Delivery) (*Reply, cloudevents.Outcome) {
+	inner, limit, cancel, err := a.enter(ctx)
 	if err != nil {
-		return nil, unanswered(ctx, path, err)
+		return nil, Unanswered(ctx, to.Path, err)
 	}
-	if answer.Status/100 != 2 {
-		return nil, retried(statusError(path, answer, time.Now()))
-	}
-	return readReply(answer.Body), cloudevents.Acked()
-}
-
-// headerFor makes the headers that do not come from the metadata. Deliveries
-// are made at least once, so the transport may repeat one on a fresh connection
-// when an old one turns out to be dead: the empty Idempotency-Key, which is
-// never sent, tells it so.
-func headerFor(e *cloudevents.Event) http.Header {
-	h := make(http.Header, 8)
-	h["Idempotency-Key"] = nil
-	if parent, _ := e.Attr("traceparent"); cloudevents.ValidTraceParent(parent) {
-		h["Traceparent"] = []string{cloudevents.ChildTraceParent(parent)}
-		if state, ok := e.Attr("tracestate"); ok {
-			h["Tracestate"] = []string{state}
-		}
-	}
-	return h
-}
-
-// unanswered is the outcome of a call without an answer.
-func unanswered(ctx context.Context, path string, err error) cloudevents.Outcome {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return cloudevents.Left("stopped while calling the app at " + path)
-	}
-	return retried(err)
+	defer a.leave(cancel)
+	reply, o := a.channel.Binding(inner, to, d, limit)
+	a.note(inner, &o)
+	return reply, o
 }
 
 // noteLost closes the gate and wakes RunHealth.

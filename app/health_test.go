@@ -127,7 +127,7 @@ func downAndBack(t *testing.T) time.Duration {
 	a := connect(t, "http://"+address, app.Options{})
 	run(t, a)
 
-	if o := a.Event(t.Context(), "/", delivery(t)); short(o) != "retry (unavailable)" || !errors.Is(o.Err, resilience.ErrOpen) {
+	if o := a.Event(t.Context(), at("/"), delivery(t)); short(o) != "retry (unavailable)" || !errors.Is(o.Err, resilience.ErrOpen) {
 		t.Fatalf("outcome = %s: %v", short(o), o.Err)
 	}
 	if a.Healthy() {
@@ -150,7 +150,7 @@ func downAndBack(t *testing.T) time.Duration {
 	if err := a.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if o := a.Event(t.Context(), "/", delivery(t)); o.Verdict != cloudevents.Ack {
+	if o := a.Event(t.Context(), at("/"), delivery(t)); o.Verdict != cloudevents.Ack {
 		t.Errorf("outcome = %s: %v", short(o), o.Err)
 	}
 	return time.Since(back)
@@ -166,7 +166,7 @@ func TestProbedAppThatIsLost(t *testing.T) {
 	}
 	server.Close()
 	// The next question is an hour away; a refused call closes the gate now.
-	_ = a.Event(t.Context(), "/", delivery(t))
+	_ = a.Event(t.Context(), at("/"), delivery(t))
 	if a.Healthy() {
 		t.Error("the gate is open although nothing listens")
 	}

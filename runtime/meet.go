@@ -113,7 +113,7 @@ func (r *Runtime) probeBindings(ctx context.Context) {
 			r.wanted[name] = true
 			continue
 		}
-		want, err := r.client.WantsBinding(ctx, p.binding.Route())
+		want, err := r.client.WantsBinding(ctx, inputAddress(p))
 		if ctx.Err() != nil {
 			return
 		}

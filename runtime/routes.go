@@ -55,9 +55,10 @@ func (rs *routes) subscription(ctx context.Context, s config.Subscription) (rout
 		Targets:  []router.Target{{Name: "app", Send: toRules(rules)}},
 	}
 	for i := range rules {
-		rules[i].send = toPath(rs.app, rules[i].path)
+		to := app.Address{Path: rules[i].path, PubSub: s.PubSub, Topic: s.Topic}
+		rules[i].send = toApp(rs.app, &to)
 		if s.Bulk.Enabled {
-			rules[i].send = rs.bulk(s, rules[i].path)
+			rules[i].send = rs.bulk(s, to)
 			// A call fills up only with what is under way at once.
 			r.Lanes = max(r.Lanes, s.Bulk.MaxMessages)
 		}
@@ -68,11 +69,9 @@ func (rs *routes) subscription(ctx context.Context, s config.Subscription) (rout
 	return r, nil
 }
 
-// bulk delivers a subscription's events to a path of the app, several at once.
-func (rs *routes) bulk(s config.Subscription, path string) sendFunc {
-	return rs.app.NewBulk(app.BulkOptions{
-		Path: path, PubSub: s.PubSub, Topic: s.Topic, Max: s.Bulk.MaxMessages, Wait: s.Bulk.MaxAwait,
-	}).Event
+// bulk delivers a subscription's events to the app, several at once.
+func (rs *routes) bulk(s config.Subscription, to app.Address) sendFunc {
+	return rs.app.NewBulk(app.BulkOptions{To: to, Max: s.Bulk.MaxMessages, Wait: s.Bulk.MaxAwait}).Event
 }
 
 // source returns a subscription's events and makes sure that none published
@@ -103,12 +102,17 @@ func (rs *routes) input(name string) (router.Route, error) {
 	if p == nil || p.binding == nil || !p.binding.Input() {
 		return router.Route{}, fault.New(fault.NotFound, "read binding %s: it has no input", name)
 	}
-	path := p.binding.Route()
+	to := inputAddress(p)
 	return router.Route{
 		Name: "binding/" + name, Source: p.binding, Lanes: defaultLanes, GiveBack: true,
 		Gate:    rs.app.Ready,
-		Targets: []router.Target{{Name: "app:" + path, Send: toHandler(rs.app, rs.parts, path, p.binding.Replies())}},
+		Targets: []router.Target{{Name: "app:" + to.Path, Send: toHandler(rs.app, rs.parts, to, p.binding.Replies())}},
 	}, nil
+}
+
+// inputAddress is where an input binding's events go in the app.
+func inputAddress(p *part) *app.Address {
+	return &app.Address{Path: p.binding.Route(), Binding: p.config.Name}
 }
 
 // pipeline makes the route of a Pipeline document.
@@ -224,7 +228,7 @@ func (rs *routes) target(c *compiler, p config.Pipeline, to config.Endpoint) rou
 		t.Send = toTopic(rs.parts, to.PubSub, c.template(to.Topic, to.TopicPlace, "topic"), c.templates(to))
 	default:
 		t.Name = "app:" + to.Route
-		t.Send = toPath(rs.app, to.Route)
+		t.Send = toApp(rs.app, &app.Address{Path: to.Route, PubSub: p.From.PubSub, Topic: p.From.Topic, Binding: p.From.Binding})
 	}
 	return t
 }

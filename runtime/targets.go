@@ -22,10 +22,10 @@ type rule struct {
 	send   sendFunc
 }
 
-// toPath delivers an event to a path of the app.
-func toPath(a *app.App, path string) sendFunc {
+// toApp delivers an event to the app.
+func toApp(a *app.App, to *app.Address) sendFunc {
 	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
-		return a.Event(ctx, path, d)
+		return a.Event(ctx, to, d)
 	}
 }
 
@@ -133,9 +133,9 @@ func outcomeOf(err error) cloudevents.Outcome {
 
 // toHandler delivers an input binding's event to the app and carries out what
 // the app's reply asks for, as part of the same delivery.
-func toHandler(a *app.App, ps *parts, path string, replies bool) sendFunc {
+func toHandler(a *app.App, ps *parts, to *app.Address, replies bool) sendFunc {
 	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
-		reply, o := a.Binding(ctx, path, d)
+		reply, o := a.Binding(ctx, to, d)
 		if o.Verdict != cloudevents.Ack || reply == nil || !replies {
 			return o
 		}

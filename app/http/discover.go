@@ -55,7 +55,7 @@ func (c *Channel) Subscriptions(ctx context.Context) ([]config.Subscription, err
 func (c *Channel) askSubscriptions(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.DiscoveryTimeout)
 	defer cancel()
-	answer, err := c.Call(ctx, &app.Request{Method: http.MethodGet, Path: subscribePath})
+	answer, err := c.Call(ctx, &Request{Method: http.MethodGet, Path: subscribePath})
 	switch {
 	case err != nil:
 		return nil, err
@@ -68,7 +68,7 @@ func (c *Channel) askSubscriptions(ctx context.Context) ([]byte, error) {
 }
 
 func badStatus(path string, status int) error {
-	return fault.As(fault.FromHTTPStatus(status), &app.StatusError{Path: path, Status: status})
+	return fault.As(fault.FromHTTPStatus(status), &StatusError{Path: path, Status: status})
 }
 
 // subscription is one entry of the answer.
@@ -200,26 +200,26 @@ func (s *subscription) rules(place config.Place) []config.Rule {
 }
 
 // WantsBinding asks the app with OPTIONS whether it takes a binding's events at
-// path: a success or 405 means yes, any other refusal no. No answer, or a
+// its path: a success or 405 means yes, any other refusal no. No answer, or a
 // server error other than 501, is an error.
-func (c *Channel) WantsBinding(ctx context.Context, path string) (bool, error) {
+func (c *Channel) WantsBinding(ctx context.Context, to *app.Address) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.ProbeTimeout)
 	defer cancel()
-	answer, err := c.Call(ctx, &app.Request{Method: http.MethodOptions, Path: path})
+	answer, err := c.Call(ctx, &Request{Method: http.MethodOptions, Path: to.Path})
 	switch {
 	case err != nil:
-		return false, fault.Wrap(err, "ask app for OPTIONS %s", path)
+		return false, fault.Wrap(err, "ask app for OPTIONS %s", to.Path)
 	case answer.Status/100 == 2, answer.Status == http.StatusMethodNotAllowed:
 		return true, nil
 	case answer.Status >= 500 && answer.Status != http.StatusNotImplemented:
-		return false, fault.Wrap(badStatus(path, answer.Status), "ask app for OPTIONS %s", path)
+		return false, fault.Wrap(badStatus(to.Path, answer.Status), "ask app for OPTIONS %s", to.Path)
 	}
 	return false, nil
 }
 
 // Health asks the app for its health; any success means that it is well.
 func (c *Channel) Health(ctx context.Context) error {
-	answer, err := c.Call(ctx, &app.Request{Method: http.MethodGet, Path: c.o.HealthPath})
+	answer, err := c.Call(ctx, &Request{Method: http.MethodGet, Path: c.o.HealthPath})
 	if err == nil && answer.Status/100 != 2 {
 		err = badStatus(c.o.HealthPath, answer.Status)
 	}

@@ -149,7 +149,7 @@ func TestWantsBinding(t *testing.T) {
 			}
 			w.WriteHeader(status)
 		}), Options{})
-		wants, err := c.WantsBinding(t.Context(), "cron")
+		wants, err := c.WantsBinding(t.Context(), &app.Address{Path: "cron"})
 		got := map[bool]string{true: "yes", false: "no"}[wants]
 		if err != nil {
 			got = "error"
@@ -159,7 +159,7 @@ func TestWantsBinding(t *testing.T) {
 		}
 	}
 	c := channel(t, serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), Options{ProbeTimeout: 20 * time.Millisecond})
-	if _, err := c.WantsBinding(t.Context(), "/cron"); fault.KindOf(err) != fault.Timeout {
+	if _, err := c.WantsBinding(t.Context(), &app.Address{Path: "/cron"}); fault.KindOf(err) != fault.Timeout {
 		t.Errorf("error = %v, want a time-out", err)
 	}
 }
@@ -209,7 +209,7 @@ func FuzzHeader(f *testing.F) {
 	c := channel(f, server, Options{})
 	f.Fuzz(func(t *testing.T, name, value string) {
 		got = nil
-		a, err := c.Call(t.Context(), &app.Request{Path: "/", Metadata: map[string]string{name: value}})
+		a, err := c.Call(t.Context(), &Request{Path: "/", Metadata: map[string]string{name: value}})
 		if err != nil || a.Status != http.StatusOK || len(got) > 3 {
 			t.Errorf("%q: %q: %v, headers %v", name, value, err, got)
 		}

@@ -6,8 +6,6 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
-
-	"github.com/penstock-io/penstock/app"
 )
 
 // The limits of metadata as headers; what is over them is left out, the names
@@ -19,7 +17,7 @@ const (
 )
 
 // header makes the headers of a request, in the caller's map when there is one.
-func (c *Channel) header(r *app.Request) http.Header {
+func (c *Channel) header(r *Request) http.Header {
 	h := r.Header
 	if h == nil {
 		h = make(http.Header, 8)

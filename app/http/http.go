@@ -214,7 +214,7 @@ func (c *Channel) Close() {
 // app that does not listen is an app.Unreachable error; an answer that is too
 // large is of kind exhausted; one that is cut off or not HTTP of kind
 // unavailable; the end of ctx of the kind of its reason.
-func (c *Channel) Call(ctx context.Context, r *app.Request) (*app.Answer, error) {
+func (c *Channel) Call(ctx context.Context, r *Request) (*Answer, error) {
 	u, err := c.url(r.Path)
 	if err != nil {
 		return nil, err
@@ -230,7 +230,7 @@ func (c *Channel) Call(ctx context.Context, r *app.Request) (*app.Answer, error)
 	return c.callTransport(ctx, r, u)
 }
 
-func (c *Channel) callWire(ctx context.Context, r *app.Request, u *url.URL) (*app.Answer, error) {
+func (c *Channel) callWire(ctx context.Context, r *Request, u *url.URL) (*Answer, error) {
 	m := &message{
 		method: orElse(r.Method, http.MethodPost), target: u.RequestURI(), host: c.address,
 		header: c.header(r), body: r.Body,
@@ -246,7 +246,7 @@ func (c *Channel) callWire(ctx context.Context, r *app.Request, u *url.URL) (*ap
 	return answer, nil
 }
 
-func (c *Channel) callTransport(ctx context.Context, r *app.Request, u *url.URL) (*app.Answer, error) {
+func (c *Channel) callTransport(ctx context.Context, r *Request, u *url.URL) (*Answer, error) {
 	// A shallow copy with ctx, which NewRequest would make with more work.
 	req := c.base.WithContext(ctx)
 	req.Method = orElse(r.Method, http.MethodPost)
@@ -267,7 +267,7 @@ func (c *Channel) callTransport(ctx context.Context, r *app.Request, u *url.URL)
 	if err != nil {
 		return nil, callError(ctx, u.Path, err)
 	}
-	return &app.Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
+	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
 }
 
 // setBody gives req a body of a kind that net/http knows to be in memory, and

@@ -20,7 +20,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
 )
@@ -177,7 +176,7 @@ func testHostile(t *testing.T, rows []hostile) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			answer, err := c.Call(ctx, &app.Request{Path: "/orders", Body: []byte("{}")})
+			answer, err := c.Call(ctx, &Request{Path: "/orders", Body: []byte("{}")})
 			if err == nil || !strings.Contains(err.Error(), r.text) || fault.KindOf(err) != r.want {
 				t.Errorf("answer = %v, error = %v of kind %v; want %q of kind %v", answer, err, fault.KindOf(err), r.text, r.want)
 			}
@@ -193,7 +192,7 @@ func TestNeverAnswers(t *testing.T) {
 	}), Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
-	if _, err := c.Call(ctx, &app.Request{Path: "/"}); fault.KindOf(err) != fault.Timeout {
+	if _, err := c.Call(ctx, &Request{Path: "/"}); fault.KindOf(err) != fault.Timeout {
 		t.Errorf("error = %v of kind %v, want timeout", err, fault.KindOf(err))
 	}
 }
@@ -202,7 +201,7 @@ func TestRefusedIsUnreachable(t *testing.T) {
 	t.Parallel()
 	c := channel(t, "http://127.0.0.1:1", Options{})
 	for name, err := range map[string]error{
-		"call":  second(c.Call(t.Context(), &app.Request{Path: "/"})),
+		"call":  second(c.Call(t.Context(), &Request{Path: "/"})),
 		"reach": c.Reach(t.Context()),
 	} {
 		if fault.KindOf(err) != fault.Unavailable || !isOpen(err) {
@@ -225,7 +224,7 @@ func TestAnswerSizes(t *testing.T) {
 				}
 				_, _ = io.WriteString(w, strings.Repeat("x", size))
 			}), Options{MaxBody: 1 << 20})
-			a, err := c.Call(t.Context(), &app.Request{Path: "/"})
+			a, err := c.Call(t.Context(), &Request{Path: "/"})
 			if err != nil || len(a.Body) != size {
 				t.Errorf("size %d, chunked %v: %v", size, chunked, err)
 			}
@@ -237,7 +236,7 @@ func TestRequestHeaders(t *testing.T) {
 	t.Parallel()
 	var got http.Header
 	c := channel(t, serve(t, func(_ http.ResponseWriter, r *http.Request) { got = r.Header }), Options{Token: "s3cret"})
-	_, err := c.Call(t.Context(), &app.Request{
+	_, err := c.Call(t.Context(), &Request{
 		Path: "/", ContentType: "text/plain\r\nX-Evil: 1", Header: http.Header{"Traceparent": {"mine"}},
 		Metadata: map[string]string{
 			"rawPayload": "true", "ce_id": "1", "traceparent": "theirs", "Dapr-API-Token": "forged",
@@ -288,7 +287,7 @@ func TestPaths(t *testing.T) {
 		"/a/b?c=d&e": "/a/b?c=d&e", "orders": "/orders", "": "/", "/a%2Fb": "/a%2Fb", "/ä b": "/%C3%A4%20b",
 		"//evil/x": "//evil/x", "@evil": "/@evil", "/a#b": "/a%23b", "http://evil/": "/http://evil/",
 	} {
-		if _, err := c.Call(t.Context(), &app.Request{Path: path}); err != nil {
+		if _, err := c.Call(t.Context(), &Request{Path: path}); err != nil {
 			t.Errorf("%q: %v", path, err)
 			continue
 		}
@@ -297,7 +296,7 @@ func TestPaths(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/%zz", "/a\nb", "/\x00"} {
-		if _, err := c.Call(t.Context(), &app.Request{Path: path}); fault.KindOf(err) != fault.Invalid {
+		if _, err := c.Call(t.Context(), &Request{Path: path}); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%q: error = %v, want invalid", path, err)
 		}
 	}
@@ -319,7 +318,7 @@ func TestRedirectsAreAnswers(t *testing.T) {
 		}
 		http.Redirect(w, r, "/b", http.StatusTemporaryRedirect)
 	}), Options{})
-	if a, err := c.Call(t.Context(), &app.Request{Path: "/a"}); err != nil || a.Status != 307 {
+	if a, err := c.Call(t.Context(), &Request{Path: "/a"}); err != nil || a.Status != 307 {
 		t.Errorf("answer = %v, %v", a, err)
 	}
 }
@@ -341,13 +340,13 @@ func TestStaleConnection(t *testing.T) {
 	t.Cleanup(server.Close)
 	c := channel(t, server.URL, Options{})
 	for i := range 2 {
-		a, err := c.Call(t.Context(), &app.Request{Path: "/", Body: []byte("body"), Header: http.Header{"Idempotency-Key": nil}})
+		a, err := c.Call(t.Context(), &Request{Path: "/", Body: []byte("body"), Header: http.Header{"Idempotency-Key": nil}})
 		if err != nil || string(a.Body) != "body" {
 			t.Errorf("call %d: %v", i+1, err)
 		}
 	}
 	calls.Store(1)
-	if _, err := c.Call(t.Context(), &app.Request{Path: "/", Body: []byte("body")}); err == nil {
+	if _, err := c.Call(t.Context(), &Request{Path: "/", Body: []byte("body")}); err == nil {
 		t.Error("a request that may not be done twice was repeated")
 	}
 }
@@ -371,7 +370,7 @@ func TestProtocols(t *testing.T) {
 		{"https", tls.URL, "HTTP/2.0"},
 	} {
 		c := channel(t, r.url, Options{Protocol: r.protocol})
-		a, err := c.Call(t.Context(), &app.Request{Path: "/", Body: []byte("x")})
+		a, err := c.Call(t.Context(), &Request{Path: "/", Body: []byte("x")})
 		if err != nil || string(a.Body) != r.want {
 			t.Errorf("%q: %v, %v; want %s", r.protocol, a, err, r.want)
 		}
@@ -379,7 +378,7 @@ func TestProtocols(t *testing.T) {
 	// Away from loopback the certificate counts.
 	c := channel(t, tls.URL, Options{Protocol: "https"})
 	c.transport = newTransport(Options{Protocol: "https", Address: "app.example"})
-	if _, err := c.Call(t.Context(), &app.Request{Path: "/"}); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if _, err := c.Call(t.Context(), &Request{Path: "/"}); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("error = %v, want one about the certificate", err)
 	}
 }

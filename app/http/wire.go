@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/fault"
 )
 
@@ -70,7 +69,7 @@ func newWire(address string, o Options) *wire {
 // do sends m and has read read the answer. A connection that turns out to be
 // closed is replaced where the app cannot have seen the request, or may see it
 // twice.
-func (w *wire) do(ctx context.Context, m *message, read func(*http.Response) ([]byte, error)) (*app.Answer, error) {
+func (w *wire) do(ctx context.Context, m *message, read func(*http.Response) ([]byte, error)) (*Answer, error) {
 	if at, ok := ctx.Deadline(); ok && (m.until.IsZero() || at.Before(m.until)) {
 		m.until = at
 	}
@@ -129,7 +128,7 @@ func (e staleError) Unwrap() error { return e.error }
 
 // exchange writes the request and reads the answer. Keep tells whether the
 // connection can be used again.
-func (l *line) exchange(m *message, read func(*http.Response) ([]byte, error)) (_ *app.Answer, keep bool, err error) {
+func (l *line) exchange(m *message, read func(*http.Response) ([]byte, error)) (_ *Answer, keep bool, err error) {
 	l.out = m.append(l.out[:0])
 	n, err := l.Write(l.out)
 	if err != nil {
@@ -155,7 +154,7 @@ func (l *line) exchange(m *message, read func(*http.Response) ([]byte, error)) (
 		return nil, false, err
 	}
 	l.used = true
-	return &app.Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, !resp.Close && l.in.Buffered() == 0, nil
+	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, !resp.Close && l.in.Buffered() == 0, nil
 }
 
 // answer reads the head of the answer; those that only announce another are

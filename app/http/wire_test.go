@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/fault"
 )
 
@@ -48,7 +47,7 @@ func TestConnectionsAreKept(t *testing.T) {
 		group.Go(func() {
 			for j := range 50 {
 				want := fmt.Sprintf("%d/%d", i, j)
-				a, err := c.Call(t.Context(), &app.Request{Path: "/", Body: []byte(want)})
+				a, err := c.Call(t.Context(), &Request{Path: "/", Body: []byte(want)})
 				if err != nil || string(a.Body) != want {
 					t.Errorf("answer %v, %v; want %s", a, err, want)
 				}
@@ -61,7 +60,7 @@ func TestConnectionsAreKept(t *testing.T) {
 	}
 	before := opened.Load()
 	for range 20 {
-		if _, err := c.Call(t.Context(), &app.Request{Path: "/"}); err != nil {
+		if _, err := c.Call(t.Context(), &Request{Path: "/"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,14 +76,14 @@ func TestLargeRequests(t *testing.T) {
 	for _, size := range []int{smallBody - 1, smallBody, smallBody + 1, 8 << 20} {
 		body := bytes.Repeat([]byte("x"), size)
 		c := channel(t, serve(t, echo), Options{MaxBody: 16 << 20})
-		if a, err := c.Call(t.Context(), &app.Request{Path: "/", Body: body}); err != nil || !bytes.Equal(a.Body, body) {
+		if a, err := c.Call(t.Context(), &Request{Path: "/", Body: body}); err != nil || !bytes.Equal(a.Body, body) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 		early := channel(t, serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusRequestEntityTooLarge)
 		}), Options{})
 		if size <= smallBody {
-			if a, err := early.Call(t.Context(), &app.Request{Path: "/", Body: body}); err != nil || a.Status != 413 {
+			if a, err := early.Call(t.Context(), &Request{Path: "/", Body: body}); err != nil || a.Status != 413 {
 				t.Errorf("%d bytes, answered early: %v, %v", size, a, err)
 			}
 		}
@@ -107,7 +106,7 @@ func TestClosedIdleConnection(t *testing.T) {
 	t.Cleanup(s.Close)
 	c := channel(t, s.URL, Options{})
 	for range 3 {
-		a, err := c.Call(t.Context(), &app.Request{Path: "/", Body: []byte("once")})
+		a, err := c.Call(t.Context(), &Request{Path: "/", Body: []byte("once")})
 		if err != nil || string(a.Body) != "once" {
 			t.Fatalf("%v, %v", a, err)
 		}
@@ -142,7 +141,7 @@ func TestUnaskedAnswer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	for range 2 {
-		a, err := c.Call(ctx, &app.Request{Path: "/", Header: http.Header{"Idempotency-Key": nil}})
+		a, err := c.Call(ctx, &Request{Path: "/", Header: http.Header{"Idempotency-Key": nil}})
 		if err != nil || a.Status != 200 {
 			t.Fatalf("%v, %v", a, err)
 		}
@@ -171,7 +170,7 @@ func TestOddAnswers(t *testing.T) {
 	} {
 		c := channel(t, rawServer(t, func(w io.Writer) { _, _ = io.WriteString(w, r.answer) }), Options{})
 		for range 2 { // the second shows that nothing is left over from the first
-			a, err := c.Call(t.Context(), &app.Request{Path: "/", Header: http.Header{"Idempotency-Key": nil}})
+			a, err := c.Call(t.Context(), &Request{Path: "/", Header: http.Header{"Idempotency-Key": nil}})
 			if err != nil || a.Status != r.status || string(a.Body) != r.body {
 				t.Errorf("%s: %v, %v", r.name, a, err)
 			}
@@ -186,14 +185,14 @@ func TestTimeoutOfRequest(t *testing.T) {
 		<-r.Context().Done()
 	}), Options{})
 	for _, size := range []int{0, smallBody + 1} {
-		_, err := c.Call(t.Context(), &app.Request{Path: "/", Body: make([]byte, size), Timeout: 30 * time.Millisecond})
+		_, err := c.Call(t.Context(), &Request{Path: "/", Body: make([]byte, size), Timeout: 30 * time.Millisecond})
 		if fault.KindOf(err) != fault.Timeout {
 			t.Errorf("%d bytes: error = %v of kind %v, want timeout", size, err, fault.KindOf(err))
 		}
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.Call(ended, &app.Request{Path: "/"}); err == nil {
+	if _, err := c.Call(ended, &Request{Path: "/"}); err == nil {
 		t.Error("a call with an ended context was made")
 	}
 }
@@ -275,7 +274,7 @@ func FuzzWireAnswer(f *testing.F) {
 		c.wire.dial = func(context.Context, string, string) (net.Conn, error) {
 			return &canned{in: bytes.NewReader(answer)}, nil
 		}
-		a, err := c.Call(t.Context(), &app.Request{Path: "/"})
+		a, err := c.Call(t.Context(), &Request{Path: "/"})
 		if err == nil && len(a.Body) > 1000 {
 			t.Errorf("%d bytes", len(a.Body))
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/penstock-io/penstock/all"
 	"github.com/penstock-io/penstock/api"
@@ -32,8 +33,8 @@ func (c components) PubSub(string) (*pubsub.Bus, error) { return c.bus, nil }
 // silentApp takes every event at once.
 type silentApp struct{ app.Channel }
 
-func (silentApp) Call(context.Context, *app.Request) (*app.Answer, error) {
-	return &app.Answer{Status: http.StatusOK}, nil
+func (silentApp) Event(context.Context, *app.Address, *cloudevents.Delivery, time.Duration) cloudevents.Outcome {
+	return cloudevents.Acked()
 }
 
 // path is the way of an event from the HTTP handler through the broker in
@@ -64,6 +65,7 @@ func newPath(t testing.TB) *path {
 		t.Fatal(err)
 	}
 	p := &path{handler: apihttp.New(api.New("bench", components{bus: bus}), apihttp.Options{}), done: make(chan struct{})}
+	to := &app.Address{Path: "/events"}
 	theApp := app.New(app.Options{Channel: silentApp{}})
 	r, err := router.New(router.Options{Logger: log})
 	if err != nil {
@@ -73,7 +75,7 @@ func newPath(t testing.TB) *path {
 		Name: "events", Source: source, Decode: source.Decode, Lanes: 64, Gate: theApp.Ready,
 		Targets: []router.Target{{Name: "app", Send: func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
 			defer func() { p.done <- struct{}{} }()
-			return theApp.Event(ctx, "/events", d)
+			return theApp.Event(ctx, to, d)
 		}}},
 	})
 	if err != nil {

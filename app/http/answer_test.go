@@ -1,4 +1,4 @@
-package app
+package http
 
 import (
 	"encoding/json"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/cloudevents"
 )
 
@@ -25,7 +26,7 @@ func FuzzAnswer(f *testing.F) {
 		if o.Verdict == cloudevents.Leave || o.Verdict != cloudevents.Ack && (o.Err == nil || o.Reason == "") {
 			t.Errorf("outcome = %+v", o)
 		}
-		if o.After < 0 || o.After > maxRetryAfter {
+		if o.After < 0 || o.After > app.MaxPause {
 			t.Errorf("after = %s", o.After)
 		}
 		if status/100 == 2 && !json.Valid(a.Body) && o.Verdict != cloudevents.Ack {
