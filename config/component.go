@@ -44,6 +44,7 @@ func (r *reader) item(n *node, path string) (Item, bool) {
 	}
 	if v := f.get("value"); v != nil {
 		it.Value = r.template(v.value())
+		it.Namespaced = strings.Contains(v.value(), "{namespace}")
 	}
 	if f.get("secretKeyRef") != nil {
 		it.SecretRef = secretRef(f.table("secretKeyRef"))

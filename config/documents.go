@@ -70,13 +70,16 @@ type Component struct {
 // a SecretRef, which [Resolve] turns into Value. Load has already looked up what
 // the environment holds. The reader itself never sets EnvRef.
 type Item struct {
-	Name      string
-	Value     string
-	Secret    bool // Value came from a secret store or the environment
-	SecretRef *SecretRef
-	EnvRef    string
-	Place     Place // of the value, else of the name
-	NamePlace Place
+	Name   string
+	Value  string
+	Secret bool // Value came from a secret store or the environment
+	// Namespaced: the value was written with {namespace} in it, which Dapr
+	// takes for a wish that topics are kept apart by namespace.
+	Namespaced bool
+	SecretRef  *SecretRef
+	EnvRef     string
+	Place      Place // of the value, else of the name
+	NamePlace  Place
 }
 
 // SecretRef points into a secret store.

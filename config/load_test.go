@@ -112,7 +112,7 @@ func TestComponent(t *testing.T) {
 			{Name: "block", Value: "two\nlines\n"},
 			{Name: "empty"},
 			{Name: "nothing"},
-			{Name: "templates", Value: "shop-shop-pod7-0-1-{other}"},
+			{Name: "templates", Value: "shop-shop-pod7-0-1-{other}", Namespaced: true},
 			{Name: "env", Value: "b:9092", Secret: true},
 			{Name: "secret", SecretRef: &SecretRef{Name: "kafka", Key: "password"}},
 			{Name: "secretOneName", SecretRef: &SecretRef{Name: "kafka", Key: "kafka"}},
