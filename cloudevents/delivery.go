@@ -25,6 +25,9 @@ type Delivery struct {
 	// Attempt counts deliveries of this event, from 1, as far as the source
 	// knows.
 	Attempt int
+	// Topic is the one the event was published to, as the broker calls it, where
+	// that may be another than the one subscribed to; else empty.
+	Topic string
 	// Origin names where it came from, for logs and dead letters:
 	// "bus/orders" or "github".
 	Origin string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +18,12 @@ import (
 type Bus struct {
 	name, app string
 	group     string
-	scopes    scopes
-	instance  *component.Instance[Driver]
+	// prefix stands before every topic on the broker: the namespace, when the
+	// component asks for that.
+	prefix   string
+	scopes   scopes
+	instance *component.Instance[Driver]
+	delayer  Delayer // nil: a broker that cannot delay refuses to
 }
 
 // New makes the bus of a component; nothing is opened before Run.
@@ -31,9 +36,12 @@ func New(def component.Definition, env component.Env, c config.Component) (*Bus,
 	if err != nil {
 		return nil, err
 	}
-	b := &Bus{name: c.Name, app: env.AppID, group: o.ConsumerID, scopes: s}
+	b := &Bus{name: c.Name, app: env.AppID, group: strings.TrimSpace(o.ConsumerID), scopes: s}
 	if b.group == "" {
 		b.group = env.AppID
+	}
+	if slices.ContainsFunc(c.Metadata, func(it config.Item) bool { return it.Namespaced }) {
+		b.prefix = env.Namespace
 	}
 	b.instance = component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)
 	return b, nil
@@ -50,7 +58,7 @@ type PublishRequest struct {
 	Topic       string
 	Data        []byte
 	ContentType string            // empty: text/plain
-	Metadata    map[string]string // rawPayload, ttlInSeconds, delay, deliverAt, partitionKey, cloudevent.*
+	Metadata    map[string]string // rawPayload, ttlInSeconds, delay, deliverAt, partitionKey, orderingKey, cloudevent.*
 	TraceParent string            // W3C trace context of the request; empty: a new trace begins
 	TraceState  string
 }
@@ -74,18 +82,31 @@ func (b *Bus) Publish(ctx context.Context, r *PublishRequest) error {
 		return err
 	}
 	defer b.instance.Release()
-	m, err := b.message(r, features(d))
+	f := features(d)
+	m, err := b.message(r, f)
 	if err != nil {
 		return err
 	}
-	err = d.Publish(ctx, r.Topic, []Message{m})
+	if later(&m, f) {
+		err = b.delayer.Delay(ctx, b.name, b.prefix+r.Topic, []Message{m})
+	} else {
+		err = d.Publish(ctx, b.prefix+r.Topic, []Message{m})
+	}
+	return b.failure(r.Topic, err)
+}
+
+// later tells whether a message is for the delayer.
+func later(m *Message, f Features) bool { return !f.Delay && !m.DeliverAt.IsZero() }
+
+// failure makes the error of a publish of one message.
+func (b *Bus) failure(topic string, err error) error {
 	if err == nil {
 		return nil
 	}
 	if be, ok := errors.AsType[*BatchError](err); ok && len(be.Errs) == 1 {
 		err = be.Errs[0]
 	}
-	return fault.Wrap(b.instance.Hide(err), "publish to %s/%s", b.name, r.Topic)
+	return fault.Wrap(b.instance.Hide(err), "publish to %s/%s", b.name, topic)
 }
 
 // BulkPublish publishes many events to one topic; errs has one entry per
@@ -99,35 +120,54 @@ func (b *Bus) BulkPublish(ctx context.Context, topic string, rs []PublishRequest
 		return nil, err
 	}
 	defer b.instance.Release()
+	f := features(d)
 	errs = make([]error, len(rs))
-	batch := make([]Message, 0, len(rs))
-	at := make([]int, 0, len(rs)) // index in rs of each message in the batch
+	now, delayed := bulk{batch: make([]Message, 0, len(rs)), at: make([]int, 0, len(rs))}, bulk{}
 	for i := range rs {
-		m, err := b.message(&rs[i], features(d))
-		if err != nil {
+		m, err := b.message(&rs[i], f)
+		switch {
+		case err != nil:
 			errs[i] = err
-			continue
+		case later(&m, f):
+			delayed.add(m, i)
+		default:
+			now.add(m, i)
 		}
-		batch, at = append(batch, m), append(at, i)
 	}
-	if len(batch) == 0 {
-		return errs, nil
+	if len(now.batch) > 0 {
+		b.failures(topic, now.at, d.Publish(ctx, b.prefix+topic, now.batch), errs)
 	}
-	err = d.Publish(ctx, topic, batch)
+	if len(delayed.batch) > 0 {
+		b.failures(topic, delayed.at, b.delayer.Delay(ctx, b.name, b.prefix+topic, delayed.batch), errs)
+	}
+	return errs, nil
+}
+
+// bulk is a batch with the index of each message in the requests.
+type bulk struct {
+	batch []Message
+	at    []int
+}
+
+func (p *bulk) add(m Message, at int) { p.batch, p.at = append(p.batch, m), append(p.at, at) }
+
+// failures notes what became of a batch; at has the index in errs of each of
+// its messages.
+func (b *Bus) failures(topic string, at []int, err error, errs []error) {
 	if be, ok := errors.AsType[*BatchError](err); ok {
 		for j, i := range at {
 			if j < len(be.Errs) && be.Errs[j] != nil {
 				errs[i] = b.instance.Hide(be.Errs[j])
 			}
 		}
-		return errs, nil
+		return
 	}
-	if err != nil {
-		for _, i := range at {
-			errs[i] = fault.Wrap(b.instance.Hide(err), "publish to %s/%s", b.name, topic)
-		}
+	if err == nil {
+		return
 	}
-	return errs, nil
+	for _, i := range at {
+		errs[i] = fault.Wrap(b.instance.Hide(err), "publish to %s/%s", b.name, topic)
+	}
 }
 
 func (b *Bus) mayPublish(topic string) error {
@@ -156,23 +196,29 @@ func features(d Driver) Features {
 	return Features{}
 }
 
-// message turns a request into what the broker stores.
+// message turns a request into what the broker, or the delayer, stores.
 func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
-	m := Message{Data: r.Data, ContentType: r.ContentType, Metadata: r.Metadata, Key: lookup(r.Metadata, "partitionKey")}
+	m := Message{Data: r.Data, ContentType: r.ContentType, Metadata: r.Metadata, Key: orderingKey(r.Metadata)}
+	now := time.Now()
 	ttl, _, err := cloudevents.TTL(r.Metadata)
 	if err != nil {
 		return m, fmt.Errorf("%w: %w", ErrMetadata, err)
 	}
-	if m.DeliverAt, err = deliverAt(r.Metadata, time.Now()); err != nil {
+	if m.DeliverAt, err = deliverAt(r.Metadata, now); err != nil {
 		return m, fmt.Errorf("%w: %w", ErrMetadata, err)
 	}
-	if !m.DeliverAt.IsZero() && !f.Delay {
-		return m, fmt.Errorf("%w: %w", ErrMetadata, fault.New(fault.Invalid, "publish to %s/%s: this broker cannot delay messages", b.name, r.Topic))
+	if later(&m, f) {
+		if !m.DeliverAt.After(now) {
+			m.DeliverAt = time.Time{}
+		} else if b.delayer == nil {
+			return m, fmt.Errorf("%w: %w", ErrMetadata, fault.New(fault.Invalid, "publish to %s/%s: this broker cannot delay messages", b.name, r.Topic))
+		}
 	}
-	if ttl > 0 && f.TTL {
-		m.Expires = time.Now().Add(ttl)
+	raw := isTrue(lookup(r.Metadata, "rawPayload"))
+	if ttl > 0 && (f.TTL || raw && later(&m, f)) {
+		m.Expires = now.Add(ttl)
 	}
-	if isTrue(lookup(r.Metadata, "rawPayload")) {
+	if raw {
 		return m, nil
 	}
 	parent := r.TraceParent
@@ -187,7 +233,7 @@ func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
 		return m, fmt.Errorf("%w: %w", ErrEnvelope, err)
 	}
 	if ttl > 0 && !f.TTL {
-		e = e.WithExpiration(time.Now().Add(ttl))
+		e = e.WithExpiration(now.Add(ttl))
 	}
 	if m.Key == "" {
 		m.Key, _ = e.Attr("partitionkey")
@@ -211,29 +257,21 @@ func (b *Bus) Forward(ctx context.Context, topic string, body []byte, metadata m
 	}
 	defer b.instance.Release()
 	m := Message{Data: body, ContentType: cloudevents.ContentType, Metadata: metadata}
-	return fault.Wrap(b.instance.Hide(d.Publish(ctx, topic, []Message{m})), "publish to %s/%s", b.name, topic)
+	return b.failure(topic, d.Publish(ctx, b.prefix+topic, []Message{m}))
 }
 
 // Group returns the consumer group of subscriptions that name none.
 func (b *Bus) Group() string { return b.group }
 
-// deliverAt reads the metadata that delays a message; zero means now.
-func deliverAt(metadata map[string]string, now time.Time) (time.Time, error) {
-	if v := lookup(metadata, "delay"); v != "" {
-		d, err := config.ParseDuration(v)
-		if err != nil || d < 0 {
-			return time.Time{}, fault.New(fault.Invalid, "read metadata delay %q: want a duration such as 30s", v)
-		}
-		return now.Add(d), nil
+// orderingKey reads the key that orders messages, by either of its names.
+func orderingKey(metadata map[string]string) string {
+	if len(metadata) == 0 {
+		return ""
 	}
-	if v := lookup(metadata, "deliverAt"); v != "" {
-		t, err := time.Parse(time.RFC3339, v)
-		if err != nil {
-			return time.Time{}, fault.New(fault.Invalid, "read metadata deliverAt %q: want an RFC 3339 time", v)
-		}
-		return t, nil
+	if key := lookup(metadata, "partitionKey"); key != "" {
+		return key
 	}
-	return time.Time{}, nil
+	return lookup(metadata, "orderingKey")
 }
 
 // lookup finds a metadata key, in its usual spelling first.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,8 @@ type shelf struct {
 
 	mu     sync.Mutex
 	topics map[string][]pubsub.Message
+	// settled has topic and verdict of what a source settled by itself.
+	settled []string
 }
 
 func (s *shelf) Publish(_ context.Context, topic string, batch []pubsub.Message) error {
@@ -47,16 +50,32 @@ func (s *shelf) Publish(_ context.Context, topic string, batch []pubsub.Message)
 
 func (s *shelf) Subscribe(ctx context.Context, sub pubsub.Subscription, emit cloudevents.EmitFunc) error {
 	s.mu.Lock()
-	held := s.topics[sub.Topic]
+	var held []*cloudevents.Delivery
+	for _, topic := range slices.Sorted(maps.Keys(s.topics)) {
+		if !pubsub.Matches(sub.Topic, topic) {
+			continue
+		}
+		for _, m := range s.topics[topic] {
+			held = append(held, &cloudevents.Delivery{
+				Body: m.Data, Metadata: m.Metadata, Topic: topic, Attempt: 1,
+				Settle: func(o cloudevents.Outcome) { s.settle(topic, o) },
+			})
+		}
+	}
 	s.mu.Unlock()
-	for _, m := range held {
-		d := &cloudevents.Delivery{Body: m.Data, Metadata: m.Metadata, Attempt: 1, Settle: func(cloudevents.Outcome) {}}
+	for _, d := range held {
 		if err := emit(ctx, d); err != nil {
 			return err
 		}
 	}
 	<-ctx.Done()
 	return nil
+}
+
+func (s *shelf) settle(topic string, o cloudevents.Outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled = append(s.settled, topic+" "+o.Verdict.String())
 }
 
 func (s *shelf) Close(context.Context) error { return nil }
@@ -68,9 +87,15 @@ type noOptions struct{}
 // open makes a running bus around a shelf.
 func open(t *testing.T, s *shelf, items ...config.Item) *pubsub.Bus {
 	t.Helper()
+	return openIn(t, "", s, items...)
+}
+
+// openIn is open in a namespace.
+func openIn(t *testing.T, namespace string, s *shelf, items ...config.Item) *pubsub.Bus {
+	t.Helper()
 	s.topics = map[string][]pubsub.Message{}
 	def := pubsub.Define("shelf", component.About{}, func(context.Context, component.Env, noOptions) (pubsub.Driver, error) { return s, nil })
-	b, err := pubsub.New(def, component.Env{AppID: "shop", Name: "bus"}, config.Component{Name: "bus", Type: "pubsub.shelf", Metadata: items})
+	b, err := pubsub.New(def, component.Env{AppID: "shop", Namespace: namespace, Name: "bus"}, config.Component{Name: "bus", Type: "pubsub.shelf", Metadata: items})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +159,9 @@ func TestPublishMetadata(t *testing.T) {
 			return either(cloudevents.ValidTraceParent(parent) && id == parent, parent+" and "+id)
 		}},
 		{"an ordering key", pubsub.Features{}, map[string]string{"partitionKey": "k1"}, func(m pubsub.Message) string {
+			return either(m.Key == "k1", "key "+m.Key)
+		}},
+		{"an ordering key by its other name", pubsub.Features{}, map[string]string{"orderingKey": "k1"}, func(m pubsub.Message) string {
 			return either(m.Key == "k1", "key "+m.Key)
 		}},
 	}
@@ -226,65 +254,6 @@ func TestBulkPublishSaysWhichFailed(t *testing.T) {
 	}
 	if fault.KindOf(errs[1]) != fault.Exhausted || fault.KindOf(errs[2]) != fault.Invalid {
 		t.Errorf("kinds %v, %v", fault.KindOf(errs[1]), fault.KindOf(errs[2]))
-	}
-}
-
-func TestSourceDecodes(t *testing.T) {
-	t.Parallel()
-	s := &shelf{}
-	b := open(t, s)
-	raw := map[string]string{"rawPayload": "true"}
-	if err := b.Publish(t.Context(), &pubsub.PublishRequest{Topic: "t", Data: []byte("\xff\x00raw"), Metadata: raw}); err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range []struct {
-		name     string
-		metadata map[string]string
-		want     string
-	}{{"as raw payload", raw, "\xff\x00raw"}, {"as an event", nil, ""}} {
-		t.Run(row.name, func(t *testing.T) {
-			src, err := b.Source(pubsub.Subscription{Topic: "t", Metadata: row.metadata})
-			if err != nil {
-				t.Fatal(err)
-			}
-			d := first(t, src)
-			err = src.Decode(d)
-			if row.want == "" {
-				if fault.KindOf(err) != fault.Invalid || string(d.Body) != "\xff\x00raw" {
-					t.Errorf("decode: %v, body %q", err, d.Body)
-				}
-				return
-			}
-			if err != nil || string(d.Event.Data()) != row.want || d.Origin != "bus/t" {
-				t.Errorf("decode: %v, event %v, origin %q", err, d.Event, d.Origin)
-			}
-		})
-	}
-}
-
-func TestSourceDecodesBinaryMode(t *testing.T) {
-	t.Parallel()
-	src, err := open(t, &shelf{}).Source(pubsub.Subscription{Topic: "t"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	metadata := map[string]string{"content-type": "application/json", "ce_specversion": "1.0", "ce_id": "1", "CE_Type": "ty", "ce_source": "so", "other": "x"}
-	d := &cloudevents.Delivery{Body: []byte(`{"a":1}`), Metadata: metadata}
-	if err := src.Decode(d); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{
-		"specversion": "1.0", "id": "1", "type": "ty", "source": "so", "topic": "t", "pubsubname": "bus", "datacontenttype": "application/json",
-	}
-	if diff := cmp.Diff(want, maps.Collect(d.Event.Attrs())); diff != "" || string(d.Event.Data()) != `{"a":1}` {
-		t.Errorf("data %q, attributes (-want +got):\n%s", d.Event.Data(), diff)
-	}
-	if !d.Event.Structured() {
-		t.Error("a dead letter would not get the message's own bytes")
-	}
-	metadata["ce_specversion"] = "0.3"
-	if err := src.Decode(d); fault.KindOf(err) != fault.Invalid {
-		t.Errorf("specversion 0.3: %v", err)
 	}
 }
 

@@ -3,8 +3,8 @@
 //
 // An implementation lives in a folder below this one and returns a [Driver].
 // Everybody else uses [Bus], which adds what all brokers share: the CloudEvents
-// envelope, topic scopes, time to live, opening in the background, error kinds
-// and restart of a broken subscription.
+// envelope, topic scopes, topics by namespace, time to live, delays, opening in
+// the background, error kinds and restart of a broken subscription.
 //
 // Delivery: at least once. A publish that returned nil is durable as far as the
 // broker can make it; a delivery stays owned by the broker until it is settled.
@@ -13,6 +13,7 @@ package pubsub
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
@@ -43,13 +44,21 @@ type Message struct {
 	Key string
 	// DeliverAt is when to deliver; zero is now.
 	DeliverAt time.Time
-	// Expires is when the message is worth nothing any more; zero is never.
+	// Expires is when the message is worth nothing any more; zero is never. It
+	// counts, not the ttlInSeconds in Metadata, which is from when the app
+	// published: the message may have waited for its DeliverAt since.
 	Expires time.Time
 }
 
 // Subscription says what to fetch.
 type Subscription struct {
+	// Topic ends in * to have all topics that begin with what stands before it,
+	// where the broker has Features.Wildcards: each such delivery has its Topic
+	// set.
 	Topic string
+	// Except is a topic that a wildcard leaves out: its own dead letters'. The
+	// Bus sees to that, not the driver.
+	Except string
 	// Group shares the messages of a topic between its members; each group
 	// gets every message once. Never empty.
 	Group string
@@ -70,6 +79,8 @@ type Features struct {
 	Delay bool
 	// GiveBack: a Retry outcome makes the broker deliver again after a delay.
 	GiveBack bool
+	// Wildcards: a subscription's topic may end in *.
+	Wildcards bool
 }
 
 // Featured is implemented by drivers that have features.
@@ -80,6 +91,19 @@ type Featured interface{ Features() Features }
 type Preparer interface {
 	Prepare(ctx context.Context, s Subscription) error
 }
+
+// Matches tells whether a subscription's topic, which may end in *, has the
+// messages of a topic: * stands for at least one character, as under Dapr.
+func Matches(pattern, topic string) bool {
+	if !Wildcard(pattern) {
+		return pattern == topic
+	}
+	prefix := pattern[:len(pattern)-1]
+	return len(topic) > len(prefix) && strings.HasPrefix(topic, prefix)
+}
+
+// Wildcard tells whether a subscription's topic is a pattern: it ends in *.
+func Wildcard(topic string) bool { return strings.HasSuffix(topic, "*") }
 
 // BatchError says which messages of a batch were not published.
 type BatchError struct {

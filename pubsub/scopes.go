@@ -34,6 +34,12 @@ func (s scopes) maySubscribe(topic string) bool {
 	return s.may(topic, s.subscribe, s.subscribeScoped)
 }
 
+// mayReceive tells whether a wildcard subscription, which is allowed as such,
+// may have the events of one topic that it matches.
+func (s scopes) mayReceive(topic string) bool {
+	return !slices.Contains(s.protected, topic) || slices.Contains(s.subscribe, topic)
+}
+
 func (s scopes) may(topic string, scope []string, scoped bool) bool {
 	if len(s.allowed) > 0 && !slices.Contains(s.allowed, topic) {
 		return false

@@ -13,13 +13,15 @@ import (
 
 // Source is one subscription's events; it has the shape of router.Source.
 type Source struct {
-	bus *Bus
-	sub Subscription
-	raw bool
+	bus   *Bus
+	topic string // as the app calls it
+	sub   Subscription
+	raw   bool
 }
 
 // Source returns the events of a subscription. An empty Group means the
-// component's consumer id. Kind Denied when the topic is out of scope.
+// component's consumer id. Kind Denied when the topic is out of scope. Of what
+// a wildcard matches, protected topics come only when a scope names them.
 func (b *Bus) Source(s Subscription) (*Source, error) {
 	if s.Topic == "" {
 		return nil, fault.New(fault.Invalid, "subscribe to %s: topic is empty", b.name)
@@ -30,7 +32,9 @@ func (b *Bus) Source(s Subscription) (*Source, error) {
 	if s.Group == "" {
 		s.Group = b.group
 	}
-	return &Source{bus: b, sub: s, raw: isTrue(lookup(s.Metadata, "rawPayload"))}, nil
+	src := &Source{bus: b, topic: s.Topic, sub: s, raw: isTrue(lookup(s.Metadata, "rawPayload"))}
+	src.sub.Topic = b.prefix + s.Topic
+	return src, nil
 }
 
 // Prepare makes the subscription's group where the broker can do that ahead, so
@@ -44,7 +48,7 @@ func (s *Source) Prepare(ctx context.Context) error {
 	}
 	defer s.bus.instance.Release()
 	if p, ok := d.(Preparer); ok {
-		return fault.Wrap(s.bus.instance.Hide(p.Prepare(ctx, s.sub)), "subscribe to %s/%s", s.bus.name, s.sub.Topic)
+		return fault.Wrap(s.bus.instance.Hide(p.Prepare(ctx, s.sub)), "subscribe to %s/%s", s.bus.name, s.topic)
 	}
 	return nil
 }
@@ -56,30 +60,63 @@ func (s *Source) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 	if err != nil {
 		return err
 	}
-	origin := s.bus.name + "/" + s.sub.Topic
+	origin := s.bus.name + "/" + s.topic
 	err = d.Subscribe(ctx, s.sub, func(ctx context.Context, d *cloudevents.Delivery) error {
 		d.Origin = origin
+		if d.Topic != "" && d.Topic != s.sub.Topic {
+			topic := s.topicOf(d)
+			if s.left(topic) {
+				d.Settle(cloudevents.Acked())
+				return nil
+			}
+			d.Origin = s.bus.name + "/" + topic
+		}
 		return emit(ctx, d)
 	})
 	return s.bus.instance.Hide(err)
 }
 
-// Decode sets the delivery's event: the one that the metadata and the body make
-// in binary mode, or the envelope in its body, or a fresh one around it when
-// the subscription asks for rawPayload and the body is none.
-func (s *Source) Decode(d *cloudevents.Delivery) error {
-	e, err := s.event(d)
-	if err == nil {
-		d.Event = e
-		return nil
+// topicOf returns the topic of a delivery as the app calls it.
+func (s *Source) topicOf(d *cloudevents.Delivery) string {
+	if d.Topic == "" {
+		return s.topic
 	}
-	if !s.raw {
-		return fault.Wrap(err, "decode message of %s/%s", s.bus.name, s.sub.Topic)
+	return strings.TrimPrefix(d.Topic, s.bus.prefix)
+}
+
+// left tells whether a wildcard leaves out a topic that it matches.
+func (s *Source) left(topic string) bool {
+	return topic == s.sub.Except || !s.bus.scopes.mayReceive(topic)
+}
+
+// Decode sets the delivery's event: a fresh one around the body when the
+// subscription asks for rawPayload, else the one that the metadata and the body
+// make in binary mode, or the envelope in the body. A trace that stands only in
+// the metadata is put into the event.
+func (s *Source) Decode(d *cloudevents.Delivery) (err error) {
+	if s.raw {
+		parent, state := trace(d.Metadata)
+		d.Event, err = received(cloudevents.Envelope{
+			Source: s.bus.app, Topic: s.topicOf(d), PubSub: s.bus.name, Metadata: d.Metadata,
+			TraceParent: parent, TraceState: state,
+		}.WrapRaw(d.Body))
+	} else {
+		d.Event, err = s.event(d)
 	}
-	d.Event, err = received(cloudevents.Envelope{
-		Source: s.bus.app, Topic: s.sub.Topic, PubSub: s.bus.name, Metadata: d.Metadata,
-	}.WrapRaw(d.Body))
-	return err
+	return fault.Wrap(err, "decode message of %s/%s", s.bus.name, s.topicOf(d))
+}
+
+// trace returns the trace context that a message carries beside its body.
+func trace(metadata map[string]string) (parent, state string) {
+	if len(metadata) == 0 {
+		return "", ""
+	}
+	for _, key := range [...]string{"traceparent", "traceid"} {
+		if parent = lookup(metadata, key); cloudevents.ValidTraceParent(parent) {
+			return parent, lookup(metadata, "tracestate")
+		}
+	}
+	return "", ""
 }
 
 // received makes a built event one that counts as received in structured form:
@@ -98,7 +135,20 @@ func (s *Source) event(d *cloudevents.Delivery) (*cloudevents.Event, error) {
 			return s.binary(d, contentType, version)
 		}
 	}
-	return cloudevents.Scan(d.Body)
+	e, err := cloudevents.Scan(d.Body)
+	if err != nil || len(d.Metadata) == 0 {
+		return e, err
+	}
+	if own, _ := e.Attr("traceparent"); own != "" {
+		return e, nil
+	}
+	if parent, state := trace(d.Metadata); parent != "" {
+		e = e.With(cloudevents.Attr{Name: "traceparent", Value: parent}, cloudevents.Attr{Name: "traceid", Value: parent})
+		if state != "" {
+			e = e.With(cloudevents.Attr{Name: "tracestate", Value: state})
+		}
+	}
+	return e, nil
 }
 
 // binary makes the event of a message in binary mode as other programs write
@@ -107,7 +157,7 @@ func (s *Source) binary(d *cloudevents.Delivery, contentType, version string) (*
 	if version != "1.0" {
 		return nil, fault.New(fault.Invalid, "read event: specversion %.32q is not supported, must be \"1.0\"", version)
 	}
-	attrs := []cloudevents.Attr{{Name: "topic", Value: s.sub.Topic}, {Name: "pubsubname", Value: s.bus.name}}
+	attrs := []cloudevents.Attr{{Name: "topic", Value: s.topicOf(d)}, {Name: "pubsubname", Value: s.bus.name}}
 	for _, key := range slices.Sorted(maps.Keys(d.Metadata)) {
 		if len(key) <= len("ce_") || !strings.EqualFold(key[:len("ce_")], "ce_") {
 			continue
