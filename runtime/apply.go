@@ -135,6 +135,7 @@ func (r *Runtime) wishes() (out map[string]wish, waiting map[string]error) {
 			make:    func(ctx context.Context) (router.Route, error) { return r.routes.pipeline(ctx, p) },
 		}
 	}
+	r.wishDelays(out, waiting)
 	if r.app == nil || !r.appSeen {
 		return out, waiting
 	}

@@ -91,6 +91,7 @@ type parts struct {
 	env    component.Env
 	log    *slog.Logger
 	opened func() // called when a component has opened
+	delays *delays
 
 	mu     sync.RWMutex // guards what follows
 	byName map[string]*part
@@ -116,6 +117,7 @@ func (ps *parts) make(c config.Component) (*part, error) {
 		}
 	case "pubsub":
 		if p.bus, err = pubsub.New(def, env, c); err == nil {
+			p.bus.DelayWith(ps.delays)
 			p.life = p.bus.Instance()
 		}
 	case "secretstores":

@@ -43,7 +43,7 @@ func (rs *routes) subscription(ctx context.Context, s config.Subscription) (rout
 	if err != nil {
 		return router.Route{}, err
 	}
-	src, err := source(ctx, bus, pubsub.Subscription{Topic: s.Topic, Metadata: s.Metadata})
+	src, err := source(ctx, bus, pubsub.Subscription{Topic: s.Topic, Except: s.DeadLetterTopic, Metadata: s.Metadata})
 	if err != nil {
 		return router.Route{}, err
 	}
@@ -136,7 +136,11 @@ func (rs *routes) pipeline(ctx context.Context, p config.Pipeline) (router.Route
 	if err != nil {
 		return r, err
 	}
-	src, err := source(ctx, bus, pubsub.Subscription{Topic: p.From.Topic, Group: bus.Group() + "-" + p.Name, Key: keyOf(r.Key)})
+	sub := pubsub.Subscription{Topic: p.From.Topic, Group: bus.Group() + "-" + p.Name, Key: keyOf(r.Key)}
+	if p.DeadLetter != nil && p.DeadLetter.PubSub == p.From.PubSub {
+		sub.Except = p.DeadLetter.Topic
+	}
+	src, err := source(ctx, bus, sub)
 	if err != nil {
 		return r, err
 	}

@@ -32,6 +32,7 @@ type Runtime struct {
 	o      Options
 	log    *slog.Logger
 	parts  *parts
+	delays *delays
 	router *router.Router
 	app    *app.App
 	client app.Channel
@@ -86,6 +87,8 @@ func New(o Options) (*Runtime, error) {
 		list: o.Components, log: o.Logger, byName: map[string]*part{}, lacks: map[string]string{}, opened: func() { nudge(r.opened) },
 		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}},
 	}
+	r.delays = &delays{parts: r.parts}
+	r.parts.delays = r.delays
 	var err error
 	if r.router, err = router.New(router.Options{Logger: o.Logger, DrainTimeout: o.Grace}); err != nil {
 		return nil, err
@@ -116,6 +119,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	defer cut(errStopped)
+	r.delays.begin(life)
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 
@@ -214,6 +218,9 @@ func (r *Runtime) stop(ctx context.Context, s *servers, limit time.Duration) err
 	closing, cancelClosing := context.WithTimeout(ctx, closeTime)
 	defer cancelClosing()
 	r.closeAll(closing, r.parts.all())
+	if err := r.delays.close(closing); err != nil {
+		r.log.Warn("Delay queue did not close cleanly", "error", err)
+	}
 	if r.hangUp != nil {
 		r.hangUp()
 	}

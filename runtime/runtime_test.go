@@ -237,3 +237,22 @@ spec:
 		t.Errorf("metadata did not travel: %v", got.header)
 	}
 }
+
+func TestTopicsOfANamespace(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[{"pubsubname":"bus","topic":"orders","route":"/orders"},{"pubsubname":"plain","topic":"staginglate","route":"/late"}]`)
+	folder := strings.ReplaceAll(strings.Replace(plainYAML, "name: bus", "name: plain", 1), "DIR", t.TempDir())
+	namespaced := strings.Replace(strings.Replace(folder, "name: plain", "name: bus", 1), "metadata: [", "metadata: [{name: consumerID, value: '{namespace}-g'}, ", 1)
+	in, o := prepare(t, a, folder+namespaced)
+	o.Namespace = "staging"
+	in.run(t, o)
+	in.publish(t, "orders", `1`)
+	e, err := cloudevents.Scan([]byte(a.next(t, "/orders").body))
+	if topic, _ := e.Attr("topic"); err != nil || topic != "orders" {
+		t.Errorf("topic of the event is %q, %v", topic, err)
+	}
+	// Both components use one file: what the namespaced one calls "late" the
+	// other one sees under its name on the broker.
+	in.publish(t, "late?metadata.delay=10ms", `2`)
+	a.next(t, "/late")
+}

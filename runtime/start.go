@@ -52,6 +52,7 @@ func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 	if ctx.Err() == nil && r.parts.lacking() {
 		r.refused = errLacking
 	}
+	r.delays.resume(ctx)
 	r.serving.Store(true)
 	r.applyRoutes(ctx, life)
 	return r.wrongRoutes()
