@@ -35,10 +35,11 @@ type ServerOptions struct {
 	Logger *slog.Logger
 }
 
-// Server serves a handler over HTTP/1.1 and HTTP/2 with prior knowledge. It is
-// used once.
+// Server serves a handler over HTTP/1.1 and HTTP/2, with prior knowledge or
+// after an upgrade. It is used once.
 type Server struct {
 	http    http.Server
+	h2c     *upgrades
 	drain   time.Duration
 	cut     <-chan struct{}
 	working atomic.Int64
@@ -54,8 +55,8 @@ func NewServer(h http.Handler, o ServerOptions) *Server {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{drain: either(o.Drain, 5*time.Second), cut: o.Cut}
+	h = s.counted(h)
 	s.http = http.Server{
-		Handler:           s.counted(h),
 		MaxHeaderBytes:    either(o.ReadBuffer, 4<<10),
 		ReadHeaderTimeout: either(o.HeaderTimeout, 10*time.Second),
 		ReadTimeout:       either(o.ReadTimeout, 60*time.Second),
@@ -66,6 +67,12 @@ func NewServer(h http.Handler, o ServerOptions) *Server {
 	}
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)
+	s.h2c = newUpgrades(&s.http, h)
+	s.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header["Upgrade"]) == 0 || !s.h2c.take(w, r) {
+			h.ServeHTTP(w, r)
+		}
+	})
 	return s
 }
 
@@ -88,8 +95,8 @@ func (s *Server) counted(h http.Handler) http.Handler {
 // Run serves on the listeners, which it closes, until ctx ends or one of them
 // breaks. Then it stops in two steps: it takes no more connections and lets
 // requests under way finish for the drain time; what is left is cut off and its
-// context ends. A connection on which no request has arrived is not waited for. Run returns nil after a stop on demand, also when it had to cut
-// requests off, and no handler is running any more unless it ignores the end of
+// context ends. A connection on which no request has arrived is not waited for.
+// Run returns nil after a stop on demand, also when it had to cut requests off, and no handler is running any more unless it ignores the end of
 // its context for a second.
 func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
@@ -119,7 +126,10 @@ func (s *Server) stop(ctx context.Context, cut context.CancelFunc) {
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.quiet(draining, cancel) })
-	err := s.http.Shutdown(draining)
+	var ends errgroup.Group
+	ends.Go(func() error { return s.http.Shutdown(draining) })
+	ends.Go(func() error { return s.h2c.shutdown(draining) })
+	err := ends.Wait()
 	cancel()
 	wg.Wait()
 	if err == nil {
@@ -128,6 +138,7 @@ func (s *Server) stop(ctx context.Context, cut context.CancelFunc) {
 	cut()
 	// It closes sockets; that one is closed already is no news.
 	_ = s.http.Close()
+	s.h2c.close()
 	s.await(ctx)
 }
 
