@@ -28,6 +28,8 @@ type Options struct {
 	// Listeners of the HTTP API, already open; Public serves health and
 	// metadata only and may be empty.
 	Listeners, Public []net.Listener
+	// Profile serves the profiles of the process and may be empty.
+	Profile []net.Listener
 	// APIToken is what callers must send; empty: nothing.
 	APIToken string
 	// MaxBody bounds request bodies, in bytes; default 4 MiB.

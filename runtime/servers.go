@@ -46,6 +46,11 @@ func (r *Runtime) listen() *servers {
 				return apihttp.NewServer(apihttp.NewPublic(r.api, settings), options).Run(ctx, r.o.Public...)
 			})
 		}
+		if len(r.o.Profile) > 0 {
+			g.Go(func() error {
+				return apihttp.NewServer(apihttp.NewProfile(settings), options).Run(ctx, r.o.Profile...)
+			})
+		}
 		return g.Wait()
 	}
 	return s

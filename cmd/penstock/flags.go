@@ -32,6 +32,9 @@ type serveFlags struct {
 	PublicPort          int    `name:"dapr-public-port" help:"Port that serves health and metadata only; none when 0."`
 	PublicListenAddress string `name:"dapr-public-listen-address" help:"Address of the public port; loopback when empty."`
 
+	EnableProfiling bool `name:"enable-profiling" help:"Serve Go's profiles on a port of loopback."`
+	ProfilePort     int  `name:"profile-port" default:"7777" help:"Port of the profiles."`
+
 	ResourcesPath []string `name:"resources-path" aliases:"components-path" help:"Folder of YAML resources; may be repeated."`
 	Config        []string `name:"config" help:"File of a Configuration document; may be repeated, later ones win."`
 	Strict        bool     `name:"strict" help:"Make warnings about the configuration errors."`
@@ -65,8 +68,6 @@ type unusedFlags struct {
 	MetricsPort               string   `name:"metrics-port" hidden:""`
 	MetricsListenAddress      string   `name:"metrics-listen-address" hidden:""`
 	EnableMetrics             bool     `name:"enable-metrics" hidden:"" default:"true" negatable:""`
-	ProfilePort               string   `name:"profile-port" hidden:""`
-	EnableProfiling           bool     `name:"enable-profiling" hidden:""`
 	Mode                      string   `name:"mode" hidden:"" default:"standalone" enum:"standalone,kubernetes"`
 	EnableMTLS                bool     `name:"enable-mtls" hidden:""`
 	SentryAddress             string   `name:"sentry-address" hidden:""`
@@ -90,8 +91,8 @@ func (u unusedFlags) given() []string {
 		"dapr-grpc-port": u.GRPCPort != "", "dapr-internal-grpc-port": u.InternalGRPCPort != "",
 		"dapr-internal-grpc-listen-address": u.InternalGRPCListenAddress != "",
 		"metrics-port":                      u.MetricsPort != "", "metrics-listen-address": u.MetricsListenAddress != "",
-		"profile-port": u.ProfilePort != "", "enable-profiling": u.EnableProfiling, "enable-mtls": u.EnableMTLS,
-		"mode": u.Mode != "standalone", "sentry-address": u.SentryAddress != "",
+		"enable-mtls": u.EnableMTLS,
+		"mode":        u.Mode != "standalone", "sentry-address": u.SentryAddress != "",
 		"control-plane-address": u.ControlPlaneAddress != "", "control-plane-trust-domain": u.ControlPlaneTrustDomain != "",
 		"control-plane-namespace": u.ControlPlaneNamespace != "", "sentry-request-jwt-audiences": len(u.SentryJWTAudiences) > 0,
 		"placement-host-address": u.PlacementHostAddress != "", "actors-service": u.ActorsService != "",

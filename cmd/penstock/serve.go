@@ -57,6 +57,14 @@ func serve(ctx context.Context, f *serveFlags, log *slog.Logger, reload <-chan s
 	for _, l := range o.Listeners {
 		log.Info("HTTP server listening", "address", l.Addr().String())
 	}
+	if f.EnableProfiling {
+		l, err := listenTCP("127.0.0.1", f.ProfilePort, "--profile-port")
+		if err != nil {
+			return err
+		}
+		o.Profile = append(o.Profile, l)
+		log.Info("HTTP profiling server listening", "address", l.Addr().String())
+	}
 	if names := f.Unused.given(); len(names) > 0 {
 		log.Debug("Flags accepted and not used by this version", "flags", strings.Join(names, " "))
 	}
@@ -201,7 +209,19 @@ func listenUnix(path string) (net.Listener, error) {
 		os.Remove(path)
 	}
 	l, err := net.Listen("unix", path)
-	return l, fault.Wrap(err, "listen on %s", path)
+	if err != nil {
+		return nil, fault.Wrap(err, "listen on %s", path)
+	}
+	// The umask says whether the group gets in; others never do.
+	info, err := os.Stat(path)
+	if err == nil {
+		err = os.Chmod(path, info.Mode().Perm()&0o660)
+	}
+	if err != nil {
+		l.Close()
+		return nil, fault.Wrap(err, "listen on %s", path)
+	}
+	return l, nil
 }
 
 // maxWait is how long --wait waits.
