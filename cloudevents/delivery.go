@@ -28,6 +28,9 @@ type Delivery struct {
 	// Topic is the one the event was published to, as the broker calls it, where
 	// that may be another than the one subscribed to; else empty.
 	Topic string
+	// Replays counts how often somebody replayed this event after it was given
+	// up; a dead letter carries it on.
+	Replays int
 	// Origin names where it came from, for logs and dead letters:
 	// "bus/orders" or "github".
 	Origin string

@@ -260,6 +260,18 @@ func (b *Bus) Forward(ctx context.Context, topic string, body []byte, metadata m
 	return b.failure(topic, d.Publish(ctx, b.prefix+topic, []Message{m}))
 }
 
+// Republish publishes bytes as they are to a topic that the app may publish to:
+// the way of a dead letter that is sent somewhere else. Kinds as of Publish.
+func (b *Bus) Republish(ctx context.Context, topic string, body []byte, metadata map[string]string) error {
+	if err := b.mayPublish(topic); err != nil {
+		return err
+	}
+	return b.Forward(ctx, topic, body, metadata)
+}
+
+// MayPublish returns why the app may not publish to the topic, or nil.
+func (b *Bus) MayPublish(topic string) error { return b.mayPublish(topic) }
+
 // Group returns the consumer group of subscriptions that name none.
 func (b *Bus) Group() string { return b.group }
 

@@ -29,12 +29,28 @@ func (b *Bus) Source(s Subscription) (*Source, error) {
 	if !b.scopes.maySubscribe(s.Topic) {
 		return nil, fault.New(fault.Denied, "subscribe to %s/%s: topic is not allowed for app id %q", b.name, s.Topic, b.app)
 	}
+	return b.source(s), nil
+}
+
+// Forwarded returns the events of a subscription whatever the scopes say: the
+// way of what collects dead letters, as Forward is that of what writes them.
+func (b *Bus) Forwarded(s Subscription) *Source { return b.source(s) }
+
+func (b *Bus) source(s Subscription) *Source {
 	if s.Group == "" {
 		s.Group = b.group
 	}
 	src := &Source{bus: b, topic: s.Topic, sub: s, raw: isTrue(lookup(s.Metadata, "rawPayload"))}
 	src.sub.Topic = b.prefix + s.Topic
-	return src, nil
+	return src
+}
+
+// EventOf reads the event that a message of a topic is, in structured or binary
+// mode. It needs no broker, so that what was kept of a message can be read long
+// after. Kind Invalid when it is none.
+func EventOf(bus, topic string, body []byte, metadata map[string]string) (*cloudevents.Event, error) {
+	s := &Source{bus: &Bus{name: bus}, topic: topic}
+	return s.event(&cloudevents.Delivery{Body: body, Metadata: metadata})
 }
 
 // Prepare makes the subscription's group where the broker can do that ahead, so
@@ -76,12 +92,16 @@ func (s *Source) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 	return s.bus.instance.Hide(err)
 }
 
-// topicOf returns the topic of a delivery as the app calls it.
+// topicOf returns the topic of a delivery as the app calls it. One that was
+// given up and is replayed says it only in its origin.
 func (s *Source) topicOf(d *cloudevents.Delivery) string {
-	if d.Topic == "" {
-		return s.topic
+	if d.Topic != "" {
+		return strings.TrimPrefix(d.Topic, s.bus.prefix)
 	}
-	return strings.TrimPrefix(d.Topic, s.bus.prefix)
+	if n := len(s.bus.name); len(d.Origin) > n && d.Origin[n] == '/' && d.Origin[:n] == s.bus.name {
+		return d.Origin[n+1:]
+	}
+	return s.topic
 }
 
 // left tells whether a wildcard leaves out a topic that it matches.

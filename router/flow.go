@@ -119,7 +119,7 @@ func (f *flow) finish(r *round, d decision) {
 	f.mu.Unlock()
 
 	// The source hears of this one before the next of its key is handed over.
-	f.tell(p, d.tell, d.seen.Verdict)
+	f.tell(p, p.told(d), d.seen.Verdict)
 
 	f.mu.Lock()
 	left := f.follow(p, d.tell.Verdict == cloudevents.Leave)

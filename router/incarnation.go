@@ -55,15 +55,21 @@ func (in *incarnation) open(base context.Context, handled <-chan struct{}) {
 // emit is what the source gets to hand over deliveries.
 func (in *incarnation) emit(ctx context.Context, d *cloudevents.Delivery) error {
 	if d == nil || d.Settle == nil {
-		return fault.New(fault.Invalid, "take event: a delivery needs a Settle function")
+		return errNoSettle
 	}
+	return in.flow.admit(ctx, in.newPassage(d))
+}
+
+var errNoSettle = fault.New(fault.Invalid, "take event: a delivery needs a Settle function")
+
+func (in *incarnation) newPassage(d *cloudevents.Delivery) *passage {
 	d.Attempt = max(d.Attempt, 1)
 	p := &passage{d: d, flow: in.flow, key: d.Key, size: size(d)}
 	if in.route.Key != nil {
 		in.decode(p)
 		in.setKey(p)
 	}
-	return in.flow.admit(ctx, p)
+	return p
 }
 
 // setKey asks the route for the key; when that fails, or the event cannot be

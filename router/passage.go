@@ -26,7 +26,10 @@ type passage struct {
 
 	// These belong to the flow and its mutex.
 	state state
-	index int      // in flow.held
+	// injected is set before admit and never changes: the delivery came through
+	// Inject.
+	injected bool
+	index    int      // in flow.held
 	next  *passage // the next ready one
 	after *passage // the next of the same key
 	timer *time.Timer

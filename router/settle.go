@@ -140,17 +140,22 @@ func (in *incarnation) settleLetter(ctx context.Context, p *passage, l *DeadLett
 	if in.flow.cutting.Load() {
 		return leave(stoppingReason)
 	}
-	p.trip.burials++
 	err = fault.Wrap(err, "write dead letter")
+	if p.injected { // whoever injected it still has it
+		return leave(l.Reason + "; " + err.Error())
+	}
+	p.trip.burials++
 	wait := in.route.Redelivery.Delay(p.trip.burials, fault.RetryAfter(err))
 	return in.waitInLane(p, result{Outcome: cloudevents.Retried(err, wait)}, wait)
 }
 
 // giveBackOrWait is for waits of which the source may take over its part: order
 // does not matter, it can deliver again later, and no target has the event yet,
-// which a new delivery would not know.
+// which a new delivery would not know. What was injected is always given back:
+// somebody waits to hear of it.
 func (in *incarnation) giveBackOrWait(p *passage, res result, wait time.Duration) decision {
-	if p.key != "" || p.trip.target > 0 || !in.route.GiveBack || in.flow.soft.Err() != nil {
+	keep := p.key != "" || p.trip.target > 0 || !in.route.GiveBack
+	if keep && !p.injected || in.flow.soft.Err() != nil {
 		return in.waitInLane(p, res, wait)
 	}
 	in.trouble("event given back to its source", p, reason(res.Outcome))
