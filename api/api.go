@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 
 	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 )
@@ -28,6 +29,7 @@ import (
 type Runtime interface {
 	Components
 	Instance
+	DeadLetters
 }
 
 // Components finds what the configuration names. An unknown name is an error of
@@ -40,6 +42,11 @@ type Components interface {
 	// Configured tells whether there is any component of a kind: "pubsub",
 	// "bindings" or "secretstores".
 	Configured(kind string) bool
+}
+
+// DeadLetters gives access to the events that were given up.
+type DeadLetters interface {
+	DeadLetters() *deadletters.Keeper
 }
 
 // Instance is the process as a whole.

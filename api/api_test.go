@@ -13,6 +13,8 @@ import (
 
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
@@ -39,6 +41,9 @@ func (b bare) Snapshot() api.Metadata {
 func (b bare) NotReady() []string    { return nil }
 func (b bare) NotOutbound() []string { return nil }
 func (b bare) Shutdown(bool)         {}
+func (b bare) DeadLetters() *deadletters.Keeper {
+	return deadletters.New(deadletters.Options{App: "shop", Env: component.Env{DataDir: "nowhere"}})
+}
 
 // The table, as the contract has it.
 func TestProblems(t *testing.T) {
@@ -71,11 +76,14 @@ func TestProblems(t *testing.T) {
 24 ERR_NOT_FOUND  404 5
 25 ERR_METHOD_NOT_ALLOWED  405 12
 26 ERR_API_DENIED  404 12
-27 ERR_INTERNAL  500 13
+27 ERR_DEAD_LETTER_NOT_FOUND  404 5
+28 ERR_DEAD_LETTER_SELECTION  400 3
+29 ERR_DEAD_LETTER_STORE  503 14
+30 ERR_INTERNAL  500 13
 `
 	var got strings.Builder
 	got.WriteByte('\n')
-	for p := range api.APIDenied + 2 {
+	for p := range api.DeadLetterStore + 2 {
 		fmt.Fprintln(&got, p, p.Code(), p.Reason(), p.HTTPStatus(), p.GRPCCode())
 	}
 	if diff := cmp.Diff(want, got.String()); diff != "" {

@@ -67,6 +67,12 @@ const (
 	MethodNotAllowed
 	// APIDenied: spec.api of the Configuration takes the API away.
 	APIDenied
+	// DeadLetterNotFound: there is no dead letter of that id.
+	DeadLetterNotFound
+	// DeadLetterSelection: what says which dead letters cannot be used.
+	DeadLetterSelection
+	// DeadLetterStore: the file that keeps dead letters failed.
+	DeadLetterStore
 
 	problems
 )
@@ -89,6 +95,7 @@ const (
 	grpcFailedPrecondition = 9
 	grpcUnimplemented      = 12
 	grpcInternal           = 13
+	grpcUnavailable        = 14
 	grpcUnauthenticated    = 16
 )
 
@@ -121,6 +128,9 @@ func (p Problem) row() row {
 		NotFound:            {"ERR_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
 		MethodNotAllowed:    {"ERR_METHOD_NOT_ALLOWED", "", 405, grpcUnimplemented, fault.Invalid},
 		APIDenied:           {"ERR_API_DENIED", "", 404, grpcUnimplemented, fault.Denied},
+		DeadLetterNotFound:  {"ERR_DEAD_LETTER_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
+		DeadLetterSelection: {"ERR_DEAD_LETTER_SELECTION", "", 400, grpcInvalidArgument, fault.Invalid},
+		DeadLetterStore:     {"ERR_DEAD_LETTER_STORE", "", 503, grpcUnavailable, fault.Unavailable},
 	}
 	if p >= problems {
 		p = Internal

@@ -30,10 +30,10 @@ type passage struct {
 	// Inject.
 	injected bool
 	index    int      // in flow.held
-	next  *passage // the next ready one
-	after *passage // the next of the same key
-	timer *time.Timer
-	round *round // the hand-over under way or the last one
+	next     *passage // the next ready one
+	after    *passage // the next of the same key
+	timer    *time.Timer
+	round    *round // the hand-over under way or the last one
 
 	// trip belongs to the round under way, so to one goroutine at a time.
 	trip  trip

@@ -19,6 +19,8 @@ type running struct {
 	sum  uint64
 	sub  *config.Subscription // set for subscriptions, for the metadata document
 	kind string               // DECLARATIVE or PROGRAMMATIC
+	// letters is where its dead letters go; zero when that is no topic.
+	letters topic
 }
 
 // wish is a route that should run.
@@ -115,23 +117,14 @@ var errClosed = fault.New(fault.Unavailable, "its source is not open yet")
 // unless the source may fail.
 func (r *Runtime) wishes() (out map[string]wish, waiting map[string]error) {
 	out, waiting = map[string]wish{}, map[string]error{}
-	closed := func(route, name string) bool {
-		p := r.parts.find(name)
-		if p == nil || p.ready() {
-			return false
-		}
-		if !p.config.IgnoreErrors {
-			waiting[route] = errClosed
-		}
-		return true
-	}
+	defer func() { r.wishCollectors(out, waiting) }()
 	for _, p := range r.set.Pipelines {
 		name := "pipeline/" + p.Name
-		if closed(name, cmp.Or(p.From.Binding, p.From.PubSub)) {
+		if r.isClosed(waiting, name, cmp.Or(p.From.Binding, p.From.PubSub)) {
 			continue
 		}
 		out[name] = wish{
-			running: running{sum: fingerprint(p) ^ r.sumOf(p.From.Binding) ^ r.sumOf(p.From.PubSub)},
+			running: running{sum: fingerprint(p) ^ r.sumOf(p.From.Binding) ^ r.sumOf(p.From.PubSub), letters: deadLettersOf(p)},
 			make:    func(ctx context.Context) (router.Route, error) { return r.routes.pipeline(ctx, p) },
 		}
 	}
@@ -141,16 +134,29 @@ func (r *Runtime) wishes() (out map[string]wish, waiting map[string]error) {
 	}
 	for _, s := range r.subscriptions() {
 		name := subscriptionName(s.Subscription)
-		if closed(name, s.PubSub) {
+		if r.isClosed(waiting, name, s.PubSub) {
 			continue
 		}
 		out[name] = wish{
-			running: running{sum: fingerprint(s.Subscription) ^ r.sumOf(s.PubSub), sub: &s.Subscription, kind: s.kind},
+			running: running{sum: fingerprint(s.Subscription) ^ r.sumOf(s.PubSub), sub: &s.Subscription, kind: s.kind, letters: deadLetterTopicOf(s.Subscription)},
 			make:    func(ctx context.Context) (router.Route, error) { return r.routes.subscription(ctx, s.Subscription) },
 		}
 	}
 	r.wishInputs(out)
 	return out, waiting
+}
+
+// isClosed tells whether the component a route reads from is there and not open.
+// It is then put down as waited for, unless it may fail.
+func (r *Runtime) isClosed(waiting map[string]error, route, name string) bool {
+	p := r.parts.find(name)
+	if p == nil || p.ready() {
+		return false
+	}
+	if !p.config.IgnoreErrors {
+		waiting[route] = errClosed
+	}
+	return true
 }
 
 // wishInputs adds the routes of input bindings that the app takes.

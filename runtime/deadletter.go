@@ -9,33 +9,27 @@ import (
 
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/cloudevents/expr"
+	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/router"
-)
-
-// The metadata that a dead letter carries beside the original bytes.
-const (
-	reasonKey   = "dlqreason"
-	kindKey     = "dlqkind"
-	attemptsKey = "dlqattempts"
-	routeKey    = "dlqroute"
-	targetKey   = "dlqtarget"
-	timeKey     = "dlqtime"
-	originKey   = "dlqorigin"
 )
 
 // maxReason bounds the reason in a dead letter's metadata, in bytes.
 const maxReason = 1024
 
-func deadLetterMetadata(l *router.DeadLetter) map[string]string {
+func (ps *parts) deadLetterMetadata(l *router.DeadLetter) map[string]string {
 	reason := l.Reason
 	if len(reason) > maxReason {
 		reason = strings.ToValidUTF8(reason[:maxReason], "")
 	}
-	return merge(l.Delivery.Metadata, map[string]string{
-		reasonKey: reason, kindKey: l.Kind, attemptsKey: strconv.Itoa(l.Attempts),
-		routeKey: l.Route, targetKey: l.Target, originKey: l.Delivery.Origin,
-		timeKey: l.Time.UTC().Format(time.RFC3339Nano),
+	m := merge(l.Delivery.Metadata, map[string]string{
+		deadletters.ReasonKey: reason, deadletters.KindKey: l.Kind, deadletters.AttemptsKey: strconv.Itoa(l.Attempts),
+		deadletters.RouteKey: l.Route, deadletters.TargetKey: l.Target, deadletters.OriginKey: l.Delivery.Origin,
+		deadletters.TimeKey: l.Time.UTC().Format(time.RFC3339Nano), deadletters.AppKey: ps.env.AppID,
 	})
+	if l.Delivery.Replays > 0 {
+		m[deadletters.ReplaysKey] = strconv.Itoa(l.Delivery.Replays)
+	}
+	return m
 }
 
 // deadLetterTime bounds the writing of one dead letter; after that it is tried
@@ -52,7 +46,7 @@ func deadLetterTopic(ps *parts, name, topic string) func(context.Context, *route
 		if err != nil {
 			return err
 		}
-		return bus.Forward(ctx, topic, deadLetterBody(l), deadLetterMetadata(l))
+		return bus.Forward(ctx, topic, deadLetterBody(l), ps.deadLetterMetadata(l))
 	}
 }
 
@@ -70,7 +64,7 @@ func deadLetterBinding(ps *parts, name, operation string, metadata map[string]*e
 	return func(ctx context.Context, l *router.DeadLetter) error {
 		ctx, cancel := context.WithTimeout(ctx, deadLetterTime)
 		defer cancel()
-		r := &bindings.Request{Operation: operation, Data: deadLetterBody(l), Metadata: deadLetterMetadata(l)}
+		r := &bindings.Request{Operation: operation, Data: deadLetterBody(l), Metadata: ps.deadLetterMetadata(l)}
 		if l.Delivery.Event != nil {
 			rendered, err := render(metadata, l.Delivery.Event)
 			if err != nil {

@@ -92,6 +92,9 @@ func (r *Runtime) Snapshot() api.Metadata {
 		ID: r.o.AppID, RuntimeVersion: speaks,
 		Extended: map[string]string{api.VersionKey: speaks, "penstockVersion": r.o.Version},
 	}
+	if text := r.deadLetterCounts(); text != "" {
+		m.Extended["deadLetters"] = text
+	}
 	for _, p := range r.parts.all() {
 		m.Components = append(m.Components, infoOf(p))
 	}

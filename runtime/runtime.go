@@ -24,6 +24,7 @@ import (
 	"github.com/penstock-io/penstock/cloudevents/expr"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/router"
 )
 
@@ -39,6 +40,7 @@ type Runtime struct {
 	hangUp func() // frees the connections to the app
 	api    *api.API
 	routes *routes
+	keeper *deadletters.Keeper
 
 	started  atomic.Bool // everything that the start waits for has happened
 	serving  atomic.Bool // outbound calls work
@@ -97,6 +99,7 @@ func New(o Options) (*Runtime, error) {
 		return nil, err
 	}
 	r.routes = &routes{parts: r.parts, app: r.app, expr: expr.New()}
+	r.keeper = r.newKeeper()
 	r.api = api.New(o.AppID, r)
 	return r, nil
 }
@@ -215,6 +218,9 @@ func (r *Runtime) stop(ctx context.Context, s *servers, limit time.Duration) err
 	r.retiring.Wait()
 	// Closing gets a little time of its own: a drain that used up the grace
 	// must not keep the acknowledgements from being written.
+	if err := r.keeper.Close(); err != nil {
+		r.log.Warn("Dead letters did not close cleanly", "error", err)
+	}
 	closing, cancelClosing := context.WithTimeout(ctx, closeTime)
 	defer cancelClosing()
 	r.closeAll(closing, r.parts.all())

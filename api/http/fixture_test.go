@@ -21,6 +21,7 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
@@ -159,7 +160,10 @@ type instance struct {
 	outbound []string
 	empty    bool // nothing is configured
 	stopped  chan bool
+	letters  *deadletters.Keeper
 }
+
+func (i *instance) DeadLetters() *deadletters.Keeper { return i.letters }
 
 func (i *instance) PubSub(name string) (*pubsub.Bus, error) {
 	if i.empty || name != "bus" && name != "bulk" {

@@ -35,6 +35,7 @@ func (h *handler) routes() *chi.Mux {
 	m.Get("/v1.0/secrets/{store}/{key}", h.onSecret)
 	write(m, "/v1.0/metadata/{key}", h.onSetMetadata)
 	m.Post("/v1.0/shutdown", h.onShutdown)
+	h.deadLetterRoutes(m)
 	unimplemented(m)
 	return m
 }

@@ -13,7 +13,7 @@ var floors = map[string]int{
 	"component": 2, "resilience": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "client": 3,
 	"all":    4,
-	"router": 5, "app": 5, "invoke": 5,
+	"router": 5, "app": 5, "invoke": 5, "deadletters": 5,
 	"api": 6, "console": 6,
 	"runtime": 7,
 	"cmd":     8,
