@@ -7,13 +7,14 @@ type Changes struct {
 	Components    Delta[Component]
 	Subscriptions Delta[Subscription]
 	Pipelines     Delta[Pipeline]
+	Resiliencies  Delta[Resiliency]
 	// Configuration tells whether the Configuration differs.
 	Configuration bool
 }
 
 // Empty tells whether nothing differs.
 func (c Changes) Empty() bool {
-	return c.Components.empty() && c.Subscriptions.empty() && c.Pipelines.empty() && !c.Configuration
+	return c.Components.empty() && c.Subscriptions.empty() && c.Pipelines.empty() && c.Resiliencies.empty() && !c.Configuration
 }
 
 // Delta is what differs between two lists of named documents. Changed holds the
@@ -35,6 +36,7 @@ func Diff(old, fresh *Set) Changes {
 		Components:    delta(old.Components, fresh.Components, func(c Component) string { return c.Name }),
 		Subscriptions: delta(old.Subscriptions, fresh.Subscriptions, func(s Subscription) string { return s.Name }),
 		Pipelines:     delta(old.Pipelines, fresh.Pipelines, func(p Pipeline) string { return p.Name }),
+		Resiliencies:  delta(old.Resiliencies, fresh.Resiliencies, func(r Resiliency) string { return r.Name }),
 		Configuration: !Equal(old.Configuration, fresh.Configuration),
 	}
 }

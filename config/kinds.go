@@ -13,12 +13,12 @@ const (
 )
 
 func ourKinds() []string {
-	return []string{"Component", "Subscription", "Configuration", "Pipeline"}
+	return []string{"Component", "Subscription", "Configuration", "Resiliency", "Pipeline"}
 }
 
 // daprKinds are those that Dapr has and this version does not use.
 func daprKinds() []string {
-	return []string{"Resiliency", "HTTPEndpoint", "MCPServer", "WorkflowAccessPolicy"}
+	return []string{"HTTPEndpoint", "MCPServer", "WorkflowAccessPolicy"}
 }
 
 // versionsOf lists the apiVersions of one of our kinds.
@@ -43,7 +43,7 @@ func (r *reader) document(n *node) {
 	known := append(ourKinds(), daprKinds()...)
 	switch {
 	case kind == "" && group(version) != "":
-		r.hard(n.at, "add kind: Component, Subscription, Configuration or Pipeline", "the document has no kind")
+		r.hard(n.at, "add kind: Component, Subscription, Configuration, Resiliency or Pipeline", "the document has no kind")
 	case slices.Contains(daprKinds(), kind) && (version == "" || group(version) == "dapr.io"):
 		r.skip(n, kind, "this kind is not used by this version")
 	case !slices.Contains(ourKinds(), kind):
@@ -186,6 +186,9 @@ func (r *reader) body(d *fields, h header, version string) (put func()) {
 			return nil
 		}
 		return func() { r.set.Subscriptions = append(r.set.Subscriptions, s) }
+	case "Resiliency":
+		p := r.resiliency(d, h)
+		return func() { r.set.Resiliencies = append(r.set.Resiliencies, p) }
 	case "Pipeline":
 		p := r.pipeline(d, h)
 		return func() { r.set.Pipelines = append(r.set.Pipelines, p) }
