@@ -3,6 +3,7 @@ package resilience
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,13 +50,18 @@ type Breaker struct {
 	machine *gobreaker.CircuitBreaker[error]
 	born    time.Time
 	timeout time.Duration
+	most    uint32 // calls let through half-open
 	// until is when an open breaker lets a call through, counted from born.
 	until atomic.Int64
+
+	waiting atomic.Int32 // calls of Wait under way
+	mu      sync.Mutex
+	news    chan struct{} // closed when a call has ended; nil when nobody waits
 }
 
 // NewBreaker makes a closed breaker.
 func NewBreaker(c BreakerConfig) *Breaker {
-	b := &Breaker{born: time.Now(), timeout: c.Timeout}
+	b := &Breaker{born: time.Now(), timeout: c.Timeout, most: max(c.MaxRequests, 1)}
 	if b.timeout <= 0 {
 		b.timeout = time.Minute
 	}
@@ -89,6 +95,7 @@ func (b *Breaker) changed(_ string, _, to gobreaker.State) {
 		until = int64(time.Since(b.born) + b.timeout + time.Millisecond)
 	}
 	b.until.Store(until)
+	b.tell()
 }
 
 // run calls op unless the breaker is open. The error of op goes round the
@@ -101,7 +108,70 @@ func (b *Breaker) run(ctx context.Context, op func() error) error {
 	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
 		return fault.WithRetryAfter(ErrOpen, b.remaining())
 	}
+	b.tell()
 	return result
+}
+
+// Wait waits until the breaker may let a call through: it is closed, or
+// half-open with a probe to spare. Another caller may be quicker, so the call
+// may still be refused; then wait again. It returns the cause of ctx when that
+// ends first.
+func (b *Breaker) Wait(ctx context.Context) error {
+	b.waiting.Add(1)
+	defer b.waiting.Add(-1)
+	for {
+		news := b.listen() // before looking: what changes after that is heard
+		pause, open := b.look()
+		if !open {
+			return nil
+		}
+		var due <-chan time.Time
+		if pause > 0 {
+			due = time.After(pause)
+		}
+		select {
+		case <-news:
+		case <-due:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// look tells whether a call would be refused, and for how long; zero means
+// until a probe under way has ended.
+func (b *Breaker) look() (pause time.Duration, refuses bool) {
+	switch b.machine.State() {
+	case gobreaker.StateOpen:
+		return max(b.remaining(), time.Millisecond), true
+	case gobreaker.StateHalfOpen:
+		n := b.machine.Counts()
+		return 0, n.Requests-n.TotalExclusions >= b.most
+	}
+	return 0, false
+}
+
+// listen returns what is closed when the next call has ended.
+func (b *Breaker) listen() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.news == nil {
+		b.news = make(chan struct{})
+	}
+	return b.news
+}
+
+// tell wakes those who wait. It costs a look when there are none.
+func (b *Breaker) tell() {
+	if b.waiting.Load() == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.news != nil {
+		close(b.news)
+		b.news = nil
+	}
 }
 
 func (b *Breaker) remaining() time.Duration {

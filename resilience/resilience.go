@@ -2,7 +2,8 @@
 //
 // A [Policy] is a value made once per target. Do runs an operation under all of
 // it: retry( breaker( time-out( operation ))). A caller that must not sit still
-// between tries runs them one by one with Try and asks Next what follows.
+// between tries runs them one by one with Try and asks Next what follows; when
+// the breaker refused, it may wait with [Breaker.Wait] until that lets through.
 //
 // Nothing here starts a goroutine, every wait ends with its context, and a call
 // that the caller itself gave up is never counted against the other side.
@@ -28,8 +29,8 @@ type Policy struct {
 	Breaker *Breaker
 }
 
-// Do runs op until it succeeds, its error is not retriable (by fault kind), the
-// breaker refuses, the retries are used up or ctx ends. The error is op's last
+// Do runs op until it succeeds, its error is not to be tried again (see
+// [Retry.Again]), the breaker refuses, the retries are used up or ctx ends. The error is op's last
 // one; when op was never called it says why: the breaker's or ctx's.
 func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
 	var last error
@@ -61,7 +62,7 @@ func (p Policy) Try(ctx context.Context, op func(context.Context) error) error {
 // Next tells whether another try may follow the n-th failed one, which ended
 // with err, and after which pause.
 func (p Policy) Next(n int, err error) (pause time.Duration, again bool) {
-	if !fault.Retriable(err) || errors.Is(err, ErrOpen) || !p.Retry.Allows(n) {
+	if errors.Is(err, ErrOpen) || !p.Retry.Again(n, err) {
 		return 0, false
 	}
 	return p.Retry.Delay(n, fault.RetryAfter(err)), true
