@@ -1,5 +1,6 @@
 // Package expr is the expressions that configuration may hold over an event:
-// CEL filters and values, templates with CEL in them, and jq programs.
+// CEL filters and values, templates with CEL in them, and jq programs. Beside
+// them stands [Trip], a CEL condition over the counts of a circuit breaker.
 //
 // A caller makes one [Compiler] with [New], compiles every text when it loads
 // the configuration, and keeps the results: [Filter], [Value], [Template] and
@@ -45,24 +46,27 @@ const (
 // Compiler compiles expressions. The zero value is not usable; see [New].
 type Compiler struct {
 	env   func() (*cel.Env, error)
+	trips func() (*cel.Env, error)
 	views sync.Pool // of *view
 }
 
 // New returns a compiler. The CEL environment behind it is made on first use.
 func New() *Compiler {
-	return &Compiler{env: sync.OnceValues(newEnv)}
+	return &Compiler{
+		env:   sync.OnceValues(func() (*cel.Env, error) { return newEnv(cel.Variable("event", cel.DynType)) }),
+		trips: sync.OnceValues(newTripEnv),
+	}
 }
 
-func newEnv() (*cel.Env, error) {
-	return cel.NewCustomEnv(
+func newEnv(variables ...cel.EnvOption) (*cel.Env, error) {
+	return cel.NewCustomEnv(append(variables,
 		cel.StdLib(),
-		cel.Variable("event", cel.DynType),
 		cel.CrossTypeNumericComparisons(true),
 		cel.ParserExpressionSizeLimit(MaxText),
 		cel.ParserRecursionLimit(maxNesting),
 		cel.ExpressionNodeLimit(maxNodes),
 		cel.RegexProgramSizeLimit(maxRegexSize),
-	)
+	)...)
 }
 
 // errInvalid gives every [Error] its kind.

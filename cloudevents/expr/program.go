@@ -22,17 +22,23 @@ type program struct {
 	prog cel.Program
 }
 
+// compile compiles an expression over an event.
 func (c *Compiler) compile(text string) (*program, error) {
+	return c.compileWith(c.env, "the only variable is event, as in event.type or event.data.id", text)
+}
+
+// compileWith compiles in an environment; there says which variables it has.
+func (c *Compiler) compileWith(make func() (*cel.Env, error), there, text string) (*program, error) {
 	if err := checkText(text); err != nil {
 		return nil, err
 	}
-	env, err := c.env()
+	env, err := make()
 	if err != nil {
 		return nil, fault.New(fault.Internal, "make CEL environment: %w", err)
 	}
 	checked, issues := env.Compile(text)
 	if issues != nil && issues.Err() != nil {
-		return nil, issueError(text, issues)
+		return nil, issueError(text, there, issues)
 	}
 	m := &meter{constant: map[string]*pattern{}}
 	prog, err := env.Program(checked,
@@ -51,7 +57,7 @@ func (c *Compiler) compile(text string) (*program, error) {
 }
 
 // issueError is the first thing that CEL found wrong.
-func issueError(text string, issues *cel.Issues) *Error {
+func issueError(text, there string, issues *cel.Issues) *Error {
 	list := issues.Errors()
 	if len(list) == 0 {
 		return problem("%s", plain(issues.Err().Error()))
@@ -61,7 +67,12 @@ func issueError(text string, issues *cel.Issues) *Error {
 	if loc := first.Location; loc != nil && loc.Line() > 0 {
 		e.Line, e.Column = loc.Line(), loc.Column()+1
 	}
-	if name, ok := undeclared(first.Message); ok && regexp.MustCompile(`\b`+regexp.QuoteMeta(name)+`\s*\(`).MatchString(text) {
+	name, ok := undeclared(first.Message)
+	switch {
+	case !ok:
+	case !regexp.MustCompile(`\b` + regexp.QuoteMeta(name) + `\s*\(`).MatchString(text):
+		e.Text = fmt.Sprintf("unknown name %q: %s", name, there)
+	default:
 		e.Text = fmt.Sprintf("unknown function %q: there are has, size, contains, startsWith, endsWith, matches, exists, all, map, filter, int, double, string, timestamp and duration", name)
 	}
 	return e
@@ -91,9 +102,6 @@ func undeclared(message string) (name string, ok bool) {
 func plain(message string) string {
 	message, _, _ = strings.Cut(message, "\n")
 	message = strings.TrimPrefix(message, "Syntax error: ")
-	if name, ok := undeclared(message); ok {
-		return fmt.Sprintf("unknown name %q: the only variable is event, as in event.type or event.data.id", name)
-	}
 	if strings.HasPrefix(message, "mismatched input '<EOF>'") {
 		return "the expression ends too early"
 	}
