@@ -164,29 +164,41 @@ func (in *incarnation) runSteps(ctx context.Context, p *passage) *cloudevents.Ou
 	return nil
 }
 
-// send is one try of one target, under its breaker and time-out.
+// try is a call of a target: whether it was made, and what came of it.
+type try struct {
+	made bool
+	cloudevents.Outcome
+}
+
+// send is one try of one target, under its breaker and time-out. While the
+// breaker is open it waits here and keeps its place, so that nothing is taken
+// from the source only to be refused.
 func (in *incarnation) send(ctx context.Context, p *passage, t *Target) result {
-	var o cloudevents.Outcome
-	err := t.Policy.Try(ctx, func(ctx context.Context) error {
-		o = t.Send(ctx, p.d)
-		return asError(o)
-	})
+	var o try
+	call := func(ctx context.Context) error {
+		o = try{true, t.Send(ctx, p.d)}
+		return asError(o.Outcome)
+	}
+	err := t.Policy.Try(ctx, call)
+	for !o.made && errors.Is(err, resilience.ErrOpen) && t.Policy.Breaker.Wait(in.flow.soft) == nil {
+		err = t.Policy.Try(ctx, call)
+	}
 	switch {
 	case o.Verdict == cloudevents.Ack, o.Verdict == cloudevents.Drop:
-		return result{o, failed}
+		return result{o.Outcome, failed}
 	case errors.Is(err, resilience.ErrOpen):
 		return result{cloudevents.Retried(err, fault.RetryAfter(err)), refused}
 	case o.Verdict == cloudevents.Leave && fault.KindOf(err) != fault.Timeout:
-		return result{o, failed}
+		return result{o.Outcome, failed}
 	case o.Verdict == cloudevents.Leave:
 		// To the target, the policy's time-out looks like being cut short.
-		o = cloudevents.Retried(err, 0)
+		o.Outcome = cloudevents.Retried(err, 0)
 	case fault.KindOf(err) == fault.Timeout:
 		o.Err = err
 	}
 	p.trip.tries++
 	p.trip.failed = true
-	return result{o, failed}
+	return result{o.Outcome, failed}
 }
 
 // asError is how an outcome looks to a breaker: only a Retry is a failure.

@@ -87,19 +87,23 @@ func (in *incarnation) settleDrop(ctx context.Context, p *passage, res result) d
 
 // settleRetry follows the target's policy, then the dead letter, then the
 // route's own back-off. A delivery that was not even tried is never
-// dead-lettered.
+// dead-lettered, and never given back: the source would only send the next one
+// to be refused.
 func (in *incarnation) settleRetry(ctx context.Context, p *passage, res result) decision {
 	asked := max(res.After, fault.RetryAfter(res.Err))
 	usedUp := res.cause == panicked && p.trip.panics >= maxPanics
 	if res.cause == failed {
 		policy := in.route.Targets[p.trip.target].Policy.Retry
-		if policy.Allows(p.trip.tries) {
+		if policy.Allows(p.trip.tries) && !policy.Refuses(res.Err) {
 			return in.waitInLane(p, res, policy.Delay(p.trip.tries, asked))
 		}
 		usedUp = true
 	}
 	if usedUp && in.route.DeadLetter != nil {
 		return in.settleLetter(ctx, p, in.newLetter(p, res))
+	}
+	if res.cause == refused {
+		return in.waitInLane(p, res, in.route.Redelivery.Delay(max(p.trip.series, 1), asked))
 	}
 	p.trip.tries = 0
 	p.trip.series++
