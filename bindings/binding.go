@@ -4,11 +4,13 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/resilience"
 )
 
 // The capabilities that a definition's About lists.
@@ -24,6 +26,7 @@ type Binding struct {
 	about    component.About
 	options  common
 	instance *component.Instance[Driver]
+	policy   atomic.Pointer[resilience.Policy] // of Invoke; nil: none
 }
 
 // New makes the binding of a component; nothing is opened before Run of its
@@ -109,8 +112,32 @@ func (b *Binding) Invoke(ctx context.Context, r *Request) (*Response, error) {
 	if r.Operation == "" {
 		return nil, fault.New(fault.Invalid, "invoke binding %s: operation is missing; use one of %s", b.name, strings.Join(b.about.Operations, ", "))
 	}
+	p := b.policy.Load()
+	if p == nil {
+		return b.invoke(ctx, r)
+	}
+	var resp *Response
+	err := p.Do(ctx, func(ctx context.Context) (err error) {
+		resp, err = b.invoke(ctx, r)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// SetPolicy changes what every Invoke runs under; nil is no policy. Those under
+// way go on with the old one.
+func (b *Binding) SetPolicy(p *resilience.Policy) { b.policy.Store(p) }
+
+// invoke is one try.
+func (b *Binding) invoke(ctx context.Context, r *Request) (*Response, error) {
 	d, err := b.instance.Acquire()
 	if err != nil {
+		if b.instance.State().Word == component.Closed { // it does not open again
+			err = resilience.Final(err)
+		}
 		return nil, err
 	}
 	defer b.instance.Release()

@@ -4,7 +4,8 @@
 // An implementation lives in a folder below this one, returns a [Driver] from
 // its open function and implements [Reader], [Invoker] or both. Everybody else
 // uses [Binding], which adds what all bindings share: opening in the
-// background, operation checks, error kinds and restart of a broken reader.
+// background, operation checks, the outbound policy, error kinds and restart of
+// a broken reader.
 //
 // Delivery: at least once. A reader's event stays owned by the outside system
 // until the route settles it.

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/resilience"
 )
 
 // Bus is one configured broker: the type everybody but implementations uses.
@@ -23,7 +25,8 @@ type Bus struct {
 	prefix   string
 	scopes   scopes
 	instance *component.Instance[Driver]
-	delayer  Delayer // nil: a broker that cannot delay refuses to
+	policy   atomic.Pointer[resilience.Policy] // of publishing; nil: none
+	delayer  Delayer                           // nil: a broker that cannot delay refuses to
 }
 
 // New makes the bus of a component; nothing is opened before Run.
@@ -77,22 +80,40 @@ func (b *Bus) Publish(ctx context.Context, r *PublishRequest) error {
 	if err := b.mayPublish(r.Topic); err != nil {
 		return err
 	}
+	p := b.policy.Load()
+	if p == nil {
+		_, err := b.publish(ctx, r, nil)
+		return err
+	}
+	var batch []Message
+	return p.Do(ctx, func(ctx context.Context) (err error) {
+		batch, err = b.publish(ctx, r, batch)
+		return err
+	})
+}
+
+// publish is one try. It returns what it made of the request for the next one,
+// so that what is published twice has the same id.
+func (b *Bus) publish(ctx context.Context, r *PublishRequest, batch []Message) ([]Message, error) {
 	d, err := b.instance.Acquire()
 	if err != nil {
-		return err
+		return batch, b.lost(err)
 	}
 	defer b.instance.Release()
 	f := features(d)
-	m, err := b.message(r, f)
-	if err != nil {
-		return err
+	if batch == nil {
+		m, err := b.message(r, f)
+		if err != nil {
+			return nil, err
+		}
+		batch = []Message{m}
 	}
-	if later(&m, f) {
-		err = b.delayer.Delay(ctx, b.name, b.prefix+r.Topic, []Message{m})
+	if later(&batch[0], f) {
+		err = b.delayer.Delay(ctx, b.name, b.prefix+r.Topic, batch)
 	} else {
-		err = d.Publish(ctx, b.prefix+r.Topic, []Message{m})
+		err = d.Publish(ctx, b.prefix+r.Topic, batch)
 	}
-	return b.failure(r.Topic, err)
+	return batch, b.failure(r.Topic, err)
 }
 
 // later tells whether a message is for the delayer.
@@ -115,59 +136,16 @@ func (b *Bus) BulkPublish(ctx context.Context, topic string, rs []PublishRequest
 	if err := b.mayPublish(topic); err != nil {
 		return nil, err
 	}
-	d, err := b.instance.Acquire()
-	if err != nil {
+	k := &bulk{bus: b, topic: topic, rs: rs}
+	if p := b.policy.Load(); p != nil {
+		err = p.Do(ctx, k.try)
+	} else {
+		err = k.try(ctx)
+	}
+	if k.errs == nil {
 		return nil, err
 	}
-	defer b.instance.Release()
-	f := features(d)
-	errs = make([]error, len(rs))
-	now, delayed := bulk{batch: make([]Message, 0, len(rs)), at: make([]int, 0, len(rs))}, bulk{}
-	for i := range rs {
-		m, err := b.message(&rs[i], f)
-		switch {
-		case err != nil:
-			errs[i] = err
-		case later(&m, f):
-			delayed.add(m, i)
-		default:
-			now.add(m, i)
-		}
-	}
-	if len(now.batch) > 0 {
-		b.failures(topic, now.at, d.Publish(ctx, b.prefix+topic, now.batch), errs)
-	}
-	if len(delayed.batch) > 0 {
-		b.failures(topic, delayed.at, b.delayer.Delay(ctx, b.name, b.prefix+topic, delayed.batch), errs)
-	}
-	return errs, nil
-}
-
-// bulk is a batch with the index of each message in the requests.
-type bulk struct {
-	batch []Message
-	at    []int
-}
-
-func (p *bulk) add(m Message, at int) { p.batch, p.at = append(p.batch, m), append(p.at, at) }
-
-// failures notes what became of a batch; at has the index in errs of each of
-// its messages.
-func (b *Bus) failures(topic string, at []int, err error, errs []error) {
-	if be, ok := errors.AsType[*BatchError](err); ok {
-		for j, i := range at {
-			if j < len(be.Errs) && be.Errs[j] != nil {
-				errs[i] = b.instance.Hide(be.Errs[j])
-			}
-		}
-		return
-	}
-	if err == nil {
-		return
-	}
-	for _, i := range at {
-		errs[i] = fault.Wrap(b.instance.Hide(err), "publish to %s/%s", b.name, topic)
-	}
+	return k.errs, nil
 }
 
 func (b *Bus) mayPublish(topic string) error {

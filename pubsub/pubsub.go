@@ -3,8 +3,9 @@
 //
 // An implementation lives in a folder below this one and returns a [Driver].
 // Everybody else uses [Bus], which adds what all brokers share: the CloudEvents
-// envelope, topic scopes, topics by namespace, time to live, delays, opening in
-// the background, error kinds and restart of a broken subscription.
+// envelope, topic scopes, topics by namespace, time to live, delays, the outbound
+// policy, opening in the background, error kinds and restart of a broken
+// subscription.
 //
 // Delivery: at least once. A publish that returned nil is durable as far as the
 // broker can make it; a delivery stays owned by the broker until it is settled.

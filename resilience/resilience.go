@@ -62,7 +62,7 @@ func (p Policy) Try(ctx context.Context, op func(context.Context) error) error {
 // Next tells whether another try may follow the n-th failed one, which ended
 // with err, and after which pause.
 func (p Policy) Next(n int, err error) (pause time.Duration, again bool) {
-	if errors.Is(err, ErrOpen) || !p.Retry.Again(n, err) {
+	if errors.Is(err, ErrOpen) || errors.Is(err, errFinal) || !p.Retry.Again(n, err) {
 		return 0, false
 	}
 	return p.Retry.Delay(n, fault.RetryAfter(err)), true
@@ -86,6 +86,23 @@ func (p Policy) timed(ctx context.Context, op func(context.Context) error) error
 func aboutContext(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, errSlow)
 }
+
+var errFinal = errors.New("final")
+
+// Final marks an error that is not tried again, of whatever kind it is; text and
+// kind stay. It returns nil when err is nil.
+func Final(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &final{err}
+}
+
+type final struct{ cause error }
+
+func (f *final) Error() string { return f.cause.Error() }
+
+func (f *final) Unwrap() []error { return []error{f.cause, errFinal} }
 
 // Sleep waits for d or until ctx ends; then it returns the cause.
 func Sleep(ctx context.Context, d time.Duration) error {
