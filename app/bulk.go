@@ -15,6 +15,8 @@ type BulkOptions struct {
 	Max int
 	// Wait is how long the first waits for more; default 1 s.
 	Wait time.Duration
+	// Timeout bounds a call; zero leaves that to the app's.
+	Timeout time.Duration
 }
 
 // Bulk delivers several events in one call of the app, each with an outcome of
@@ -96,6 +98,11 @@ func (k *Bulk) lead(ctx context.Context, b *batch) {
 }
 
 func (k *Bulk) send(ctx context.Context, b *batch) {
+	if k.o.Timeout > 0 {
+		timed, end := context.WithTimeout(ctx, k.o.Timeout)
+		defer end()
+		ctx = timed
+	}
 	inner, limit, cancel, err := k.app.enter(ctx)
 	if err != nil {
 		o := Unanswered(ctx, k.o.To.Path, err)

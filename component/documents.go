@@ -1,5 +1,7 @@
 package component
 
+import "maps"
+
 // documentSchemas returns the schemas of the documents that do not depend on
 // the components of the build, and of the parts they share.
 func documentSchemas() object {
@@ -9,6 +11,8 @@ func documentSchemas() object {
 		"Subscription":   subscriptionSchema("dapr.io/v2alpha1", "routes", routesSchema()),
 		"SubscriptionV1": subscriptionSchema("dapr.io/v1alpha1", "route", about("Path of the app that events go to.")),
 		"Configuration":  configurationSchema(),
+		"Resiliency":     resiliencySchema(),
+		"policyNames":    policyNamesSchema(nil),
 		"Pipeline":       pipelineSchema(),
 		"endpoint":       endpointSchema("binding", "pubsub"),
 		"target":         endpointSchema("binding", "pubsub", "app"),
@@ -71,6 +75,54 @@ func configurationSchema() object {
 		},
 	}
 	return document("dapr.io/v1alpha1", "Configuration", spec, nil)
+}
+
+func resiliencySchema() object {
+	policies := record(object{
+		"timeouts": named(millis()),
+		"retries": named(record(object{
+			"policy":      object{"enum": []string{"constant", "exponential"}, "default": "constant"},
+			"duration":    object{"type": []string{"string", "integer"}, "default": "5s", "description": "Pause of a constant policy."},
+			"maxInterval": object{"type": []string{"string", "integer"}, "default": "60s", "description": "Longest pause of an exponential policy."},
+			"maxRetries":  object{"type": "integer", "minimum": -1, "default": -1, "description": "-1 is for ever."},
+			"matching": record(object{
+				"httpStatusCodes": codes("The only HTTP status codes that are tried again.", "429,500-599"),
+				"gRPCStatusCodes": codes("The only gRPC codes that are tried again.", "1,8-14"),
+			}),
+		})),
+		"circuitBreakers": named(record(object{
+			"maxRequests": object{"type": "integer", "minimum": 0, "default": 1, "description": "Calls let through half-open."},
+			"interval":    millis(),
+			"timeout":     object{"type": []string{"string", "integer"}, "default": "60s", "description": "How long it stays open."},
+			"trip":        object{"type": "string", "default": "consecutiveFailures > 5", "description": "CEL over requests, totalSuccesses, totalFailures, consecutiveSuccesses and consecutiveFailures."},
+		})),
+	})
+	cache := object{"type": "integer", "minimum": 0}
+	targets := record(object{
+		"apps":       named(policyNamesSchema(object{"circuitBreakerCacheSize": cache})),
+		"actors":     named(policyNamesSchema(object{"circuitBreakerCacheSize": cache, "circuitBreakerScope": object{"enum": []string{"type", "id", "both"}}})),
+		"components": named(policyNamesSchema(object{"inbound": ref("policyNames"), "outbound": ref("policyNames")})),
+	})
+	return document("dapr.io/v1alpha1", "Resiliency", record(object{"policies": policies, "targets": targets}), object{"scopes": textList()})
+}
+
+// policyNamesSchema names the policies of a target, beside other fields.
+func policyNamesSchema(more object) object {
+	properties := object{"timeout": text(), "retry": text(), "circuitBreaker": text()}
+	maps.Copy(properties, more)
+	return record(properties)
+}
+
+// named is a mapping of names that people choose.
+func named(value object) object { return object{"type": "object", "additionalProperties": value} }
+
+// millis is a duration in which a bare number is milliseconds.
+func millis() object {
+	return object{"type": []string{"string", "integer"}, "description": "A duration such as 5s; a number is milliseconds."}
+}
+
+func codes(what, example string) object {
+	return object{"type": []string{"string", "integer"}, "description": what, "examples": []string{example}}
 }
 
 func pipelineSchema() object {

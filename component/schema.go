@@ -15,7 +15,7 @@ type object = map[string]any
 
 // Schema returns the JSON Schema (2020-12) of the documents that are read, for
 // editors: Components of these definitions with their options, Subscriptions,
-// Configurations and Pipelines. It is stricter than the reader, which does not
+// Configurations, Resiliencies and Pipelines. It is stricter than the reader, which does not
 // look at the case of names and takes unknown ones with a warning. The same
 // definitions always give the same bytes.
 func Schema(defs []Definition) ([]byte, error) {
@@ -26,7 +26,7 @@ func Schema(defs []Definition) ([]byte, error) {
 		parts[d.Type] = d.schema()
 	}
 	var kinds []object
-	for _, kind := range []string{"Component", "Subscription", "SubscriptionV1", "Configuration", "Pipeline"} {
+	for _, kind := range []string{"Component", "Subscription", "SubscriptionV1", "Configuration", "Resiliency", "Pipeline"} {
 		kinds = append(kinds, ref(kind))
 	}
 	var b bytes.Buffer

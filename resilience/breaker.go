@@ -41,6 +41,8 @@ type BreakerConfig struct {
 	// Trip is asked after each failure of a closed breaker whether to open;
 	// nil opens after more than 5 failures in a row. It must be quick.
 	Trip func(Counts) bool
+	// Changed hears of each new state; nil is nobody. It must be quick.
+	Changed func(state string)
 }
 
 // Breaker opens after failures and refuses calls for a while. Only errors of a
@@ -53,6 +55,7 @@ type Breaker struct {
 	most    uint32 // calls let through half-open
 	// until is when an open breaker lets a call through, counted from born.
 	until atomic.Int64
+	heard func(string) // nil: nobody listens
 
 	waiting atomic.Int32 // calls of Wait under way
 	mu      sync.Mutex
@@ -61,7 +64,7 @@ type Breaker struct {
 
 // NewBreaker makes a closed breaker.
 func NewBreaker(c BreakerConfig) *Breaker {
-	b := &Breaker{born: time.Now(), timeout: c.Timeout, most: max(c.MaxRequests, 1)}
+	b := &Breaker{born: time.Now(), timeout: c.Timeout, most: max(c.MaxRequests, 1), heard: c.Changed}
 	if b.timeout <= 0 {
 		b.timeout = time.Minute
 	}
@@ -96,6 +99,9 @@ func (b *Breaker) changed(_ string, _, to gobreaker.State) {
 	}
 	b.until.Store(until)
 	b.tell()
+	if b.heard != nil {
+		b.heard(to.String())
+	}
 }
 
 // run calls op unless the breaker is open. The error of op goes round the

@@ -88,20 +88,25 @@ func TestDelayWithFactorAndJitter(t *testing.T) {
 	}
 }
 
+// atOnce opens a breaker for ten seconds after one failure.
+func atOnce() BreakerConfig {
+	return BreakerConfig{Timeout: 10 * time.Second, Trip: func(c Counts) bool { return c.TotalFailures >= 1 }}
+}
+
+func fail(context.Context) error { return down() }
+
 func TestWaitForABreaker(t *testing.T) {
 	t.Parallel()
-	one := BreakerConfig{Timeout: 10 * time.Second, Trip: func(c Counts) bool { return c.TotalFailures >= 1 }}
-	fail := func(context.Context) error { return down() }
 	t.Run("closed", func(t *testing.T) {
 		t.Parallel()
-		if err := NewBreaker(one).Wait(t.Context()); err != nil {
+		if err := NewBreaker(atOnce()).Wait(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("until the time is over", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := Policy{Breaker: NewBreaker(one)}
+			p := Policy{Breaker: NewBreaker(atOnce())}
 			_ = p.Try(t.Context(), fail)
 			start := time.Now()
 			if err := p.Breaker.Wait(t.Context()); err != nil || p.Breaker.State() != "half-open" {
@@ -115,7 +120,7 @@ func TestWaitForABreaker(t *testing.T) {
 	t.Run("until the caller gives up", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := Policy{Breaker: NewBreaker(one)}
+			p := Policy{Breaker: NewBreaker(atOnce())}
 			_ = p.Try(t.Context(), fail)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
@@ -124,6 +129,10 @@ func TestWaitForABreaker(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestWaitForAProbe(t *testing.T) {
+	t.Parallel()
 	rows := []struct {
 		name   string
 		err    error
@@ -139,7 +148,7 @@ func TestWaitForABreaker(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				p := Policy{Breaker: NewBreaker(one)}
+				p := Policy{Breaker: NewBreaker(atOnce())}
 				_ = p.Try(t.Context(), fail)
 				_ = p.Breaker.Wait(t.Context())
 				ctx, cancel := context.WithCancel(t.Context())

@@ -31,62 +31,64 @@ func TestOpenBreakerPausesTheIntake(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		t.Run(fmt.Sprintf("shared by two routes %v", shared), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				const events, window, lanes = 100, 8, 4
-				b, start := newBook(t), time.Now()
-				var down atomic.Bool
-				var calls atomic.Int32
-				down.Store(true)
-				breaker, r := opensAfter(3), running(t, Options{})
-				send := func(context.Context, *cloudevents.Delivery) cloudevents.Outcome {
-					calls.Add(1)
-					<-time.After(10 * time.Millisecond)
-					if down.Load() {
-						return nope
-					}
-					return ack
-				}
-				routes := 1
-				if shared {
-					routes = 2
-				}
-				for i := range routes {
-					mustAdd(t, r, Route{
-						Name: fmt.Sprintf("r%d", i), Source: b, GiveBack: true, Lanes: lanes, Window: window,
-						Targets: []Target{{Name: "target", Send: send, Policy: resilience.Policy{Breaker: breaker, Retry: everySecond(-1)}}},
-					})
-				}
-				go func() {
-					for i := range events {
-						b.put(fmt.Sprint(i))
-					}
-				}()
-				pass(65 * time.Second)
-				// What was under way when the third failure opened it, the two
-				// failures before that, and a probe every ten seconds.
-				if n := int(calls.Load()); n > routes*lanes+2+6 {
-					t.Errorf("%d calls while the target was down for %s", n, time.Since(start))
-				}
-				if b.settled() > 0 {
-					t.Errorf("the source was told %v", b.order)
-				}
-				held := 0
-				for _, route := range r.Routes() {
-					held += route.Held
-				}
-				if held > routes*window {
-					t.Errorf("%d deliveries are held", held)
-				}
-				down.Store(false)
-				pass(30 * time.Second)
-				if b.settled() != events || breaker.State() != "closed" {
-					t.Errorf("%d settled, breaker %s", b.settled(), breaker.State())
-				}
-				for i := range events {
-					b.want(fmt.Sprint(i), "ack")
-				}
-			})
+			synctest.Test(t, func(t *testing.T) { pausesTheIntake(t, shared) })
 		})
+	}
+}
+
+func pausesTheIntake(t *testing.T, shared bool) {
+	const events, window, lanes = 100, 8, 4
+	b, start := newBook(t), time.Now()
+	var down atomic.Bool
+	var calls atomic.Int32
+	down.Store(true)
+	breaker, r := opensAfter(3), running(t, Options{})
+	send := func(context.Context, *cloudevents.Delivery) cloudevents.Outcome {
+		calls.Add(1)
+		<-time.After(10 * time.Millisecond)
+		if down.Load() {
+			return nope
+		}
+		return ack
+	}
+	routes := 1
+	if shared {
+		routes = 2
+	}
+	for i := range routes {
+		mustAdd(t, r, Route{
+			Name: fmt.Sprintf("r%d", i), Source: b, GiveBack: true, Lanes: lanes, Window: window,
+			Targets: []Target{{Name: "target", Send: send, Policy: resilience.Policy{Breaker: breaker, Retry: everySecond(-1)}}},
+		})
+	}
+	go func() {
+		for i := range events {
+			b.put(fmt.Sprint(i))
+		}
+	}()
+	pass(65 * time.Second)
+	// What was under way when the third failure opened it, the two
+	// failures before that, and a probe every ten seconds.
+	if n := int(calls.Load()); n > routes*lanes+2+6 {
+		t.Errorf("%d calls while the target was down for %s", n, time.Since(start))
+	}
+	if b.settled() > 0 {
+		t.Errorf("the source was told %v", b.order)
+	}
+	held := 0
+	for _, route := range r.Routes() {
+		held += route.Held
+	}
+	if held > routes*window {
+		t.Errorf("%d deliveries are held", held)
+	}
+	down.Store(false)
+	pass(30 * time.Second)
+	if b.settled() != events || breaker.State() != "closed" {
+		t.Errorf("%d settled, breaker %s", b.settled(), breaker.State())
+	}
+	for i := range events {
+		b.want(fmt.Sprint(i), "ack")
 	}
 }
 
@@ -155,9 +157,9 @@ func TestOnlyListedCodesAreTriedAgain(t *testing.T) {
 		return cloudevents.Retried(fault.As(fault.FromHTTPStatus(n), answered(n)), 0)
 	}
 	rows := []struct {
-		name  string
-		say   []cloudevents.Outcome
-		calls []string
+		name   string
+		say    []cloudevents.Outcome
+		calls  []string
 		buried int
 	}{
 		{name: "listed", say: []cloudevents.Outcome{status(429), ack}, calls: []string{"1@1", "1@2"}},

@@ -138,8 +138,11 @@ func (r *Runtime) wishes() (out map[string]wish, waiting map[string]error) {
 			continue
 		}
 		out[name] = wish{
-			running: running{sum: fingerprint(s.Subscription) ^ r.sumOf(s.PubSub), sub: &s.Subscription, kind: s.kind, letters: deadLetterTopicOf(s.Subscription)},
-			make:    func(ctx context.Context) (router.Route, error) { return r.routes.subscription(ctx, s.Subscription) },
+			running: running{
+				sum: fingerprint(s.Subscription) ^ r.sumOf(s.PubSub) ^ r.inboundSum(s.PubSub, pubsubPolicies),
+				sub: &s.Subscription, kind: s.kind, letters: deadLetterTopicOf(s.Subscription),
+			},
+			make: func(ctx context.Context) (router.Route, error) { return r.routes.subscription(ctx, s.Subscription) },
 		}
 	}
 	r.wishInputs(out)
@@ -167,7 +170,7 @@ func (r *Runtime) wishInputs(out map[string]wish) {
 			continue
 		}
 		out["binding/"+name] = wish{
-			running: running{sum: r.sumOf(name)},
+			running: running{sum: r.sumOf(name) ^ r.inboundSum(name, bindingPolicies)},
 			make:    func(context.Context) (router.Route, error) { return r.routes.input(name) },
 		}
 	}
@@ -179,6 +182,11 @@ func (r *Runtime) sumOf(name string) uint64 {
 		return p.sum
 	}
 	return 0
+}
+
+// inboundSum is the fingerprint of the policies of what a component brings in.
+func (r *Runtime) inboundSum(name, kind string) uint64 {
+	return r.parts.policies.sum(way{name, kind, config.Inbound})
 }
 
 // subscription is one with its origin.

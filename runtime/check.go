@@ -31,6 +31,7 @@ func Check(list component.List, set *config.Set) config.Problems {
 	for _, p := range set.Pipelines {
 		c.pipeline(p, readers)
 	}
+	c.resiliency(set.Resiliencies)
 	return c.problems
 }
 
@@ -44,6 +45,7 @@ func whole(set *config.Set) *config.Set {
 	all.Components = slices.Concat(set.Components, set.Broken.Components)
 	all.Subscriptions = slices.Concat(set.Subscriptions, set.Broken.Subscriptions)
 	all.Pipelines = slices.Concat(set.Pipelines, set.Broken.Pipelines)
+	all.Resiliencies = slices.Concat(set.Resiliencies, set.Broken.Resiliencies)
 	return &all
 }
 
@@ -235,8 +237,12 @@ func Report(w io.Writer, list component.List, o config.Options) (sound bool, err
 		}
 		b.WriteByte('\n')
 	} else {
-		fmt.Fprintf(&b, "%s, %s, %s: no problems\n", Count(len(set.Components), "component"),
+		fmt.Fprintf(&b, "%s, %s, %s", Count(len(set.Components), "component"),
 			Count(len(set.Subscriptions), "subscription"), Count(len(set.Pipelines), "pipeline"))
+		if n := len(set.Resiliencies); n > 0 {
+			fmt.Fprintf(&b, ", %s", Count(n, "resiliency document"))
+		}
+		b.WriteString(": no problems\n")
 	}
 	_, err = io.WriteString(w, b.String())
 	return len(problems) == 0, err

@@ -98,6 +98,9 @@ func (r *Runtime) Snapshot() api.Metadata {
 	for _, p := range r.parts.all() {
 		m.Components = append(m.Components, infoOf(p))
 	}
+	for _, name := range r.parts.policies.list() {
+		m.Resiliencies = append(m.Resiliencies, api.NamedInfo{Name: name})
+	}
 	r.mu.Lock()
 	for _, route := range r.running {
 		if route.sub != nil {

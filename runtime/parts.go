@@ -93,6 +93,8 @@ type parts struct {
 	opened func() // called when a component has opened
 	delays *delays
 
+	policies *policies
+
 	mu     sync.RWMutex // guards what follows
 	byName map[string]*part
 	scopes []config.SecretScope
@@ -191,6 +193,7 @@ func (ps *parts) put(p *part) (old *part) {
 	if p.store != nil {
 		p.store.Limit(ps.scopes)
 	}
+	ps.protect(p)
 	old = ps.byName[p.config.Name]
 	ps.byName[p.config.Name] = p
 	return old
@@ -229,6 +232,26 @@ func (ps *parts) limit(scopes []config.SecretScope) {
 		if p.store != nil {
 			p.store.Limit(scopes)
 		}
+	}
+}
+
+// protect gives a part the policy of the calls that it is asked for.
+func (ps *parts) protect(p *part) {
+	switch {
+	case p.bus != nil:
+		p.bus.SetPolicy(ps.policies.of(way{p.config.Name, pubsubPolicies, config.Outbound}))
+	case p.binding != nil:
+		p.binding.SetPolicy(ps.policies.of(way{p.config.Name, bindingPolicies, config.Outbound}))
+	}
+}
+
+// obey takes over new Resiliency documents, for the parts that come later too.
+func (ps *parts) obey(docs []config.Resiliency) {
+	ps.policies.set(docs)
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, p := range ps.byName {
+		ps.protect(p)
 	}
 }
 

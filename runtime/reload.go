@@ -48,6 +48,7 @@ func (r *Runtime) reload(ctx, life context.Context) {
 	}
 	r.set = set
 	r.parts.limit(set.Configuration.SecretScopes)
+	r.parts.obey(set.Resiliencies)
 	r.limitAPI(set.Configuration)
 	r.applyRoutes(ctx, life)
 	r.parts.lackNothing()

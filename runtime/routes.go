@@ -52,7 +52,10 @@ func (rs *routes) subscription(ctx context.Context, s config.Subscription) (rout
 		GiveBack: bus.Features().GiveBack,
 		Steps:    []router.Step{expiryStep()},
 		Gate:     rs.app.Ready,
-		Targets:  []router.Target{{Name: "app", Send: toRules(rules)}},
+		Targets:  []router.Target{{Name: "app", Send: toRules(rules), Policy: rs.inbound(s.PubSub, pubsubPolicies)}},
+	}
+	if s.Bulk.Enabled { // its calls are bounded, not the wait for company
+		r.Targets[0].Policy.Timeout = 0
 	}
 	for i := range rules {
 		to := app.Address{Path: rules[i].path, PubSub: s.PubSub, Topic: s.Topic}
@@ -69,9 +72,19 @@ func (rs *routes) subscription(ctx context.Context, s config.Subscription) (rout
 	return r, nil
 }
 
+// inbound is the policy of what a component brings to the app.
+func (rs *routes) inbound(name, kind string) resilience.Policy {
+	if p := rs.parts.policies.of(way{name, kind, config.Inbound}); p != nil {
+		return *p
+	}
+	return resilience.Policy{}
+}
+
 // bulk delivers a subscription's events to the app, several at once.
 func (rs *routes) bulk(s config.Subscription, to app.Address) sendFunc {
-	return rs.app.NewBulk(app.BulkOptions{To: to, Max: s.Bulk.MaxMessages, Wait: s.Bulk.MaxAwait}).Event
+	return rs.app.NewBulk(app.BulkOptions{
+		To: to, Max: s.Bulk.MaxMessages, Wait: s.Bulk.MaxAwait, Timeout: rs.inbound(s.PubSub, pubsubPolicies).Timeout,
+	}).Event
 }
 
 // source returns a subscription's events and makes sure that none published
@@ -105,8 +118,11 @@ func (rs *routes) input(name string) (router.Route, error) {
 	to := inputAddress(p)
 	return router.Route{
 		Name: "binding/" + name, Source: p.binding, Lanes: defaultLanes, GiveBack: true,
-		Gate:    rs.app.Ready,
-		Targets: []router.Target{{Name: "app:" + to.Path, Send: toHandler(rs.app, rs.parts, to, p.binding.Replies())}},
+		Gate: rs.app.Ready,
+		Targets: []router.Target{{
+			Name: "app:" + to.Path, Send: toHandler(rs.app, rs.parts, to, p.binding.Replies()),
+			Policy: rs.inbound(name, bindingPolicies),
+		}},
 	}, nil
 }
 

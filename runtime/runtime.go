@@ -91,6 +91,8 @@ func New(o Options) (*Runtime, error) {
 	}
 	r.delays = &delays{parts: r.parts}
 	r.parts.delays = r.delays
+	compiler := expr.New()
+	r.parts.policies = newPolicies(compiler, o.Logger)
 	var err error
 	if r.router, err = router.New(router.Options{Logger: o.Logger, DrainTimeout: o.Grace}); err != nil {
 		return nil, err
@@ -98,7 +100,7 @@ func New(o Options) (*Runtime, error) {
 	if err := r.connectApp(); err != nil {
 		return nil, err
 	}
-	r.routes = &routes{parts: r.parts, app: r.app, expr: expr.New()}
+	r.routes = &routes{parts: r.parts, app: r.app, expr: compiler}
 	r.keeper = r.newKeeper()
 	r.api = api.New(o.AppID, r)
 	return r, nil

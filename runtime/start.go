@@ -42,6 +42,7 @@ func (r *Runtime) logSkipped(set *config.Set) {
 func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 	r.set = set
 	r.parts.limit(set.Configuration.SecretScopes)
+	r.parts.obey(set.Resiliencies)
 	ordered, problems := config.OpenOrder(set.Components)
 	if err := problems.Err(); err != nil {
 		return err

@@ -35,6 +35,9 @@ func (e *StatusError) Error() string {
 	return text
 }
 
+// HTTPStatus returns the status, by which a policy may judge the error.
+func (e *StatusError) HTTPStatus() int { return e.Status }
+
 // statusError returns the error of an answer that is not a success. Its
 // RetryAfter is how long the app asked to wait.
 func statusError(path string, a *Answer, now time.Time) error {

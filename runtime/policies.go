@@ -1,0 +1,173 @@
+package runtime
+
+import (
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/penstock-io/penstock/cloudevents/expr"
+	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/resilience"
+)
+
+// The kinds of components, as names of default policies have them.
+const (
+	pubsubPolicies  = "Pubsub"
+	bindingPolicies = "Binding"
+)
+
+// Dapr's exponential pauses.
+const (
+	growFirst  = 500 * time.Millisecond
+	growFactor = 1.5
+	growJitter = 0.5
+	// leastPause keeps a pause of nothing from being a hot loop.
+	leastPause = 10 * time.Millisecond
+)
+
+// way is one direction of the calls of one component.
+type way struct{ name, kind, direction string }
+
+// policies are what the Resiliency documents say, made ready to use. A breaker
+// belongs to one way and lives on as long as its settings stay as they are.
+type policies struct {
+	expr *expr.Compiler
+	log  *slog.Logger
+
+	mu       sync.Mutex // guards what follows
+	doc      config.Resiliency
+	names    []string
+	breakers map[way]keptBreaker
+}
+
+type keptBreaker struct {
+	sum     uint64
+	breaker *resilience.Breaker
+}
+
+func newPolicies(x *expr.Compiler, log *slog.Logger) *policies {
+	return &policies{expr: x, log: log, doc: config.MergeResiliency(nil), breakers: map[way]keptBreaker{}}
+}
+
+// set takes over new documents.
+func (ps *policies) set(docs []config.Resiliency) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.doc, ps.names = config.MergeResiliency(docs), nil
+	for _, d := range docs {
+		ps.names = append(ps.names, d.Name)
+	}
+	slices.Sort(ps.names)
+	for w, kept := range ps.breakers {
+		if b := ps.choose(w).Breaker; b == nil || fingerprint(*b) != kept.sum {
+			delete(ps.breakers, w)
+		}
+	}
+}
+
+// list returns the names of the documents.
+func (ps *policies) list() []string {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return ps.names
+}
+
+// chosen are the policies of one way, nil and zero where there is none.
+type chosen struct {
+	Timeout time.Duration
+	Retry   *config.RetryPolicy
+	Breaker *config.BreakerPolicy
+}
+
+// choose runs under mu. A name that no policy has is none, as under Dapr.
+func (ps *policies) choose(w way) (c chosen) {
+	names := ps.doc.Component(w.name, w.kind, w.direction)
+	c.Timeout = ps.doc.Timeouts[names.Timeout.Name]
+	if r, ok := ps.doc.Retries[names.Retry.Name]; ok {
+		c.Retry = &r
+	}
+	if b, ok := ps.doc.Breakers[names.Breaker.Name]; ok {
+		c.Breaker = &b
+	}
+	return c
+}
+
+// sum is another one when the policies of a way are; zero without any.
+func (ps *policies) sum(w way) uint64 {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	c := ps.choose(w)
+	if c == (chosen{}) {
+		return 0
+	}
+	return fingerprint(c)
+}
+
+// of returns the policy of a way, or nil when it has none.
+func (ps *policies) of(w way) *resilience.Policy {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	c := ps.choose(w)
+	if c == (chosen{}) {
+		return nil
+	}
+	p := &resilience.Policy{Timeout: c.Timeout}
+	if c.Retry != nil {
+		p.Retry = retryOf(*c.Retry)
+	}
+	if c.Breaker != nil {
+		p.Breaker = ps.breaker(w, *c.Breaker)
+	}
+	return p
+}
+
+// breaker returns the breaker of a way. It runs under mu.
+func (ps *policies) breaker(w way, c config.BreakerPolicy) *resilience.Breaker {
+	sum := fingerprint(c)
+	if kept, ok := ps.breakers[w]; ok && kept.sum == sum {
+		return kept.breaker
+	}
+	b := resilience.NewBreaker(resilience.BreakerConfig{
+		MaxRequests: uint32(c.MaxRequests), Interval: c.Interval, Timeout: c.Timeout, Trip: ps.trip(c.Trip),
+		Changed: func(state string) {
+			ps.log.Warn("Circuit breaker is "+state, "component", w.name, "direction", w.direction)
+		},
+	})
+	ps.breakers[w] = keptBreaker{sum, b}
+	return b
+}
+
+// trip compiles the condition of a breaker; nil is the default one. Check saw
+// that it compiles.
+func (ps *policies) trip(x config.Expr) func(resilience.Counts) bool {
+	if x.Text == "" {
+		return nil
+	}
+	t, err := ps.expr.CompileTrip(x.Text)
+	if err != nil {
+		return func(resilience.Counts) bool { return false }
+	}
+	return func(n resilience.Counts) bool { return t.Holds(expr.Counts(n)) }
+}
+
+func retryOf(p config.RetryPolicy) resilience.Retry {
+	r := resilience.Retry{Constant: true, Initial: max(p.Duration, leastPause), Limit: p.MaxRetries}
+	if p.Exponential {
+		r = resilience.Retry{
+			Initial: growFirst, Max: max(p.MaxInterval, leastPause), Factor: growFactor, Jitter: growJitter, Limit: p.MaxRetries,
+		}
+	}
+	if len(p.HTTP)+len(p.GRPC) > 0 {
+		r.Codes = &resilience.Codes{HTTP: rangesOf(p.HTTP), GRPC: rangesOf(p.GRPC)}
+	}
+	return r
+}
+
+func rangesOf(list []config.CodeRange) []resilience.Range {
+	out := make([]resilience.Range, len(list))
+	for i, r := range list {
+		out[i] = resilience.Range(r)
+	}
+	return out
+}
