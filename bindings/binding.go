@@ -99,6 +99,11 @@ func (b *Binding) Operations() []string {
 	if !b.Output() {
 		return nil
 	}
+	if d, err := b.instance.Driver(); err == nil {
+		if inv, ok := d.(Invoker); ok {
+			return inv.Operations()
+		}
+	}
 	return b.about.Operations
 }
 
@@ -110,7 +115,7 @@ func (b *Binding) Invoke(ctx context.Context, r *Request) (*Response, error) {
 		return nil, fault.New(fault.NotFound, "invoke binding %s: it has no output", b.name)
 	}
 	if r.Operation == "" {
-		return nil, fault.New(fault.Invalid, "invoke binding %s: operation is missing; use one of %s", b.name, strings.Join(b.about.Operations, ", "))
+		return nil, fault.New(fault.Invalid, "invoke binding %s: operation is missing; use one of %s", b.name, strings.Join(b.Operations(), ", "))
 	}
 	p := b.policy.Load()
 	if p == nil {

@@ -62,3 +62,10 @@ type common struct {
 func Define[O any](name string, about component.About, open func(context.Context, component.Env, O) (Driver, error)) component.Definition {
 	return component.Define("bindings."+name, about, component.OptionsOf(common{}), open)
 }
+
+// DefineAny makes the definition of a binding that lives outside this process
+// and alone knows its options; see [component.DefineAny]. About.Operations may
+// be nil: the driver then tells them when it is open.
+func DefineAny(name string, about component.About, open func(context.Context, component.Env, map[string]string) (Driver, error)) component.Definition {
+	return component.DefineAny("bindings."+name, about, component.OptionsOf(common{}), open)
+}

@@ -30,6 +30,10 @@ type Driver interface {
 	Close(ctx context.Context) error
 }
 
+// Capable is implemented by a driver that knows better than its definition's
+// About what it can do, such as one that asked another process.
+type Capable interface{ Capabilities() []string }
+
 // Env is what a component gets to know of the process that opens it.
 type Env struct {
 	// AppID and Namespace identify the app; Namespace may be empty.
@@ -96,6 +100,12 @@ type Checker interface{ Check() error }
 // options struct. It panics when a tag of O cannot be understood: a mistake of
 // ours, found by any test.
 func Define[O any, D Driver](typ string, about About, common []Option, open func(context.Context, Env, O) (D, error)) Definition {
+	return define(typ, about, common, func(ctx context.Context, env Env, _ []config.Item, o O) (Driver, error) { return open(ctx, env, o) })
+}
+
+// define makes a definition whose open gets the options and the items they were
+// decoded from.
+func define[O any](typ string, about About, common []Option, open func(context.Context, Env, []config.Item, O) (Driver, error)) Definition {
 	var zero O
 	return Definition{
 		Type:     typ,
@@ -113,9 +123,28 @@ func Define[O any, D Driver](typ string, about About, common []Option, open func
 			if errs, _ := problems.Split(false); len(errs) > 0 {
 				return nil, fault.As(fault.Invalid, errs)
 			}
-			return open(ctx, env, o)
+			return open(ctx, env, items, o)
 		},
 	}
+}
+
+// DefineAny makes a definition for a component that lives outside this process
+// and alone knows its options: every item is handed on as it stands, the common
+// ones too, under the name it is written with. Items with secrets have their
+// values filled in.
+func DefineAny[D Driver](typ string, about About, common []Option, open func(context.Context, Env, map[string]string) (D, error)) Definition {
+	return define(typ, about, common, func(ctx context.Context, env Env, items []config.Item, _ anyOptions) (Driver, error) {
+		all := make(map[string]string, len(items))
+		for _, it := range items {
+			all[it.Name] = it.Value
+		}
+		return open(ctx, env, all)
+	})
+}
+
+// anyOptions describes and checks the options of DefineAny.
+type anyOptions struct {
+	Any map[string]string `meta:"*" doc:"Whatever the component understands; handed to it as written."`
 }
 
 // Check decodes the items and returns every problem, unknown options included

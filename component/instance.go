@@ -230,6 +230,17 @@ func (i *Instance[D]) Wait(ctx context.Context) error {
 	return err
 }
 
+// Capabilities returns the words of the metadata document: what the open driver
+// says, else what the definition does.
+func (i *Instance[D]) Capabilities() []string {
+	if p := i.live.Load(); p != nil {
+		if c, ok := Driver(*p).(Capable); ok {
+			return c.Capabilities()
+		}
+	}
+	return i.def.About.Capabilities
+}
+
 // State returns how the instance is doing.
 func (i *Instance[D]) State() State {
 	i.mu.Lock()

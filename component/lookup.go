@@ -8,6 +8,12 @@ import (
 	"github.com/penstock-io/penstock/fault"
 )
 
+// Finder finds the definition of a component's type, with the errors that
+// [List.Find] has. It may know more than a list does, and more later.
+type Finder interface {
+	Find(typ, version string) (Definition, error)
+}
+
 // List is the components of a build.
 type List []Definition
 

@@ -98,6 +98,20 @@ func TestFromHTTPStatus(t *testing.T) {
 	}
 }
 
+func TestFromGRPCCode(t *testing.T) {
+	t.Parallel()
+	want := map[uint32]fault.Kind{
+		0: fault.Internal, 1: fault.Unavailable, 2: fault.Internal, 3: fault.Invalid, 4: fault.Timeout, 5: fault.NotFound,
+		6: fault.Conflict, 7: fault.Denied, 8: fault.Exhausted, 9: fault.Conflict, 10: fault.Conflict, 11: fault.Invalid,
+		12: fault.Invalid, 13: fault.Internal, 14: fault.Unavailable, 15: fault.Internal, 16: fault.Denied, 99: fault.Internal,
+	}
+	for code, kind := range want {
+		if got := fault.FromGRPCCode(code); got != kind {
+			t.Errorf("%d is %v, want %v", code, got, kind)
+		}
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	err := fault.Wrap(fault.WithRetryAfter(fault.New(fault.Exhausted, "full"), 3*time.Second), "publish")

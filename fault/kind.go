@@ -94,3 +94,25 @@ func FromHTTPStatus(status int) Kind {
 	}
 	return Internal
 }
+
+// FromGRPCCode returns the kind that an answer with this gRPC status code means
+// to us as a caller. Zero, which is no error, returns Internal.
+func FromGRPCCode(code uint32) Kind {
+	switch code {
+	case 1, 14: // Canceled, Unavailable
+		return Unavailable
+	case 3, 11, 12: // InvalidArgument, OutOfRange, Unimplemented
+		return Invalid
+	case 4: // DeadlineExceeded
+		return Timeout
+	case 5: // NotFound
+		return NotFound
+	case 6, 9, 10: // AlreadyExists, FailedPrecondition, Aborted
+		return Conflict
+	case 7, 16: // PermissionDenied, Unauthenticated
+		return Denied
+	case 8: // ResourceExhausted
+		return Exhausted
+	}
+	return Internal
+}

@@ -139,3 +139,9 @@ type common struct {
 func Define[O any](name string, about component.About, open func(context.Context, component.Env, O) (Driver, error)) component.Definition {
 	return component.Define("pubsub."+name, about, component.OptionsOf(common{}), open)
 }
+
+// DefineAny makes the definition of a broker that lives outside this process and
+// alone knows its options; see [component.DefineAny].
+func DefineAny(name string, about component.About, open func(context.Context, component.Env, map[string]string) (Driver, error)) component.Definition {
+	return component.DefineAny("pubsub."+name, about, component.OptionsOf(common{}), open)
+}

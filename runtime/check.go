@@ -16,7 +16,7 @@ import (
 // Check returns everything wrong with a configuration that can be told without
 // opening anything: component types and options, names that refer to others,
 // expressions. It does not repeat what reading the files already reported.
-func Check(list component.List, set *config.Set) config.Problems {
+func Check(list component.Finder, set *config.Set) config.Problems {
 	set = whole(set)
 	c := &checker{list: list, set: set, defs: map[string]component.Definition{}}
 	for _, comp := range set.Components {
@@ -50,7 +50,7 @@ func whole(set *config.Set) *config.Set {
 }
 
 type checker struct {
-	list     component.List
+	list     component.Finder
 	set      *config.Set
 	defs     map[string]component.Definition // of the components with a known type
 	problems config.Problems
@@ -199,14 +199,15 @@ func (c *checker) endpoint(to config.Endpoint) {
 		return
 	}
 	operation := operationOf(to)
-	if !slices.Contains(def.About.Operations, operation) {
+	// Without a list the component itself tells its operations when it is open.
+	if def.About.Operations != nil && !slices.Contains(def.About.Operations, operation) {
 		c.add(to.NamePlace, "use one of "+strings.Join(def.About.Operations, ", "), "binding %q (%s) has no operation %q", to.Binding, def.Type, operation)
 	}
 }
 
 // Load reads a configuration and checks it whole. The problems are in the order
 // of files, lines and columns.
-func Load(list component.List, o config.Options) (*config.Set, config.Problems) {
+func Load(list component.Finder, o config.Options) (*config.Set, config.Problems) {
 	set, problems := config.Load(o)
 	if set != nil {
 		problems = append(problems, Check(list, set)...)
@@ -221,7 +222,7 @@ func Load(list component.List, o config.Options) (*config.Set, config.Problems) 
 // Report reads a configuration, checks it whole and writes for people what is
 // wrong with it, what is not used and what there is. It tells whether nothing
 // is wrong; the error is that of writing.
-func Report(w io.Writer, list component.List, o config.Options) (sound bool, err error) {
+func Report(w io.Writer, list component.Finder, o config.Options) (sound bool, err error) {
 	set, problems := Load(list, o)
 	var b strings.Builder
 	for _, p := range problems {

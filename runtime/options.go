@@ -22,8 +22,8 @@ type Options struct {
 	Strict bool
 	// Env looks up environment variables.
 	Env func(string) (string, bool)
-	// Components is the list of the build.
-	Components component.List
+	// Components finds those that documents name.
+	Components component.Finder
 
 	// Listeners of the HTTP API, already open; Public serves health and
 	// metadata only and may be empty.

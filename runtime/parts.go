@@ -24,6 +24,7 @@ type life interface {
 	Run(ctx context.Context) error
 	Wait(ctx context.Context) error
 	State() component.State
+	Capabilities() []string
 	Close(ctx context.Context) error
 }
 
@@ -87,7 +88,7 @@ func (p *part) close(ctx context.Context) error {
 
 // parts is the table of everything configured, by name.
 type parts struct {
-	list   component.List
+	list   component.Finder
 	env    component.Env
 	log    *slog.Logger
 	opened func() // called when a component has opened

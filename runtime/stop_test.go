@@ -186,7 +186,7 @@ func TestAComponentThatHangsWhileItOpensHoldsNothingUp(t *testing.T) {
 		return nil, errors.New("too late")
 	})
 	in, o := prepare(t, nil, strings.Replace(bus, "in-memory", "stuck", 1))
-	o.Components = append(o.Components, stuck)
+	o.Components = append(o.Components.(component.List), stuck)
 	o.Grace = time.Second
 	r, err := runtime.New(o)
 	if err != nil {
