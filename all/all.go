@@ -2,7 +2,8 @@
 //
 // A component is in the binary when, and only when, it stands here: there is
 // no registration anywhere else. Tests and small builds make lists of their
-// own.
+// own. Pluggable components, which live in programs of their own, are found by
+// [Finder].
 //
 // The list promises nothing about order; names are unique, which a test holds.
 package all
@@ -15,6 +16,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/localstorage"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
@@ -37,4 +39,11 @@ func Components() component.List {
 		envsecrets.Component,
 		filesecrets.Component,
 	}
+}
+
+// Finder finds the components of the build and, when an environment variable
+// names their folder or they are in the usual one, pluggable ones.
+func Finder(env func(string) (string, bool)) component.Finder {
+	folder, _ := env(pluggable.FolderVariable)
+	return pluggable.New(Components(), folder)
 }

@@ -116,7 +116,10 @@ func (r *Runtime) Snapshot() api.Metadata {
 }
 
 func infoOf(p *part) api.ComponentInfo {
-	c := api.ComponentInfo{Name: p.config.Name, Type: p.config.Type, Version: p.config.Version, Capabilities: p.life.Capabilities()}
+	c := api.ComponentInfo{Name: p.config.Name, Type: p.config.Type, Version: p.config.Version, Capabilities: p.def.About.Capabilities}
+	if able, ok := p.life.(component.Capable); ok {
+		c.Capabilities = able.Capabilities()
+	}
 	if p.bus != nil && p.bus.Features().TTL && !slices.Contains(c.Capabilities, "MESSAGE_TTL") {
 		c.Capabilities = append(slices.Clone(c.Capabilities), "MESSAGE_TTL")
 	}

@@ -24,7 +24,6 @@ type life interface {
 	Run(ctx context.Context) error
 	Wait(ctx context.Context) error
 	State() component.State
-	Capabilities() []string
 	Close(ctx context.Context) error
 }
 

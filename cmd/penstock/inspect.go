@@ -22,7 +22,7 @@ type checkCommand struct {
 // Run prints every problem of the configuration, in the order of the files; the
 // exit code is 1 when there is one.
 func (c *checkCommand) Run(std *stdio) error {
-	sound, err := runtime.Report(std.out, all.Components(), config.Options{
+	sound, err := runtime.Report(std.out, all.Finder(os.LookupEnv), config.Options{
 		AppID: c.AppID, Namespace: c.Namespace, Resources: c.Dirs, Configs: c.Config, Env: os.LookupEnv,
 	})
 	if err == nil && !sound {
@@ -51,7 +51,7 @@ func (c *describeCommand) Run(std *stdio) error {
 	if err != nil {
 		return err
 	}
-	def, err := components.Find(typ, version)
+	def, err := all.Finder(os.LookupEnv).Find(typ, version)
 	if err != nil {
 		return fault.Wrap(err, "describe")
 	}

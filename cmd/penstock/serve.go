@@ -106,7 +106,7 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 	o := runtime.Options{
 		AppID: f.AppID, Namespace: os.Getenv("NAMESPACE"), DataDir: f.DataDir,
 		Resources: f.ResourcesPath, Configs: f.Config, Strict: f.Strict, Env: os.LookupEnv,
-		Components: all.Components(), APIToken: os.Getenv("DAPR_API_TOKEN"), LogAPI: f.EnableAPILogging,
+		Components: all.Finder(os.LookupEnv), APIToken: os.Getenv("DAPR_API_TOKEN"), LogAPI: f.EnableAPILogging,
 		Grace: time.Duration(f.GracefulShutdownSeconds) * time.Second, BlockShutdown: f.BlockShutdownDuration,
 		Version: version(), Logger: log,
 		App: runtime.AppOptions{

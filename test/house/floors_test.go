@@ -12,7 +12,7 @@ var floors = map[string]int{
 	"config": 1, "cloudevents": 1, "telemetry": 1, "instances": 1,
 	"component": 2, "resilience": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "client": 3,
-	"all":    4,
+	"all": 4, "pluggable": 4,
 	"router": 5, "app": 5, "invoke": 5, "deadletters": 5,
 	"api": 6, "console": 6,
 	"runtime": 7,
@@ -80,7 +80,7 @@ var only = map[string][]string{
 	"github.com/lmittmann/tint":           {"cmd", "telemetry"},
 	"github.com/rogpeppe/go-internal":     {"test", "cmd"},
 	"go.opentelemetry.io/otel/sdk":        {"telemetry"},
-	"github.com/dapr/dapr/pkg/proto":      {"api/grpc", "app/grpc"},
+	"github.com/dapr/dapr/pkg/proto":      {"api/grpc", "app/grpc", "pluggable", "examples/pluggable"},
 	"github.com/prometheus/client_golang": {"telemetry"},
 }
 
