@@ -63,6 +63,9 @@ func (in *incarnation) handle(r *round) (d decision) {
 	if p.trip.letter != nil {
 		return in.settleLetter(r, p, p.trip.letter)
 	}
+	if p.claim.served {
+		return in.settleServed(r, p, cloudevents.Acked())
+	}
 	if err := in.passGate(); err != nil {
 		return in.settle(r, p, result{cloudevents.Retried(err, 0), refused})
 	}
@@ -100,6 +103,9 @@ func (in *incarnation) carry(ctx context.Context, p *passage) (res result) {
 	if o := in.runSteps(ctx, p); o != nil {
 		p.trip.failed = true
 		return result{Outcome: *o}
+	}
+	if res := in.claim(ctx, p); res != nil {
+		return *res
 	}
 	for p.trip.target < len(in.route.Targets) {
 		res := in.send(ctx, p, &in.route.Targets[p.trip.target])

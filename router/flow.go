@@ -51,7 +51,7 @@ type flow struct {
 
 func newFlow(r *Route, log *slog.Logger) *flow {
 	return &flow{
-		limit: r.Lanes, window: newWindow(r), log: log, tally: &tally{},
+		limit: r.Lanes, window: newWindow(r), log: log, tally: &tally{}, paused: r.Paused,
 		idle: make(chan struct{}),
 	}
 }
@@ -102,6 +102,7 @@ func (f *flow) finish(r *round, d decision) {
 	f.mu.Lock()
 	if p.state != under { // abandoned meanwhile: the source has been told
 		f.mu.Unlock()
+		p.unclaim()
 		return
 	}
 	f.running--
@@ -184,6 +185,9 @@ func (f *flow) wake(p *passage) {
 
 // tell tells the source the outcome of a claimed passage, once.
 func (f *flow) tell(p *passage, o cloudevents.Outcome, seen cloudevents.Verdict) {
+	if !p.abandoned {
+		p.unclaim()
+	}
 	err := guard(func() error { p.d.Settle(o); return nil })
 	if err != nil {
 		f.log.Error("settle event", "id", p.id(), "origin", p.d.Origin, "error", err)
@@ -296,6 +300,7 @@ func (f *flow) abandon() int {
 	f.running = 0
 	left := slices.Clone(f.held)
 	for _, p := range left {
+		p.abandoned = p.state == under
 		f.claim(p)
 	}
 	f.lanes = lanes{}

@@ -34,9 +34,13 @@ type passage struct {
 	after    *passage // the next of the same key
 	timer    *time.Timer
 	round    *round // the hand-over under way or the last one
+	// abandoned tells that its target was not waited for; whoever serves it
+	// still gives up its claim.
+	abandoned bool
 
 	// trip belongs to the round under way, so to one goroutine at a time.
 	trip  trip
+	claim claim
 	first round // the room for the first hand-over
 }
 

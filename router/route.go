@@ -90,6 +90,9 @@ type Route struct {
 	Window      int
 	WindowBytes int64
 	Steps       []Step
+	// Once keeps events that were delivered before from being delivered again;
+	// nil delivers whatever comes.
+	Once *Once
 	// Targets are served in order; one that took the event is not served again
 	// when a later one makes the delivery retry.
 	Targets []Target
@@ -103,6 +106,8 @@ type Route struct {
 	// waits in its lane.
 	Redelivery resilience.Retry
 	GiveBack   bool
+	// Paused adds the route as if [Router.Pause] had been called.
+	Paused bool
 	// Gate, when not nil, is the gate for app health. The engine calls it
 	// before each hand-over and it blocks until the app may be called or ctx
 	// ends. Waiting there is not an attempt.
@@ -137,6 +142,9 @@ func (r Route) check() error {
 		if t.Send == nil {
 			return r.wrong("target %d (%q) has no Send", i+1, t.Name)
 		}
+	}
+	if r.Once != nil && (r.Once.Key == nil || r.Once.Claims == nil) {
+		return r.wrong("its Once needs a Key and Claims")
 	}
 	for i, s := range r.Steps {
 		if s.Do == nil {

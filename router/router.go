@@ -162,29 +162,53 @@ func (r *Router) start(all ...*incarnation) error {
 	return nil
 }
 
-// Add adds a route, which starts at once when the router runs. Kinds: Invalid
-// for a route that makes no sense, Conflict for a name in use, Unavailable when
-// the router is draining.
-func (r *Router) Add(route Route) error {
-	route, err := route.prepared()
-	if err != nil {
-		return err
+// Add adds routes, which start at once when the router runs; many at once cost
+// much less than one by one. After an error none was added; it names the route
+// at fault. Kinds: Invalid for a route that makes no sense, Conflict for a name
+// in use, Unavailable when the router is draining.
+func (r *Router) Add(routes ...Route) error {
+	all := make([]*incarnation, len(routes))
+	for i, route := range routes {
+		route, err := route.prepared()
+		if err != nil {
+			return err
+		}
+		all[i] = newIncarnation(route, r.log, r.observe)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return fault.New(fault.Unavailable, "add route %q: the router is draining", route.Name)
+	if err := r.admit(all); err != nil {
+		return err
 	}
-	if r.routes[route.Name] != nil {
-		return fault.New(fault.Conflict, "add route %q: the name is in use", route.Name)
-	}
-	in := newIncarnation(route, r.log, r.observe)
 	if r.base != nil {
-		if err := r.start(in); err != nil {
+		if err := r.start(all...); err != nil {
+			for _, in := range all {
+				delete(r.routes, in.route.Name)
+			}
 			return err
 		}
 	}
-	r.routes[route.Name] = in
+	return nil
+}
+
+// admit puts the incarnations into the table, all or none. It runs under mu.
+func (r *Router) admit(all []*incarnation) error {
+	for i, in := range all {
+		var err error
+		switch name := in.route.Name; {
+		case r.closed:
+			err = fault.New(fault.Unavailable, "add route %q: the router is draining", name)
+		case r.routes[name] != nil:
+			err = fault.New(fault.Conflict, "add route %q: the name is in use", name)
+		default:
+			r.routes[name] = in
+			continue
+		}
+		for _, in := range all[:i] {
+			delete(r.routes, in.route.Name)
+		}
+		return err
+	}
 	return nil
 }
 

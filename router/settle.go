@@ -58,7 +58,7 @@ func leave(reason string) decision { return tell(cloudevents.Left(reason)) }
 func (in *incarnation) settle(ctx context.Context, p *passage, res result) decision {
 	switch {
 	case res.Verdict == cloudevents.Ack:
-		return tell(res.Outcome)
+		return in.settleServed(ctx, p, res.Outcome)
 	case res.Verdict == cloudevents.Leave:
 		return leave(res.Reason)
 	case in.flow.cutting.Load():

@@ -45,6 +45,8 @@ type Counts struct {
 	// Retried counts rounds, not deliveries: those that a wait and another
 	// round followed.
 	Retried uint64
+	// Duplicates are those of Acked that were delivered before; see [Once].
+	Duplicates uint64
 }
 
 // troublePause is the shortest time between two log lines about deliveries that
@@ -53,7 +55,7 @@ const troublePause = 10 * time.Second
 
 // tally counts what a route does.
 type tally struct {
-	acked, dropped, left, givenBack, buried, retried atomic.Uint64
+	acked, dropped, left, givenBack, buried, retried, duplicates atomic.Uint64
 
 	mu        sync.Mutex
 	source    string
@@ -80,6 +82,7 @@ func (t *tally) counts() Counts {
 	return Counts{
 		Acked: t.acked.Load(), Dropped: t.dropped.Load(), Left: t.left.Load(),
 		GivenBack: t.givenBack.Load(), DeadLettered: t.buried.Load(), Retried: t.retried.Load(),
+		Duplicates: t.duplicates.Load(),
 	}
 }
 
