@@ -29,6 +29,12 @@ import (
 type Runtime interface {
 	Components
 	Instance
+	Events
+}
+
+// Events are what the API needs of events under way.
+type Events interface {
+	Routes
 	DeadLetters
 }
 

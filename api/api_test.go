@@ -45,6 +45,13 @@ func (b bare) DeadLetters() *deadletters.Keeper {
 	return deadletters.New(deadletters.Options{App: "shop", Env: component.Env{DataDir: "nowhere"}})
 }
 
+func (b bare) Routes() []api.Route { return nil }
+
+func (b bare) PauseRoute(name string) error {
+	return fault.New(fault.NotFound, "find route %q: there is none", name)
+}
+func (b bare) ResumeRoute(name string) error { return b.PauseRoute(name) }
+
 // The table, as the contract has it.
 func TestProblems(t *testing.T) {
 	t.Parallel()
@@ -71,15 +78,16 @@ func TestProblems(t *testing.T) {
 19 ERR_BODY_READ  400 3
 20 ERR_MALFORMED_REQUEST  400 3
 21 ERR_BAD_REQUEST  400 3
-22 ERR_LIMIT_REACHED  429 8
-23 ERR_API_UNIMPLEMENTED  501 12
-24 ERR_NOT_FOUND  404 5
-25 ERR_METHOD_NOT_ALLOWED  405 12
-26 ERR_API_DENIED  404 12
-27 ERR_DEAD_LETTER_NOT_FOUND  404 5
-28 ERR_DEAD_LETTER_SELECTION  400 3
-29 ERR_DEAD_LETTER_STORE  503 14
-30 ERR_INTERNAL  500 13
+22 ERR_ROUTE_NOT_FOUND  404 5
+23 ERR_LIMIT_REACHED  429 8
+24 ERR_API_UNIMPLEMENTED  501 12
+25 ERR_NOT_FOUND  404 5
+26 ERR_METHOD_NOT_ALLOWED  405 12
+27 ERR_API_DENIED  404 12
+28 ERR_DEAD_LETTER_NOT_FOUND  404 5
+29 ERR_DEAD_LETTER_SELECTION  400 3
+30 ERR_DEAD_LETTER_STORE  503 14
+31 ERR_INTERNAL  500 13
 `
 	var got strings.Builder
 	got.WriteByte('\n')

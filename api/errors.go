@@ -57,6 +57,8 @@ const (
 	Malformed
 	// BadRequest: something else in the request is wrong.
 	BadRequest
+	// RouteNotFound: no route of that name.
+	RouteNotFound
 	// LimitReached: a bound of ours is used up.
 	LimitReached
 	// Unimplemented: an API of Dapr's that this build lacks.
@@ -123,6 +125,7 @@ func (p Problem) row() row {
 		BodyRead:            {"ERR_BODY_READ", "", 400, grpcInvalidArgument, fault.Invalid},
 		Malformed:           {"ERR_MALFORMED_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
 		BadRequest:          {"ERR_BAD_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
+		RouteNotFound:       {"ERR_ROUTE_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
 		LimitReached:        {"ERR_LIMIT_REACHED", "", 429, grpcExhausted, fault.Exhausted},
 		Unimplemented:       {"ERR_API_UNIMPLEMENTED", "", 501, grpcUnimplemented, fault.NotFound},
 		NotFound:            {"ERR_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},

@@ -51,6 +51,11 @@ func subscriptionSchema(version, routeField string, route object) object {
 			"maxMessagesCount":   object{"type": "integer", "minimum": 0, "default": 100},
 			"maxAwaitDurationMs": object{"type": "integer", "minimum": 0, "default": 1000},
 		}),
+		"concurrency": object{"type": "integer", "minimum": 1, "maximum": 1024, "description": "How many events may be under way at once."},
+		"maxInFlight": maxInFlight(),
+		"orderingKey": about("CEL over event; events of one key are delivered one after the other."),
+		"retry":       retrySchema(),
+		"dedupe":      dedupeSchema(),
 	}, "pubsubname", "topic", routeField)
 	return document(version, "Subscription", spec, object{"scopes": textList()})
 }
@@ -132,15 +137,32 @@ func pipelineSchema() object {
 		"concurrency": object{"type": "integer", "minimum": 1, "maximum": 1024},
 		"steps":       object{"type": "array", "items": ref("step"), "maxItems": 64},
 		"to":          object{"type": "array", "items": ref("target"), "minItems": 1, "maxItems": 64},
-		"retry": record(object{
-			"policy":   object{"enum": []string{"exponential", "constant"}},
-			"duration": duration(), "maxInterval": duration(),
-			"maxRetries": object{"type": "integer", "minimum": -1, "description": "-1, the default, is for ever."},
-		}),
-		"timeout":    duration(),
-		"deadLetter": ref("endpoint"),
+		"maxInFlight": maxInFlight(),
+		"dedupe":      dedupeSchema(),
+		"retry":       retrySchema(),
+		"timeout":     duration(),
+		"deadLetter":  ref("endpoint"),
 	}, "from", "to")
 	return document("penstock.dev/v1", "Pipeline", spec, object{"scopes": textList()})
+}
+
+func maxInFlight() object {
+	return object{"type": "integer", "minimum": 1, "maximum": 1 << 20, "description": "How many events may be taken from the source and not settled."}
+}
+
+func retrySchema() object {
+	return record(object{
+		"policy":   object{"enum": []string{"exponential", "constant"}},
+		"duration": duration(), "maxInterval": duration(),
+		"maxRetries": object{"type": "integer", "minimum": -1, "description": "-1 is for ever; 8 when absent."},
+	})
+}
+
+func dedupeSchema() object {
+	return object{"oneOf": []object{truth(), record(object{
+		"key": about("CEL over event that tells events apart; source and id when absent."),
+		"ttl": duration(),
+	})}}
 }
 
 // endpointSchema takes each kind as a name or as a mapping.

@@ -95,6 +95,7 @@ type Subscription struct {
 	Rules           []Rule // in order; an empty Match always matches
 	DeadLetterTopic string
 	Bulk            Bulk
+	Flow            Flow
 	Metadata        map[string]string
 	Scopes          []string
 	Place           Place
@@ -159,6 +160,8 @@ type Pipeline struct {
 	From        Endpoint
 	OrderingKey Expr
 	Concurrency int // default 1 when OrderingKey is empty, else 16
+	MaxInFlight int // zero: the default
+	Dedupe      Dedupe
 	Steps       []Step
 	To          []Endpoint
 	Retry       Retry

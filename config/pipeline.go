@@ -31,6 +31,8 @@ func (r *reader) pipeline(d *fields, h header) Pipeline {
 		lanes = keyedLanes
 	}
 	p.Concurrency = spec.int("concurrency", lanes, 1, maxLanes)
+	p.MaxInFlight = spec.int("maxInFlight", 0, 1, maxWindow)
+	p.Dedupe = r.dedupe(spec)
 	p.Timeout = spec.duration("timeout", pipelineTimeout)
 	for i, n := range r.bounded(spec, "steps", maxSteps) {
 		p.Steps = append(p.Steps, r.step(n, fmt.Sprintf("spec.steps[%d]", i)))

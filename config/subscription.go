@@ -20,7 +20,10 @@ func (r *reader) subscription(d *fields, h header, version string) (s Subscripti
 	s.PubSubPlace = spec.place("pubsubname")
 	s.Topic = spec.need("topic")
 	s.DeadLetterTopic = spec.text("deadLetterTopic")
-	s.Metadata, _ = spec.values("metadata")
+	var places map[string]Place
+	s.Metadata, places = spec.values("metadata")
+	s.Flow = r.flow(spec)
+	r.flowMetadata(s.Metadata, places)
 	bulk := spec.table("bulkSubscribe")
 	s.Bulk = Bulk{
 		Enabled:     bulk.bool("enabled"),

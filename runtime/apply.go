@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/router"
@@ -47,14 +49,8 @@ func (r *Runtime) applyRoutes(ctx, life context.Context) {
 		}
 	}
 	r.stopRoutes(life, stale)
-	for _, name := range slices.Sorted(maps.Keys(wishes)) {
-		if _, ok := r.running[name]; ok {
-			continue
-		}
-		if err := r.startRoute(ctx, name, wishes[name]); err != nil {
-			failed[name] = err
-		}
-	}
+	maps.DeleteFunc(wishes, func(name string, _ wish) bool { _, ok := r.running[name]; return ok })
+	maps.Copy(failed, r.startRoutes(ctx, wishes))
 	if ctx.Err() != nil {
 		return // it failed because we stop
 	}
@@ -70,21 +66,56 @@ func (r *Runtime) applyRoutes(ctx, life context.Context) {
 	}
 }
 
-func (r *Runtime) startRoute(ctx context.Context, name string, w wish) error {
-	ctx, cancel := context.WithTimeout(ctx, prepareTime)
-	defer cancel()
-	route, err := w.make(ctx)
-	if err != nil {
-		return err
+// startWidth is how many routes are made at once: each may wait for its source.
+const startWidth = 32
+
+// startRoutes makes routes side by side and starts them together. It returns
+// those that failed.
+func (r *Runtime) startRoutes(ctx context.Context, wishes map[string]wish) map[string]error {
+	names := slices.Sorted(maps.Keys(wishes))
+	made, errs := make([]router.Route, len(names)), make([]error, len(names))
+	var g errgroup.Group
+	g.SetLimit(startWidth)
+	for i, name := range names {
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, prepareTime)
+			defer cancel()
+			made[i], errs[i] = wishes[name].make(ctx)
+			return nil
+		})
 	}
-	if err := r.router.Add(route); err != nil {
-		return err
+	_ = g.Wait() // its functions keep their errors
+	var good []router.Route
+	failed := map[string]error{}
+	for i, name := range names {
+		if errs[i] != nil {
+			failed[name] = errs[i]
+			continue
+		}
+		made[i].Paused = r.isPaused(name)
+		good = append(good, made[i])
 	}
+	if r.router.Add(good...) == nil {
+		r.noteStarted(good, wishes)
+		return failed
+	}
+	for _, route := range good { // one of them is wrong
+		if err := r.router.Add(route); err != nil {
+			failed[route.Name] = err
+			continue
+		}
+		r.noteStarted([]router.Route{route}, wishes)
+	}
+	return failed
+}
+
+func (r *Runtime) noteStarted(routes []router.Route, wishes map[string]wish) {
 	r.mu.Lock()
-	r.running[name] = w.running
-	r.mu.Unlock()
-	r.log.Info("Route started", "route", name)
-	return nil
+	defer r.mu.Unlock()
+	for _, route := range routes {
+		r.running[route.Name] = wishes[route.Name].running
+		r.log.Info("Route started", "route", route.Name)
+	}
 }
 
 // stopRoutes stops routes side by side, so that one drain time is enough for

@@ -140,6 +140,10 @@ func (c *checker) subscription(s config.Subscription) {
 	c.lenient(before) // it may be another app's, in a folder that both use
 	x := &compiler{expr: expr.New()}
 	x.rules(s)
+	flow, err := s.Flow.Metadata(s.Metadata)
+	if err == nil { // else reported where it stands
+		x.flow(placedIn(flow, s.Place))
+	}
 	c.problems = append(c.problems, x.problems...)
 }
 

@@ -30,6 +30,8 @@ type routes struct {
 	parts *parts
 	app   *app.App // nil without an app
 	expr  *expr.Compiler
+	// delivered remembers events of routes that deliver once.
+	delivered *memory
 }
 
 // subscription makes the route of a topic to the app.
@@ -39,21 +41,12 @@ func (rs *routes) subscription(ctx context.Context, s config.Subscription) (rout
 	if err := c.problems.Err(); err != nil {
 		return router.Route{}, fault.As(fault.Invalid, err)
 	}
-	bus, err := rs.parts.bus(s.PubSub)
+	r, err := rs.topic(ctx, subscriptionName(s), s)
 	if err != nil {
 		return router.Route{}, err
 	}
-	src, err := source(ctx, bus, pubsub.Subscription{Topic: s.Topic, Except: s.DeadLetterTopic, Metadata: s.Metadata})
-	if err != nil {
-		return router.Route{}, err
-	}
-	r := router.Route{
-		Name: subscriptionName(s), Source: src, Decode: src.Decode, Lanes: defaultLanes,
-		GiveBack: bus.Features().GiveBack,
-		Steps:    []router.Step{expiryStep()},
-		Gate:     rs.app.Ready,
-		Targets:  []router.Target{{Name: "app", Send: toRules(rules), Policy: rs.inbound(s.PubSub, pubsubPolicies)}},
-	}
+	r.Gate = rs.app.Ready
+	r.Targets[0].Name, r.Targets[0].Send = "app", toRules(rules)
 	if s.Bulk.Enabled { // its calls are bounded, not the wait for company
 		r.Targets[0].Policy.Timeout = 0
 	}
@@ -66,9 +59,48 @@ func (rs *routes) subscription(ctx context.Context, s config.Subscription) (rout
 			r.Lanes = max(r.Lanes, s.Bulk.MaxMessages)
 		}
 	}
+	return r, nil
+}
+
+// topic makes what the routes of all subscriptions have in common, whoever gets
+// the events: the one target has its policy and neither a name nor a Send.
+func (rs *routes) topic(ctx context.Context, name string, s config.Subscription) (r router.Route, err error) {
+	flow, err := s.Flow.Metadata(s.Metadata)
+	if err != nil {
+		return r, fault.Wrap(err, "subscribe to %s/%s", s.PubSub, s.Topic)
+	}
+	c := &compiler{expr: rs.expr}
+	order, identity := c.flow(flow)
+	if err := c.problems.Err(); err != nil {
+		return r, fault.As(fault.Invalid, err)
+	}
+	bus, err := rs.parts.bus(s.PubSub)
+	if err != nil {
+		return r, err
+	}
+	r = router.Route{
+		Name: name, Lanes: cmp.Or(flow.Concurrency, defaultLanes), Window: flow.MaxInFlight,
+		GiveBack: bus.Features().GiveBack,
+		Steps:    []router.Step{expiryStep()},
+		Targets:  []router.Target{{Policy: rs.inbound(s.PubSub, pubsubPolicies)}},
+	}
+	if order != nil {
+		r.Key = orderBy(order)
+	}
+	if flow.Retry.Set {
+		r.Targets[0].Policy.Retry = ownRetry(flow.Retry)
+	}
+	if r.Once, err = rs.delivered.once(ctx, name, flow.Dedupe, identity); err != nil {
+		return r, err
+	}
 	if s.DeadLetterTopic != "" {
 		r.DeadLetter = deadLetterTopic(rs.parts, s.PubSub, s.DeadLetterTopic)
 	}
+	src, err := source(ctx, bus, pubsub.Subscription{Topic: s.Topic, Except: s.DeadLetterTopic, Metadata: s.Metadata, Key: keyOf(r.Key)})
+	if err != nil {
+		return r, err
+	}
+	r.Source, r.Decode = src, src.Decode
 	return r, nil
 }
 
@@ -146,7 +178,7 @@ func (rs *routes) pipeline(ctx context.Context, p config.Pipeline) (router.Route
 			return r, fault.New(fault.NotFound, "read binding %s: no such component", p.From.Binding)
 		}
 		r.Source, r.GiveBack = from.binding, true
-		return r, nil
+		return r, rs.deliverOnce(ctx, &r, p)
 	}
 	bus, err := rs.parts.bus(p.From.PubSub)
 	if err != nil {
@@ -162,7 +194,13 @@ func (rs *routes) pipeline(ctx context.Context, p config.Pipeline) (router.Route
 	}
 	r.Source, r.Decode, r.GiveBack = src, src.Decode, bus.Features().GiveBack
 	r.Steps = append([]router.Step{expiryStep()}, r.Steps...)
-	return r, nil
+	return r, rs.deliverOnce(ctx, &r, p)
+}
+
+// deliverOnce gives a pipeline's route its memory of delivered events.
+func (rs *routes) deliverOnce(ctx context.Context, r *router.Route, p config.Pipeline) (err error) {
+	r.Once, err = rs.delivered.once(ctx, r.Name, p.Dedupe, (&compiler{expr: rs.expr}).identity(p.Dedupe))
+	return err
 }
 
 // reachAll makes sure that everything the pipeline sends to is there: what is
@@ -203,13 +241,14 @@ func keyOf(key func(*cloudevents.Delivery) string) func(*cloudevents.Delivery) s
 // check can use it.
 func (rs *routes) plan(p config.Pipeline) (router.Route, config.Problems) {
 	c := &compiler{expr: rs.expr}
-	r := router.Route{Name: "pipeline/" + p.Name, Steps: c.steps(p), Lanes: p.Concurrency}
+	r := router.Route{Name: "pipeline/" + p.Name, Steps: c.steps(p), Lanes: p.Concurrency, Window: p.MaxInFlight}
 	if r.Lanes <= 0 {
 		r.Lanes = defaultLanes
 	}
 	if p.OrderingKey.Text != "" {
 		r.Key = orderBy(c.value(p.OrderingKey, "orderingKey"))
 	}
+	c.identity(p.Dedupe)
 	for _, to := range p.To {
 		r.Targets = append(r.Targets, rs.target(c, p, to))
 		if to.Route != "" && rs.app != nil {
@@ -262,10 +301,7 @@ func policyOf(p config.Pipeline) resilience.Policy {
 	// failure goes to the dead letter topic.
 	pol.Retry.Limit = config.DefaultRetries
 	if p.Retry.Set {
-		pol.Retry = resilience.Retry{
-			Constant: p.Retry.Policy == "constant", Initial: p.Retry.Duration,
-			Max: p.Retry.MaxInterval, Limit: p.Retry.MaxRetries,
-		}
+		pol.Retry = ownRetry(p.Retry)
 	}
 	return pol
 }

@@ -67,6 +67,7 @@ type Runtime struct {
 	mu        sync.Mutex // guards what follows; never held while waiting
 	running   map[string]running
 	unstarted map[string]error // routes that should run and do not
+	paused    map[string]bool  // routes that somebody paused, running or not
 	unasked   error            // why the app's subscriptions are not known yet
 }
 
@@ -83,7 +84,7 @@ func New(o Options) (*Runtime, error) {
 	r := &Runtime{
 		o: o, log: o.Logger, shutdown: make(chan bool, 1), ending: make(chan struct{}),
 		edited: make(chan struct{}, 1), opened: make(chan struct{}, 1), back: make(chan struct{}, 1), met: make(chan answer),
-		running: map[string]running{}, unstarted: map[string]error{}, wanted: map[string]bool{},
+		running: map[string]running{}, unstarted: map[string]error{}, paused: map[string]bool{}, wanted: map[string]bool{},
 	}
 	r.parts = &parts{
 		list: o.Components, log: o.Logger, byName: map[string]*part{}, lacks: map[string]string{}, opened: func() { nudge(r.opened) },
@@ -100,7 +101,7 @@ func New(o Options) (*Runtime, error) {
 	if err := r.connectApp(); err != nil {
 		return nil, err
 	}
-	r.routes = &routes{parts: r.parts, app: r.app, expr: compiler}
+	r.routes = &routes{parts: r.parts, app: r.app, expr: compiler, delivered: &memory{env: r.parts.env}}
 	r.keeper = r.newKeeper()
 	r.api = api.New(o.AppID, r)
 	return r, nil
@@ -228,6 +229,9 @@ func (r *Runtime) stop(ctx context.Context, s *servers, limit time.Duration) err
 	r.closeAll(closing, r.parts.all())
 	if err := r.delays.close(closing); err != nil {
 		r.log.Warn("Delay queue did not close cleanly", "error", err)
+	}
+	if err := r.routes.delivered.close(); err != nil {
+		r.log.Warn("Memory of delivered events did not close cleanly", "error", err)
 	}
 	if r.hangUp != nil {
 		r.hangUp()

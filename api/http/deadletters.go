@@ -19,7 +19,7 @@ import (
 
 // deadLetterRoutes adds the paths of dead letters, which Dapr does not have.
 func (h *handler) deadLetterRoutes(m *chi.Mux) {
-	const prefix = "/v1.0-penstock/deadletters"
+	const prefix = ownPrefix + "/deadletters"
 	m.Get(prefix, h.onListDeadLetters)
 	m.Get(prefix+"/{id}", h.onDeadLetter)
 	m.Post(prefix+"/replay", h.onReplay)

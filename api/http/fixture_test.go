@@ -151,6 +151,7 @@ func (v vault) Close(context.Context) error                                { ret
 
 // instance is a running instance with one component of each kind.
 type instance struct {
+	paused   bool
 	bus      *pubsub.Bus
 	binding  *bindings.Binding
 	store    *secrets.Store
@@ -202,6 +203,21 @@ func (i *instance) Snapshot() api.Metadata {
 func (i *instance) NotReady() []string    { return i.missing }
 func (i *instance) NotOutbound() []string { return i.outbound }
 func (i *instance) Shutdown(force bool)   { i.stopped <- force }
+
+func (i *instance) Routes() []api.Route {
+	return []api.Route{{Name: "subscription/bus/a/b", State: map[bool]string{false: "running", true: "paused"}[i.paused]}}
+}
+
+func (i *instance) PauseRoute(name string) error  { return i.pause(name, true) }
+func (i *instance) ResumeRoute(name string) error { return i.pause(name, false) }
+
+func (i *instance) pause(name string, paused bool) error {
+	if name != "subscription/bus/a/b" {
+		return fault.New(fault.NotFound, "find route %q: there is none", name)
+	}
+	i.paused = paused
+	return nil
+}
 
 // start opens the components and closes them when the test ends.
 func start(tb testing.TB) *instance {

@@ -36,6 +36,9 @@ func (h *handler) routes() *chi.Mux {
 	write(m, "/v1.0/metadata/{key}", h.onSetMetadata)
 	m.Post("/v1.0/shutdown", h.onShutdown)
 	h.deadLetterRoutes(m)
+	m.Get(ownPrefix+"/routes", h.onRoutes)
+	m.Post(ownPrefix+"/routes/pause/*", h.onPauseRoute)
+	m.Post(ownPrefix+"/routes/resume/*", h.onResumeRoute)
 	unimplemented(m)
 	return m
 }

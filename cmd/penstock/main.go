@@ -34,6 +34,7 @@ type commands struct {
 	Describe describeCommand `cmd:"" help:"Describe a component, or list those of this build."`
 	Schema   schemaCommand   `cmd:"" help:"Print the JSON schema of the YAML documents."`
 	Publish  publishCommand  `cmd:"" help:"Publish an event through a running Penstock."`
+	Routes   routesCommand   `cmd:"" help:"List, pause and resume the routes of a running Penstock."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 

@@ -3,14 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
-	"time"
 
 	"github.com/penstock-io/penstock/fault"
 )
@@ -22,9 +19,7 @@ type publishCommand struct {
 	DataFile    string            `name:"data-file" short:"f" help:"File with the payload."`
 	ContentType string            `name:"content-type" default:"application/json" help:"Media type of the payload."`
 	Metadata    map[string]string `name:"metadata" short:"m" help:"Request metadata, key=value; may be repeated."`
-	Address     string            `name:"address" env:"DAPR_HTTP_ENDPOINT" help:"URL of the HTTP API; default: the HTTP port on loopback."`
-	Port        int               `name:"dapr-http-port" env:"DAPR_HTTP_PORT" default:"3500" help:"Port of the HTTP API."`
-	Timeout     time.Duration     `name:"timeout" default:"10s" help:"How long the publish may take."`
+	apiFlags    `embed:""`
 }
 
 // Run publishes one event and returns when the broker has it.
@@ -35,25 +30,13 @@ func (c *publishCommand) Run(ctx context.Context, std *stdio) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url(c.path()), bytes.NewReader(body))
 	if err != nil {
 		return fault.New(fault.Invalid, "publish: %w", err)
 	}
 	req.Header.Set("Content-Type", c.ContentType)
-	if token := os.Getenv("DAPR_API_TOKEN"); token != "" {
-		req.Header.Set("dapr-api-token", token)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err // the address is in it
-		}
-		return fault.New(fault.Unavailable, "publish to %s: %w; is penstock running there?", req.URL.Host, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode/100 != 2 {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-		return fault.New(fault.FromHTTPStatus(resp.StatusCode), "publish to %s/%s: %s: %s", c.PubSub, c.Topic, resp.Status, strings.TrimSpace(string(text)))
+	if _, err := c.do(req); err != nil {
+		return fault.Wrap(err, "publish to %s/%s", c.PubSub, c.Topic)
 	}
 	_, err = fmt.Fprintf(std.out, "published %d bytes to %s/%s\n", len(body), c.PubSub, c.Topic)
 	return err
@@ -72,18 +55,14 @@ func (c *publishCommand) body() ([]byte, error) {
 	}
 }
 
-func (c *publishCommand) url() string {
-	base := c.Address
-	if base == "" {
-		base = fmt.Sprintf("http://127.0.0.1:%d", c.Port)
-	}
+func (c *publishCommand) path() string {
 	q := url.Values{}
 	for k, v := range c.Metadata {
 		q.Set("metadata."+k, v)
 	}
-	u := strings.TrimSuffix(base, "/") + "/v1.0/publish/" + url.PathEscape(c.PubSub) + "/" + c.Topic
+	p := "/v1.0/publish/" + url.PathEscape(c.PubSub) + "/" + c.Topic
 	if len(q) > 0 {
-		u += "?" + q.Encode()
+		p += "?" + q.Encode()
 	}
-	return u
+	return p
 }

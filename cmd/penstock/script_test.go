@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -54,7 +55,14 @@ func shop() {
 	mux.HandleFunc("GET /dapr/subscribe", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `[{"pubsubname":"pubsub","topic":"orders","route":"/orders"}]`)
 	})
+	var seen atomic.Int64
+	mux.HandleFunc("GET /seen/{n}", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("n") != strconv.FormatInt(seen.Load(), 10) {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
 	mux.HandleFunc("POST /orders", func(_ http.ResponseWriter, r *http.Request) {
+		seen.Add(1)
 		body, _ := io.ReadAll(r.Body)
 		var e struct{ Data json.RawMessage }
 		_ = json.Unmarshal(body, &e)
