@@ -82,8 +82,9 @@ func (hs hosts) allow(r *http.Request) bool {
 	if hs.any {
 		return true
 	}
-	// A proxy's absolute-form target hides the Host header; we are no proxy.
-	if r.URL.Host != "" {
+	// A proxy's absolute-form target hides the Host header, even one that names
+	// no host; we are no proxy.
+	if r.URL.Host != "" || r.URL.Scheme != "" {
 		return false
 	}
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/penstock-io/penstock/api"
 )
@@ -12,11 +13,44 @@ import (
 // sent, still escaped. Nothing is cleaned or decoded before the handler is
 // chosen, so two spellings of a path are two paths, and only one is a route.
 // Names are decoded once, by the handler that takes them.
+//
+// What may not stand in a path unescaped is escaped, and the rest is left as it
+// was sent: EscapedPath of package url would decode everything and escape it
+// anew, which makes a slash of %2F as soon as there is, say, a quotation mark
+// behind it.
 func canonical(u *url.URL) string {
-	if p := u.EscapedPath(); p != "" {
-		return p
+	p := u.RawPath
+	if p == "" {
+		p = u.EscapedPath()
 	}
-	return "/"
+	if p == "" {
+		return "/"
+	}
+	for i := range len(p) {
+		if !pathByte(p[i]) {
+			return escaped(p, i)
+		}
+	}
+	return p
+}
+
+// pathByte tells whether a byte may stand in a path, the sign of an escape among
+// them.
+func pathByte(c byte) bool {
+	return c > ' ' && c < 0x7f && strings.IndexByte("\"#<>?\\^`{|}", c) < 0
+}
+
+func escaped(p string, from int) string {
+	const digits = "0123456789ABCDEF"
+	b := append(make([]byte, 0, len(p)+16), p[:from]...)
+	for i := from; i < len(p); i++ {
+		if c := p[i]; pathByte(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return string(b)
 }
 
 const (
@@ -50,8 +84,8 @@ func publishTarget(method, path string) (target, bool) {
 	return target{bus, topic}, true
 }
 
-// unescape decodes one name of a path, once. Control characters are refused:
-// no component, topic or key has them.
+// unescape decodes one name of a path, once. Control characters and what is no
+// UTF-8 are refused: no component, topic or key has them.
 func unescape(what, raw string) (string, error) {
 	s := raw
 	if strings.Contains(raw, "%") {
@@ -59,6 +93,9 @@ func unescape(what, raw string) (string, error) {
 		if s, err = url.PathUnescape(raw); err != nil {
 			return "", api.Errorf(api.BadRequest, "read %s in the path: bad escape in %q", what, raw)
 		}
+	}
+	if !utf8.ValidString(s) {
+		return "", api.Errorf(api.BadRequest, "read %s in the path: %q is not UTF-8", what, raw)
 	}
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] == 0x7f {

@@ -63,7 +63,9 @@ func NewServer(h http.Handler, o ServerOptions) *Server {
 		IdleTimeout:       either(o.IdleTimeout, 120*time.Second),
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols:         new(http.Protocols),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		// Else net/http would answer OPTIONS * by itself, before any check.
+		DisableGeneralOptionsHandler: true,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)
