@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/penstock-io/penstock/api"
 )
@@ -45,6 +46,9 @@ func (h *handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 
 func (h *handler) tooLarge(w http.ResponseWriter) error {
 	w.Header().Set("Connection", "close")
+	// What is left of the body is read for a moment, so that a client that is
+	// still sending gets to see the answer; not for as long as a body may take.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 	return api.Errorf(api.BodyRead, "read request body: it is larger than %d bytes, the limit set by --max-body-size", h.maxBody)
 }
 

@@ -3,7 +3,6 @@ package http_test
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -58,77 +57,6 @@ func talk(t *testing.T, addr, request string) (status int, body string, rest *bu
 	b, err := io.ReadAll(resp.Body)
 	must(t, err)
 	return resp.StatusCode, string(b), rest
-}
-
-func TestRawRequests(t *testing.T) {
-	t.Parallel()
-	i := start(t)
-	addr, _ := serve(t, i.handler(apihttp.Options{MaxBody: 1000}), apihttp.ServerOptions{})
-	post := func(header, body string) string {
-		return "POST /v1.0/publish/bus/t?metadata.rawPayload=true HTTP/1.1\r\nHost: localhost\r\n" + header + "\r\n" + body
-	}
-	tests := []struct {
-		name, request string
-		status        int
-		published     string
-	}{
-		{"length", post("Content-Length: 5\r\n", "plain"), 204, "plain"},
-		{"chunks", post("Transfer-Encoding: chunked\r\n", "3\r\nchu\r\n4;x=y\r\nnked\r\n0\r\n\r\n"), 204, "chunked"},
-		{"too long", post("Content-Length: 1001\r\n", ""), 400, ""},
-		{"too many chunks", post("Transfer-Encoding: chunked\r\n", "3e9\r\n"+strings.Repeat("x", 1001)+"\r\n0\r\n\r\n"), 400, ""},
-		{"too long, expecting", post("Content-Length: 1001\r\nExpect: 100-continue\r\n", ""), 400, ""},
-		{"bad chunk", post("Transfer-Encoding: chunked\r\n", "zz\r\n"), 400, ""},
-		{"two lengths", post("Content-Length: 5\r\nContent-Length: 6\r\n", "twice!"), 400, ""},
-		{"negative length", post("Content-Length: -1\r\n", ""), 400, ""},
-		{"space before colon", post("Content-Length : 5\r\n", "space"), 400, ""},
-		{"unknown coding", post("Transfer-Encoding: gzip\r\n", "x"), 501, ""},
-		{"no host", "GET /v1.0/healthz HTTP/1.1\r\n\r\n", 400, ""},
-		{"empty host", "GET /v1.0/healthz HTTP/1.1\r\nHost:\r\n\r\n", 403, ""},
-		{"old http without host", "GET /v1.0/healthz HTTP/1.0\r\n\r\n", 403, ""},
-		{"absolute form", "GET http://localhost/v1.0/healthz HTTP/1.1\r\nHost: evil.test\r\n\r\n", 403, ""},
-		{"lone percent", "POST /v1.0/publish/bus/% HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, ""},
-		{"bad escape", "POST /v1.0/publish/bus/%zz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, ""},
-		{"escaped NUL", "POST /v1.0/publish/bus/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, ""},
-		{"large header", "GET /v1.0/healthz HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 9000) + "\r\n\r\n", 431, ""},
-		{"many headers", "GET /v1.0/healthz HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X: 12345678\r\n", 1000) + "\r\n", 431, ""},
-		{"upgrade", "GET /v1.0/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n", 204, ""},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			status, body, _ := talk(t, addr, tt.request)
-			if status != tt.status {
-				t.Errorf("%d %s, want %d", status, body, tt.status)
-			}
-			i.broker.mu.Lock()
-			defer i.broker.mu.Unlock()
-			var got strings.Builder
-			for _, m := range i.broker.messages {
-				got.WriteString(string(m.Data))
-			}
-			if i.broker.messages = nil; got.String() != tt.published {
-				t.Errorf("published %q, want %q", got.String(), tt.published)
-			}
-		})
-	}
-}
-
-// A length beside chunks must not smuggle a second request.
-func TestNoSmuggling(t *testing.T) {
-	t.Parallel()
-	i := start(t)
-	addr, _ := serve(t, i.handler(apihttp.Options{}), apihttp.ServerOptions{})
-	hidden := "POST /v1.0/publish/bus/hidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
-	status, _, rest := talk(t, addr, fmt.Sprintf(
-		"POST /v1.0/publish/bus/t HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n%s",
-		len(hidden)+5, hidden))
-	if more, _ := io.ReadAll(rest); len(more) > 0 {
-		t.Errorf("after %d came %q", status, more)
-	}
-	for _, m := range i.broker.all() {
-		if m.topic == "hidden" {
-			t.Error("the hidden request was served")
-		}
-	}
 }
 
 func TestHTTP2(t *testing.T) {
