@@ -44,6 +44,7 @@ func measurements() []measurement {
 		{"deliver", (*bench).deliver},
 		{"durable", (*bench).durable},
 		{"lanes", (*bench).lanes},
+		{"subscriptions", (*bench).subscriptions},
 	}
 }
 
