@@ -2,9 +2,10 @@
 // groups in the memory of this process.
 //
 // It is opened through [Component]. Each group of a topic is a queue of its
-// own. A topic that no group has ever subscribed to drops what is published; a
-// group that has subscribed once keeps receiving while no member is attached,
-// so that a reload loses nothing.
+// own, and so is each group of a wildcard, which has the messages of every topic
+// that it matches. What is published to a topic that no group has ever
+// subscribed to is dropped; a group that has subscribed once keeps receiving
+// while no member is attached, so that a reload loses nothing.
 //
 // Promises: messages of one key are delivered one at a time and in the order
 // published; a key whose message is under way or waits for a retry holds back
@@ -19,6 +20,7 @@ package inmemory
 import (
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,6 +80,7 @@ type broker struct {
 	done    bool
 	members int
 	topics  map[string][]*queue // slices are replaced, never changed
+	wild    []*queue            // of groups whose topic ends in *; likewise
 }
 
 func makeBroker() *broker {
@@ -117,9 +120,25 @@ func (b *broker) limit(o options) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.opts = o
-	for _, queues := range b.topics {
-		for _, q := range queues {
-			q.limit(o.MaxMessages, int64(o.MaxBytes))
+	for q := range b.queues() {
+		q.limit(o.MaxMessages, int64(o.MaxBytes))
+	}
+}
+
+// queues returns every queue there is.
+func (b *broker) queues() iter.Seq[*queue] {
+	return func(yield func(*queue) bool) {
+		for _, list := range b.topics {
+			for _, q := range list {
+				if !yield(q) {
+					return
+				}
+			}
+		}
+		for _, q := range b.wild {
+			if !yield(q) {
+				return
+			}
 		}
 	}
 }
@@ -135,7 +154,7 @@ func (h *handle) Close(ctx context.Context) error {
 
 // Features implements pubsub.Featured.
 func (b *broker) Features() pubsub.Features {
-	return pubsub.Features{TTL: true, Delay: true, GiveBack: true}
+	return pubsub.Features{TTL: true, Delay: true, GiveBack: true, Wildcards: true}
 }
 
 // Publish puts the batch into the queue of every group, or into none.
@@ -144,10 +163,15 @@ func (b *broker) Publish(ctx context.Context, topic string, batch []pubsub.Messa
 		return fault.Wrap(err, "publish")
 	}
 	b.mu.RLock()
-	queues, done := b.topics[topic], b.done
+	queues, wild, done := b.topics[topic], b.wild, b.done
 	b.mu.RUnlock()
 	if done {
 		return errClosed
+	}
+	for _, q := range wild {
+		if pubsub.Matches(q.topic, topic) {
+			queues = append(slices.Clip(queues), q)
+		}
 	}
 	var size int64
 	for i := range batch {
@@ -158,7 +182,7 @@ func (b *broker) Publish(ctx context.Context, topic string, batch []pubsub.Messa
 		if err == nil {
 			continue
 		}
-		if b.forget(topic, q) {
+		if b.forget(q) {
 			continue
 		}
 		for _, other := range queues[:i] {
@@ -167,20 +191,21 @@ func (b *broker) Publish(ctx context.Context, topic string, batch []pubsub.Messa
 		return fault.Wrap(err, "publish to group %q of topic %q", q.group, topic)
 	}
 	for i, q := range queues {
-		q.put(batch, i > 0)
+		q.put(topic, batch, i > 0)
 	}
 	return nil
 }
 
 // forget removes a group that nobody has read from for a long time, and tells
 // whether it did.
-func (b *broker) forget(topic string, q *queue) bool {
+func (b *broker) forget(q *queue) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.opts.GroupRetention == 0 || !q.abandoned(b.opts.GroupRetention) {
 		return false
 	}
-	b.topics[topic] = slices.DeleteFunc(slices.Clone(b.topics[topic]), func(o *queue) bool { return o == q })
+	others := slices.DeleteFunc(slices.Clone(b.of(q.topic)), func(o *queue) bool { return o == q })
+	b.set(q.topic, others)
 	q.close()
 	return true
 }
@@ -250,15 +275,32 @@ func (b *broker) join(s pubsub.Subscription) (*queue, error) {
 		return nil, errClosed
 	}
 	b.members++
-	queues := b.topics[s.Topic]
-	if i := slices.IndexFunc(queues, func(q *queue) bool { return q.group == s.Group }); i >= 0 {
+	queues := b.of(s.Topic)
+	if i := slices.IndexFunc(queues, func(q *queue) bool { return q.topic == s.Topic && q.group == s.Group }); i >= 0 {
 		queues[i].join()
 		return queues[i], nil
 	}
-	q := newQueue(s.Group, b.opts.MaxMessages, int64(b.opts.MaxBytes))
+	q := newQueue(s.Topic, s.Group, b.opts.MaxMessages, int64(b.opts.MaxBytes))
 	q.join()
-	b.topics[s.Topic] = append(slices.Clip(queues), q)
+	b.set(s.Topic, append(slices.Clip(queues), q))
 	return q, nil
+}
+
+// of returns the list that has the queues of a subscription's topic.
+func (b *broker) of(topic string) []*queue {
+	if pubsub.Wildcard(topic) {
+		return b.wild
+	}
+	return b.topics[topic]
+}
+
+// set replaces the list.
+func (b *broker) set(topic string, queues []*queue) {
+	if pubsub.Wildcard(topic) {
+		b.wild = queues
+		return
+	}
+	b.topics[topic] = queues
 }
 
 func (b *broker) leave(q *queue) {
@@ -283,10 +325,8 @@ func (b *broker) Close(ctx context.Context) error {
 	if !b.done {
 		b.done = true
 		close(b.closed)
-		for _, queues := range b.topics {
-			for _, q := range queues {
-				q.close()
-			}
+		for q := range b.queues() {
+			q.close()
 		}
 		b.checkIdle()
 	}

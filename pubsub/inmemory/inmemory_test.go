@@ -164,6 +164,32 @@ func TestAbandonedGroupIsForgotten(t *testing.T) {
 	})
 }
 
+func TestAbandonedWildcardIsForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, options{MaxMessages: 1, MaxBytes: 10, GroupRetention: time.Minute})
+		for _, pattern := range []string{"a*", "b*"} {
+			if err := b.Prepare(t.Context(), pubsub.Subscription{Topic: pattern, Group: "g"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish := func(topic string) error { return b.Publish(t.Context(), topic, message("", "x")) }
+		if err := publish("a1"); err != nil {
+			t.Fatal(err)
+		}
+		if err := publish("a2"); fault.KindOf(err) != fault.Exhausted {
+			t.Errorf("a full wildcard: %v", err)
+		}
+		<-time.After(time.Minute)
+		if err := publish("a2"); err != nil {
+			t.Errorf("a forgotten wildcard: %v", err)
+		}
+		if len(b.wild) != 1 || b.wild[0].topic != "b*" || len(b.topics) != 0 {
+			t.Errorf("%d wildcards and %d topics are left", len(b.wild), len(b.topics))
+		}
+	})
+}
+
 func TestExpiredMakesRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -28,7 +28,8 @@ type entry struct {
 	due      time.Time
 	expires  time.Time
 	attempt  int
-	lane     *lane // held by this entry; nil when it has no key or not looked at
+	lane     *lane   // held by this entry; nil when it has no key or not looked at
+	topic    *string // published to; nil: the queue's
 }
 
 func (e *entry) expired(now time.Time) bool { return !e.expires.IsZero() && !now.Before(e.expires) }
@@ -48,8 +49,9 @@ type delivery struct {
 	settled atomic.Bool
 }
 
-// queue is the messages of one group of a topic.
+// queue is the messages of one group of a topic or wildcard.
 type queue struct {
+	topic       string // as subscribed to
 	group       string
 	maxMessages int
 	maxBytes    int64
@@ -71,9 +73,9 @@ type queue struct {
 	closed  bool
 }
 
-func newQueue(group string, maxMessages int, maxBytes int64) *queue {
+func newQueue(topic, group string, maxMessages int, maxBytes int64) *queue {
 	q := &queue{
-		group: group, maxMessages: maxMessages, maxBytes: maxBytes,
+		topic: topic, group: group, maxMessages: maxMessages, maxBytes: maxBytes,
 		wake: make(chan struct{}, 1), lanes: map[string]*lane{},
 	}
 	q.timer = time.AfterFunc(time.Hour, q.release)
@@ -166,11 +168,15 @@ func (q *queue) unreserve(n int, size int64) {
 	q.bytes -= size
 }
 
-// put adds messages for which there is room. With clone they get metadata of
-// their own, since another queue has the same map.
-func (q *queue) put(batch []pubsub.Message, clone bool) {
+// put adds messages of a topic for which there is room. With clone they get
+// metadata of their own, since another queue has the same map.
+func (q *queue) put(topic string, batch []pubsub.Message, clone bool) {
 	entries := make([]entry, len(batch))
 	now := time.Now()
+	var other *string
+	if topic != q.topic {
+		other = new(topic)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -179,7 +185,7 @@ func (q *queue) put(batch []pubsub.Message, clone bool) {
 	for i := range batch {
 		m, e := &batch[i], &entries[i]
 		q.seq++
-		*e = entry{seq: q.seq, body: m.Data, metadata: m.Metadata, key: m.Key, expires: m.Expires}
+		*e = entry{seq: q.seq, body: m.Data, metadata: m.Metadata, key: m.Key, expires: m.Expires, topic: other}
 		if clone {
 			e.metadata = maps.Clone(m.Metadata)
 		}
@@ -231,6 +237,9 @@ func (q *queue) next(key func(*cloudevents.Delivery) string) *delivery {
 		d := &delivery{Delivery: cloudevents.Delivery{
 			Body: e.body, Metadata: e.metadata, Key: e.key, Attempt: e.attempt + 1,
 		}, q: q, e: e}
+		if e.topic != nil {
+			d.Topic = *e.topic
+		}
 		if e.lane == nil && !q.admit(d, key) {
 			continue
 		}

@@ -11,6 +11,7 @@ package conform
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -76,7 +77,7 @@ func PubSub(t *testing.T, open func(t *testing.T) pubsub.Driver, setup PubSubSet
 		s.features = f.Features()
 	}
 	closeDriver(t, probe)
-	cases := append(pubSubBasics(), append(pubSubOutcomes(), pubSubLife()...)...)
+	cases := slices.Concat(pubSubBasics(), pubSubOutcomes(), pubSubLife(), pubSubWildcards())
 	for _, c := range cases {
 		if c.can != nil && !c.can(s) {
 			continue

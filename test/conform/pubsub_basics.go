@@ -28,6 +28,7 @@ func pubSubBasics() []pubSubCase {
 		{name: "a failed batch says which messages", run: (*suite).batchErrors},
 		{name: "many publishers at once", run: (*suite).concurrent},
 		{name: "a delayed message comes when due", can: delays, run: (*suite).delayed},
+		{name: "delayed messages of one key come in order", can: and(delays, ordered), run: (*suite).delayedOrder},
 		{name: "an expired message does not come", can: expires, run: (*suite).expired},
 		{name: "published before the first group", can: early, run: (*suite).beforeGroup},
 	}
@@ -264,6 +265,25 @@ func delayedBy(t *testing.T, d pubsub.Driver, m *member, delay time.Duration) bo
 		x.Settle(cloudevents.Acked())
 	}
 	return inTime
+}
+
+func (s *suite) delayedOrder(t *testing.T) {
+	d, done := s.driver(t)
+	defer done()
+	m := s.subscribe(t, d, pubsub.Subscription{Topic: "t"})
+	defer m.stop(t)
+	m.settled(t, d, "t")
+	due := time.Now().Add(200 * time.Millisecond)
+	batch := make([]pubsub.Message, 50)
+	for i := range batch {
+		batch[i] = pubsub.Message{Key: "k", Data: []byte(strconv.Itoa(i)), DeliverAt: due}
+	}
+	if err := d.Publish(t.Context(), "t", batch); err != nil {
+		t.Fatal(err)
+	}
+	for i := range batch {
+		m.want(t, strconv.Itoa(i)).Settle(cloudevents.Acked())
+	}
 }
 
 func (s *suite) expired(t *testing.T) {
