@@ -36,6 +36,8 @@ func schema() []string {
 			due INTEGER NOT NULL, attempt INTEGER NOT NULL,
 			PRIMARY KEY (queue, id)) WITHOUT ROWID`,
 		`CREATE INDEX pubsub_due ON pubsub_pending (queue, due) WHERE due > 0`,
+		`CREATE INDEX pubsub_wild ON pubsub_queues (topic) WHERE substr(topic, -1) = '*'`,
+		`ALTER TABLE pubsub_messages ADD COLUMN topic TEXT NOT NULL DEFAULT ''`,
 	}
 }
 
@@ -167,7 +169,7 @@ func (b *broker) wake(topic string, delayed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for name, q := range b.queues {
-		if topic == "" || name.topic == topic {
+		if topic == "" || pubsub.Matches(name.topic, topic) {
 			q.arrived(delayed)
 		}
 	}
@@ -238,6 +240,9 @@ func (b *broker) ensureGroup(tx *sql.Tx, topic, group string) (id int64, err err
 	}
 	err = tx.QueryRow(`INSERT INTO pubsub_queues (topic, consumer, seen) VALUES (?, ?, ?) RETURNING id`,
 		topic, group, now).Scan(&id)
+	if err == nil && pubsub.Wildcard(topic) {
+		err = b.claim(tx, id, topic)
+	}
 	return id, err
 }
 

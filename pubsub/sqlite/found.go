@@ -35,7 +35,7 @@ func (r *reader) query(ctx context.Context, st *sql.Stmt, args ...any) ([]found,
 		e := &entry{loaded: true}
 		var due int64
 		var metadata []byte
-		if err := rows.Scan(&e.id, &due, &e.attempt, &e.expires, &e.key, &metadata, &e.body); err != nil {
+		if err := rows.Scan(&e.id, &due, &e.attempt, &e.expires, &e.key, &metadata, &e.body, &e.topic); err != nil {
 			return nil, false, client.Classify(err)
 		}
 		if e.metadata, err = decodeMetadata(metadata); err != nil {

@@ -213,6 +213,17 @@ func (o *outbox) write(tx *sql.Tx, batch map[changeKey]change) (did effect, err 
 	return did, nil
 }
 
+// removeMessage takes a message out of the file when no queue has it any more.
+// Only one that says its topic can be in a wildcard's.
+const removeMessage = `DELETE FROM pubsub_messages WHERE id = ?1
+	AND NOT EXISTS (SELECT 1 FROM pubsub_queues q JOIN pubsub_pending p ON p.queue = q.id AND p.id = ?1
+		WHERE q.topic = (SELECT topic FROM pubsub_queues WHERE id = ?2))
+	AND (topic = '' OR
+		NOT EXISTS (SELECT 1 FROM pubsub_queues q JOIN pubsub_pending p ON p.queue = q.id AND p.id = ?1
+			WHERE q.topic = pubsub_messages.topic)
+		AND NOT EXISTS (SELECT 1 FROM pubsub_queues q JOIN pubsub_pending p ON p.queue = q.id AND p.id = ?1
+			WHERE substr(q.topic, -1) = '*'))`
+
 // remove takes messages out of a queue, and out of the file when no other
 // queue has them. It returns how many were there.
 func (b *broker) remove(tx *sql.Tx, queue int64, ids []int64) (n int, err error) {
@@ -225,10 +236,7 @@ func (b *broker) remove(tx *sql.Tx, queue int64, ids []int64) (n int, err error)
 			continue // expired, or done by whoever took the group over
 		}
 		n++
-		_, err = b.exec(tx, `DELETE FROM pubsub_messages WHERE id = ?1 AND NOT EXISTS (
-			SELECT 1 FROM pubsub_queues q JOIN pubsub_pending p ON p.queue = q.id AND p.id = ?1
-			WHERE q.topic = (SELECT topic FROM pubsub_queues WHERE id = ?2))`, id, queue)
-		if err != nil {
+		if _, err = b.exec(tx, removeMessage, id, queue); err != nil {
 			return 0, err
 		}
 	}

@@ -34,6 +34,7 @@ type entry struct {
 	attempt  int   // deliveries, the one under way included
 	expires  int64 // milliseconds; 0 is never
 	key      string
+	topic    string // published to; empty: the queue's
 	metadata map[string]string
 	body     []byte
 	loaded   bool      // what came before is filled in
@@ -171,7 +172,7 @@ func (q *queue) next(d *driver) (*delivery, <-chan struct{}) {
 		}
 		e.attempt++
 		x := &delivery{Delivery: cloudevents.Delivery{
-			Body: e.body, Metadata: e.metadata, Key: e.key, Attempt: e.attempt,
+			Body: e.body, Metadata: e.metadata, Key: e.key, Topic: e.topic, Attempt: e.attempt,
 		}, q: q, e: e, driver: d}
 		x.Settle = x.settle
 		e.out, e.counted, e.done = x, false, false

@@ -22,7 +22,7 @@ const (
 )
 
 const (
-	selectWaiting = `SELECT p.id, p.due, p.attempt, m.expires, m.key, m.metadata, m.body FROM pubsub_pending p`
+	selectWaiting = `SELECT p.id, p.due, p.attempt, m.expires, m.key, m.metadata, m.body, m.topic FROM pubsub_pending p`
 	ofQueue       = ` JOIN pubsub_messages m ON m.id = p.id WHERE p.queue = ?1 AND `
 )
 

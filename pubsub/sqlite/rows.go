@@ -43,7 +43,14 @@ type insertion struct {
 type target struct {
 	id    int64
 	group string
+	wild  bool // of a wildcard: the message must say what its topic is
 }
+
+// A message for a wildcard says what its topic is.
+const (
+	insertMessage = `INSERT INTO pubsub_messages (created, expires, key, metadata, body) VALUES (?, ?, ?, ?, ?)`
+	insertNamed   = `INSERT INTO pubsub_messages (created, expires, key, metadata, body, topic) VALUES (?, ?, ?, ?, ?, ?)`
+)
 
 // run returns the queues that got the rows.
 func (w insertion) run(rows []row) ([]target, error) {
@@ -51,12 +58,16 @@ func (w insertion) run(rows []row) ([]target, error) {
 	if err != nil || len(targets) == 0 {
 		return nil, err
 	}
+	insert := insertMessage
 	for _, t := range targets {
+		if t.wild {
+			insert = insertNamed
+		}
 		if err := w.room(t, int64(len(rows))); err != nil {
 			return nil, err
 		}
 	}
-	message, err := w.b.db.Stmt(w.tx, `INSERT INTO pubsub_messages (created, expires, key, metadata, body) VALUES (?, ?, ?, ?, ?)`)
+	message, err := w.b.db.Stmt(w.tx, insert)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +77,13 @@ func (w insertion) run(rows []row) ([]target, error) {
 	}
 	for i := range rows {
 		r := &rows[i]
-		res, err := message.Exec(w.now, r.expires, r.key, r.metadata, r.body)
+		args := [...]any{w.now, r.expires, r.key, r.metadata, r.body, nil}
+		n := len(args) - 1
+		if insert == insertNamed {
+			args[n] = w.topic
+			n++
+		}
+		res, err := message.Exec(args[:n]...)
 		if err != nil {
 			return nil, err
 		}
@@ -104,24 +121,8 @@ func (w insertion) targets() ([]target, error) {
 // findTargets makes the queue for the group to come when there is none and a
 // retention.
 func (w insertion) findTargets() ([]target, error) {
-	st, err := w.b.db.Stmt(w.tx, `SELECT id, consumer FROM pubsub_queues WHERE topic = ?`)
-	if err != nil {
-		return nil, err
-	}
-	found, err := st.Query(w.topic)
-	if err != nil {
-		return nil, err
-	}
-	defer found.Close()
-	var targets []target
-	for found.Next() {
-		var t target
-		if err := found.Scan(&t.id, &t.group); err != nil {
-			return nil, err
-		}
-		targets = append(targets, t)
-	}
-	if err := found.Err(); err != nil || len(targets) > 0 || w.opts.Retention == 0 {
+	targets, err := w.matching()
+	if err != nil || len(targets) > 0 || w.opts.Retention == 0 || pubsub.Wildcard(w.topic) {
 		return targets, err
 	}
 	res, err := w.tx.Exec(`INSERT INTO pubsub_queues (topic, consumer, seen) VALUES (?, '', ?)`, w.topic, w.now)

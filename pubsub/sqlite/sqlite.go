@@ -4,7 +4,9 @@
 // It is opened through [Component]. A publish is one transaction shared with
 // all others that wait at that moment, and returns when it is on the disk. A
 // group gets every message published after it was first seen; what is
-// published to a topic without any group is kept for the first one to come.
+// published to a topic without any group is kept for the first one to come. A
+// subscription to a topic that ends in * is a group of its own for the messages
+// of every topic that it matches.
 //
 // Promises: nothing acknowledged to a publisher is lost by a killed process or
 // machine. A message is delivered until it is acknowledged or dropped, also
@@ -142,7 +144,7 @@ func open(ctx context.Context, env component.Env, o options) (pubsub.Driver, err
 
 // Features implements pubsub.Featured.
 func (d *driver) Features() pubsub.Features {
-	return pubsub.Features{TTL: true, Delay: true, GiveBack: true}
+	return pubsub.Features{TTL: true, Delay: true, GiveBack: true, Wildcards: true}
 }
 
 // Publish writes the whole batch or nothing of it.
