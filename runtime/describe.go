@@ -120,8 +120,8 @@ func infoOf(p *part) api.ComponentInfo {
 	if able, ok := p.life.(component.Capable); ok {
 		c.Capabilities = able.Capabilities()
 	}
-	if p.bus != nil && p.bus.Features().TTL && !slices.Contains(c.Capabilities, "MESSAGE_TTL") {
-		c.Capabilities = append(slices.Clone(c.Capabilities), "MESSAGE_TTL")
+	if p.bus != nil {
+		c.Capabilities = capabilities(c.Capabilities, p.bus.Features())
 	}
 	s := p.life.State()
 	c.State = s.Word
@@ -129,6 +129,19 @@ func infoOf(p *part) api.ComponentInfo {
 		c.Error = s.LastError
 	}
 	return c
+}
+
+// capabilities adds Dapr's words for what a broker can do.
+func capabilities(known []string, f pubsub.Features) []string {
+	out := slices.Clone(known)
+	add := func(can bool, word string) {
+		if can && !slices.Contains(out, word) {
+			out = append(out, word)
+		}
+	}
+	add(f.TTL, "MESSAGE_TTL")
+	add(f.Wildcards, "SUBSCRIBE_WILDCARDS")
+	return out
 }
 
 func subscriptionInfo(r running) api.SubscriptionInfo {

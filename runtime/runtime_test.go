@@ -256,3 +256,35 @@ func TestTopicsOfANamespace(t *testing.T) {
 	in.publish(t, "late?metadata.delay=10ms", `2`)
 	a.next(t, "/late")
 }
+
+// An event that a wildcard fails on goes to the dead letter topic once, though
+// the wildcard matches that too.
+func TestWildcardSubscription(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[{"pubsubname":"bus","topic":"orders*","route":"/any","deadLetterTopic":"orders-dead"},
+		{"pubsubname":"bus","topic":"orders-a","route":"/a"},{"pubsubname":"bus","topic":"orders-dead","route":"/dead"}]`)
+	a.answer("/any", reply(`{"status":"DROP"}`))
+	in := start(t, a, bus)
+	for _, topic := range []string{"orders", "orders-a"} { // the first is matched by nobody
+		in.publish(t, topic, `1`)
+	}
+	got := map[string]int{}
+	for range 3 {
+		c := <-a.calls
+		e, err := cloudevents.Scan([]byte(c.body))
+		if topic, _ := e.Attr("topic"); err != nil || topic != "orders-a" {
+			t.Errorf("%s got topic %q, %v", c.path, topic, err)
+		}
+		got[c.path]++
+	}
+	if got["/any"] != 1 || got["/a"] != 1 || got["/dead"] != 1 {
+		t.Errorf("calls %v", got)
+	}
+	in.publish(t, "orders-b", `2`)
+	if e, err := cloudevents.Scan([]byte(a.next(t, "/any").body)); err != nil || string(e.Data()) != `2` {
+		t.Errorf("the wildcard got something else: %s, %v", e.Data(), err)
+	}
+	if text := in.text(t, "/metadata"); !strings.Contains(text, "SUBSCRIBE_WILDCARDS") {
+		t.Errorf("the capability is not in the metadata: %s", text)
+	}
+}
