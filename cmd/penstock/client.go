@@ -16,11 +16,16 @@ import (
 	"github.com/penstock-io/penstock/fault"
 )
 
-// apiFlags say which running instance a command talks to.
+// apiAddress says which running instance a command talks to.
+type apiAddress struct {
+	Address string `name:"address" env:"DAPR_HTTP_ENDPOINT" help:"URL of the HTTP API; default: the HTTP port on loopback."`
+	Port    int    `name:"dapr-http-port" env:"DAPR_HTTP_PORT" default:"3500" help:"Port of the HTTP API."`
+}
+
+// apiFlags are those of a command that makes calls which end soon.
 type apiFlags struct {
-	Address string        `name:"address" env:"DAPR_HTTP_ENDPOINT" help:"URL of the HTTP API; default: the HTTP port on loopback."`
-	Port    int           `name:"dapr-http-port" env:"DAPR_HTTP_PORT" default:"3500" help:"Port of the HTTP API."`
-	Timeout time.Duration `name:"timeout" default:"10s" help:"How long the call may take."`
+	apiAddress `embed:""`
+	Timeout    time.Duration `name:"timeout" default:"10s" help:"How long the call may take."`
 }
 
 // maxAnswer bounds what is read of an answer.
@@ -57,8 +62,26 @@ func (f *apiFlags) call(ctx context.Context, method, path string, body, out any)
 	return nil
 }
 
-// do sends a request with the token and returns the body of a success.
-func (f *apiFlags) do(req *http.Request) ([]byte, error) {
+// do sends a request and returns the body of a success.
+func (a *apiAddress) do(req *http.Request) ([]byte, error) {
+	resp, err := a.open(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return answerOf(resp)
+}
+
+func answerOf(resp *http.Response) ([]byte, error) {
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "read the answer of %s: %w", resp.Request.URL.Host, err)
+	}
+	return answer, nil
+}
+
+// open sends a request with the token. The caller closes the body of a success.
+func (a *apiAddress) open(req *http.Request) (*http.Response, error) {
 	if token := os.Getenv("DAPR_API_TOKEN"); token != "" {
 		req.Header.Set("dapr-api-token", token)
 	}
@@ -69,15 +92,15 @@ func (f *apiFlags) do(req *http.Request) ([]byte, error) {
 		}
 		return nil, fault.New(fault.Unavailable, "call %s: %w; is penstock running there?", req.URL.Host, err)
 	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	answer, err := answerOf(resp)
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, "read the answer of %s: %w", req.URL.Host, err)
+		return nil, err
 	}
-	if resp.StatusCode/100 != 2 {
-		return nil, fault.New(fault.FromHTTPStatus(resp.StatusCode), "%s", said(resp.Status, answer))
-	}
-	return answer, nil
+	return nil, fault.New(fault.FromHTTPStatus(resp.StatusCode), "%s", said(resp.Status, answer))
 }
 
 // said is what the API says of a failure.
@@ -91,10 +114,10 @@ func said(status string, answer []byte) string {
 	return strings.TrimSpace(status + " " + string(answer[:min(len(answer), 1<<10)]))
 }
 
-func (f *apiFlags) url(path string) string {
-	base := f.Address
+func (a *apiAddress) url(path string) string {
+	base := a.Address
 	if base == "" {
-		base = fmt.Sprintf("http://127.0.0.1:%d", f.Port)
+		base = fmt.Sprintf("http://127.0.0.1:%d", a.Port)
 	}
 	return strings.TrimSuffix(base, "/") + path
 }

@@ -28,14 +28,15 @@ import (
 
 // commands is the whole command line.
 type commands struct {
-	Serve    serveCommand    `cmd:"" help:"Run Penstock beside an app: bindings, pub/sub, pipelines and the HTTP API."`
-	Run      runCommand      `cmd:"" help:"Run an app with Penstock beside it, both logs side by side."`
-	Check    checkCommand    `cmd:"" help:"Check a configuration and report every error in it."`
-	Describe describeCommand `cmd:"" help:"Describe a component, or list those of this build."`
-	Schema   schemaCommand   `cmd:"" help:"Print the JSON schema of the YAML documents."`
-	Publish  publishCommand  `cmd:"" help:"Publish an event through a running Penstock."`
-	Routes   routesCommand   `cmd:"" help:"List, pause and resume the routes of a running Penstock."`
-	Version  versionCommand  `cmd:"" help:"Print the version."`
+	Serve    serveCommand       `cmd:"" help:"Run Penstock beside an app: bindings, pub/sub, pipelines and the HTTP API."`
+	Run      runCommand         `cmd:"" help:"Run an app with Penstock beside it, both logs side by side."`
+	Check    checkCommand       `cmd:"" help:"Check a configuration and report every error in it."`
+	Describe describeCommand    `cmd:"" help:"Describe a component, or list those of this build."`
+	Schema   schemaCommand      `cmd:"" help:"Print the JSON schema of the YAML documents."`
+	Publish  publishCommand     `cmd:"" help:"Publish an event through a running Penstock."`
+	Routes   routesCommand      `cmd:"" help:"List, pause and resume the routes of a running Penstock."`
+	Letters  deadLettersCommand `cmd:"" name:"deadletters" help:"List, show, replay and discard events that were given up."`
+	Version  versionCommand     `cmd:"" help:"Print the version."`
 }
 
 // exitCode ends the program with a code and nothing more to say.

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 		"penstock": main,
 		"daprd":    main, // the same program under the name that tooling expects
 		"shop":     shop,
+		"till":     till,
 	})
 }
 
@@ -39,12 +40,15 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"port":  ports,
-			"http":  request,
-			"free":  isFree,
-			"json":  isJSON,
-			"await": awaitWord,
-			"term":  term,
+			"port":   ports,
+			"http":   request,
+			"free":   isFree,
+			"json":   isJSON,
+			"await":  awaitWord,
+			"retry":  retry,
+			"letter": letter,
+			"count":  count,
+			"term":   term,
 		},
 	})
 }
@@ -77,6 +81,25 @@ func shop() {
 	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
 	<-stop
 	fmt.Println("shop closed")
+}
+
+// till is an app that gives up every order while there is a file called broken.
+// What it got last is in refused or in taken.
+func till() {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /dapr/subscribe", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `[{"pubsubname":"pubsub","topic":"orders","route":"/orders","deadLetterTopic":"orders-failed"}]`)
+	})
+	mux.HandleFunc("POST /orders", func(w http.ResponseWriter, r *http.Request) {
+		name := "taken"
+		if _, err := os.Stat("broken"); err == nil {
+			name = "refused"
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		body, _ := io.ReadAll(r.Body)
+		_ = os.WriteFile(name, body, 0o600)
+	})
+	_ = http.ListenAndServe("127.0.0.1:"+os.Getenv("APP_PORT"), mux)
 }
 
 // ports NAME... sets variables to ports that nobody uses.
@@ -180,6 +203,35 @@ func isJSON(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%s does not have %q", args[0], word)
 		}
 	}
+}
+
+// letter is: letter VARIABLE FILE, which sets it to the id of the first dead
+// letter in a list.
+func letter(ts *testscript.TestScript, _ bool, args []string) {
+	var list []struct{ ID string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), &list))
+	if len(list) == 0 {
+		ts.Fatalf("%s has no dead letter", args[1])
+	}
+	ts.Setenv(args[0], list[0].ID)
+}
+
+// count is: count N FLAG..., which waits until that many dead letters are listed.
+func count(ts *testscript.TestScript, _ bool, args []string) {
+	until(ts, args[0]+" dead letters", func() bool {
+		err := ts.Exec("penstock", append([]string{"deadletters", "list", "--output", "json"}, args[1:]...)...)
+		ts.Check(err)
+		var list []struct{ ID string }
+		ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &list))
+		return strconv.Itoa(len(list)) == args[0]
+	})
+}
+
+// retry is: retry WORD exec COMMAND..., which runs the command until it says the word.
+func retry(ts *testscript.TestScript, _ bool, args []string) {
+	until(ts, strings.Join(args[1:], " ")+" says "+args[0], func() bool {
+		return ts.Exec(args[2], args[3:]...) == nil && strings.Contains(ts.ReadFile("stdout"), args[0])
+	})
 }
 
 // awaitWord is: await FILE WORD, for a file that a program is writing.
