@@ -184,3 +184,25 @@ func TestInjectIsLeftByAStop(t *testing.T) {
 		}
 	})
 }
+
+// heldClaims are claims of which another delivery has every key.
+type heldClaims struct{}
+
+func (heldClaims) Claim(context.Context, string) (ClaimState, error) { return Held, nil }
+func (heldClaims) Confirm(context.Context, string) error             { return nil }
+func (heldClaims) Release(string)                                    {}
+
+// TestInjectDoesNotWaitToBeTried has nobody wait for what was refused.
+func TestInjectDoesNotWaitToBeTried(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t)
+		mustAdd(t, r, Route{
+			Name: "r", Source: newBook(t), Targets: to(ackAll), DeadLetter: (&cemetery{}).bury,
+			Once: &Once{Key: (*cloudevents.Event).ID, Claims: heldClaims{}},
+		})
+		if o := inject(t, r, "r", &cloudevents.Delivery{Event: event(t)}); o.Verdict != cloudevents.Retry {
+			t.Errorf("told %+v", o)
+		}
+	})
+}

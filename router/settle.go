@@ -102,7 +102,7 @@ func (in *incarnation) settleRetry(ctx context.Context, p *passage, res result) 
 	if usedUp && in.route.DeadLetter != nil {
 		return in.settleLetter(ctx, p, in.newLetter(p, res))
 	}
-	if res.cause == refused {
+	if res.cause == refused && !p.injected {
 		return in.waitInLane(p, res, in.route.Redelivery.Delay(max(p.trip.series, 1), asked))
 	}
 	p.trip.tries = 0
