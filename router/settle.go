@@ -78,7 +78,8 @@ func (in *incarnation) settleDrop(ctx context.Context, p *passage, res result) d
 	if !res.Discard && in.route.DeadLetter != nil {
 		return in.settleLetter(ctx, p, in.newLetter(p, res))
 	}
-	if !res.Discard {
+	// What a filter leaves out is no news.
+	if !res.Discard || res.Err != nil {
 		in.log.Warn("event dropped", "id", p.id(), "origin", p.d.Origin,
 			told("target", in.targetName(p)), "attempt", p.d.Attempt, "reason", res.Reason, "error", res.Err)
 	}
