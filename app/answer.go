@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
@@ -58,6 +59,31 @@ func Pause(text string) time.Duration {
 		return 0
 	}
 	return min(max(d, 0), MaxPause)
+}
+
+// Escape returns value as it is when all its bytes are plain, else with those
+// that are not, and %, as %XX.
+func Escape(value string, plain func(byte) bool) string {
+	bad := 0
+	for i := range len(value) {
+		if !plain(value[i]) {
+			bad++
+		}
+	}
+	if bad == 0 {
+		return value
+	}
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	b.Grow(len(value) + 2*bad)
+	for i := range len(value) {
+		if c := value[i]; plain(c) && c != '%' {
+			b.WriteByte(c)
+		} else {
+			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
+		}
+	}
+	return b.String()
 }
 
 // Reply is what an app may answer to the event of an input binding: state to

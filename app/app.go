@@ -61,6 +61,8 @@ type Address struct {
 	PubSub, Topic string
 	// Binding is the name of the input binding that read it.
 	Binding string
+	// Raw tells that the topic holds payloads without an envelope.
+	Raw bool
 }
 
 // Reacher is implemented by channels that can tell whether anything listens

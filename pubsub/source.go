@@ -40,7 +40,7 @@ func (b *Bus) source(s Subscription) *Source {
 	if s.Group == "" {
 		s.Group = b.group
 	}
-	src := &Source{bus: b, topic: s.Topic, sub: s, raw: isTrue(lookup(s.Metadata, "rawPayload"))}
+	src := &Source{bus: b, topic: s.Topic, sub: s, raw: s.Raw()}
 	src.sub.Topic = b.prefix + s.Topic
 	return src
 }
@@ -52,6 +52,9 @@ func EventOf(bus, topic string, body []byte, metadata map[string]string) (*cloud
 	s := &Source{bus: &Bus{name: bus}, topic: topic}
 	return s.event(&cloudevents.Delivery{Body: body, Metadata: metadata})
 }
+
+// Raw tells that the subscription asks for payloads without an envelope.
+func (s Subscription) Raw() bool { return isTrue(lookup(s.Metadata, "rawPayload")) }
 
 // Prepare makes the subscription's group where the broker can do that ahead, so
 // that everything published once it has returned reaches the subscription. A

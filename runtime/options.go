@@ -68,7 +68,7 @@ type AppOptions struct {
 	Port int
 	// Address is the host; default 127.0.0.1.
 	Address string
-	// Protocol is http, https or h2c.
+	// Protocol is http, https, h2c, grpc or grpcs.
 	Protocol string
 	// Token is sent with every call.
 	Token string

@@ -50,8 +50,9 @@ func (rs *routes) subscription(ctx context.Context, s config.Subscription) (rout
 	if s.Bulk.Enabled { // its calls are bounded, not the wait for company
 		r.Targets[0].Policy.Timeout = 0
 	}
+	raw := pubsub.Subscription{Metadata: s.Metadata}.Raw()
 	for i := range rules {
-		to := app.Address{Path: rules[i].path, PubSub: s.PubSub, Topic: s.Topic}
+		to := app.Address{Path: rules[i].path, PubSub: s.PubSub, Topic: s.Topic, Raw: raw}
 		rules[i].send = toApp(rs.app, &to)
 		if s.Bulk.Enabled {
 			rules[i].send = rs.bulk(s, to)

@@ -10,8 +10,6 @@ import (
 
 	"github.com/penstock-io/penstock/api"
 	apihttp "github.com/penstock-io/penstock/api/http"
-	"github.com/penstock-io/penstock/app"
-	apphttp "github.com/penstock-io/penstock/app/http"
 	"github.com/penstock-io/penstock/config"
 )
 
@@ -114,29 +112,6 @@ func rules(list []config.APIRule) []api.Rule {
 }
 
 var _ api.Runtime = (*Runtime)(nil)
-
-// connectApp makes the channel to the app, when there is one.
-func (r *Runtime) connectApp() error {
-	a := r.o.App
-	if a.Port == 0 {
-		return nil
-	}
-	client, err := apphttp.New(apphttp.Options{
-		Port: a.Port, Address: a.Address, Protocol: a.Protocol, Token: a.Token, MaxConcurrency: a.MaxConcurrency,
-		MaxBody: r.o.MaxBody, HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Logger: r.log,
-	})
-	if err != nil {
-		return err
-	}
-	r.client, r.hangUp = client, client.Close
-	r.app = app.New(app.Options{
-		Channel: client, MaxConcurrency: a.MaxConcurrency, Logger: r.log,
-		Health: app.HealthOptions{
-			Enabled: a.HealthCheck, Interval: a.HealthInterval, Timeout: a.HealthTimeout, Threshold: a.HealthThreshold,
-		},
-	})
-	return nil
-}
 
 func sortSubscriptions(list []api.SubscriptionInfo) {
 	slices.SortFunc(list, func(a, b api.SubscriptionInfo) int {

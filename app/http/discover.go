@@ -14,21 +14,9 @@ import (
 	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
-	"github.com/penstock-io/penstock/resilience"
 )
 
-const (
-	subscribePath = "/dapr/subscribe"
-	// maxSubscriptions bounds what an app may ask for.
-	maxSubscriptions = 10_000
-	// maxRules bounds the rules of all of them, each of which is compiled.
-	maxRules = 10_000
-)
-
-// discovery is how often subscriptions are asked for.
-func discovery() resilience.Retry {
-	return resilience.Retry{Initial: 500 * time.Millisecond, Max: 5 * time.Second, Limit: 3}
-}
+const subscribePath = "/dapr/subscribe"
 
 // Subscriptions asks the app with GET /dapr/subscribe which topics it wants. A
 // 404 or an empty answer means none. Anything else but an answer is tried again
@@ -39,22 +27,14 @@ func (c *Channel) Subscriptions(ctx context.Context) ([]config.Subscription, err
 	if slices.Contains(c.o.Disable, "subscribe") {
 		return nil, nil
 	}
-	var body []byte
-	for n := 1; ; n++ {
-		var err error
-		if body, err = c.askSubscriptions(ctx); err == nil {
-			break
-		}
-		if !discovery().Allows(n) || resilience.Sleep(ctx, discovery().Delay(n, fault.RetryAfter(err))) != nil {
-			return nil, fault.Wrap(err, "ask app for subscriptions")
-		}
+	body, err := app.Ask(ctx, c.o.DiscoveryTimeout, c.askSubscriptions)
+	if err != nil {
+		return nil, fault.Wrap(err, "ask app for subscriptions")
 	}
 	return c.parseSubscriptions(body)
 }
 
 func (c *Channel) askSubscriptions(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.o.DiscoveryTimeout)
-	defer cancel()
 	answer, err := c.Call(ctx, &Request{Method: http.MethodGet, Path: subscribePath})
 	switch {
 	case err != nil:
@@ -129,8 +109,8 @@ func (c *Channel) parseSubscriptions(body []byte) ([]config.Subscription, error)
 	if err := json.Unmarshal(body, &entries); err != nil {
 		return nil, fault.New(fault.Invalid, "read subscriptions: want a JSON array as the answer to GET %s, got %.60q: %w", subscribePath, body, err)
 	}
-	if len(entries) > maxSubscriptions {
-		return nil, fault.New(fault.Invalid, "read subscriptions: %d of them, the limit is %d", len(entries), maxSubscriptions)
+	if len(entries) > app.MaxSubscriptions {
+		return nil, fault.New(fault.Invalid, "read subscriptions: %d of them, the limit is %d", len(entries), app.MaxSubscriptions)
 	}
 	subs := make([]config.Subscription, 0, len(entries))
 	rules := 0
@@ -139,8 +119,8 @@ func (c *Channel) parseSubscriptions(body []byte) ([]config.Subscription, error)
 		if err := json.Unmarshal(raw, &s); err != nil {
 			return nil, fault.New(fault.Invalid, "read subscriptions: entry %d of GET %s: %w", i+1, subscribePath, err)
 		}
-		if rules += len(s.Routes.Rules); rules > maxRules {
-			return nil, fault.New(fault.Invalid, "read subscriptions: more than %d rules up to entry %d of GET %s", maxRules, i+1, subscribePath)
+		if rules += len(s.Routes.Rules); rules > app.MaxRules {
+			return nil, fault.New(fault.Invalid, "read subscriptions: more than %d rules up to entry %d of GET %s", app.MaxRules, i+1, subscribePath)
 		}
 		if why := s.useless(); why != "" {
 			c.log.Warn("Subscription of the app is left out: "+why, "entry", i+1, "pubsub", s.PubSub, "topic", s.Topic)
@@ -170,7 +150,7 @@ func (s *subscription) config(entry int) config.Subscription {
 		DeadLetterTopic: s.DeadLetter, Metadata: s.Metadata, Place: place,
 	}
 	if s.Bulk.Enabled {
-		out.Bulk = config.Bulk{Enabled: true, MaxMessages: 100, MaxAwait: time.Second}
+		out.Bulk = config.Bulk{Enabled: true, MaxMessages: app.DefaultBulkMessages, MaxAwait: app.DefaultBulkWait}
 		if s.Bulk.Max > 0 {
 			out.Bulk.MaxMessages = s.Bulk.Max
 		}

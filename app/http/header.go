@@ -6,6 +6,8 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+
+	"github.com/penstock-io/penstock/app"
 )
 
 // The limits of metadata as headers; what is over them is left out, the names
@@ -107,29 +109,7 @@ func isToken(name string) bool {
 	return true
 }
 
-// cleanValue returns value as a header can carry it: as it is, or, when it
-// holds control or non-ASCII characters, with those and % as %XX.
-func cleanValue(value string) string {
-	bad := 0
-	for i := range len(value) {
-		if !isPlain(value[i]) {
-			bad++
-		}
-	}
-	if bad == 0 {
-		return value
-	}
-	const digits = "0123456789ABCDEF"
-	var b strings.Builder
-	b.Grow(len(value) + 2*bad)
-	for i := range len(value) {
-		if c := value[i]; isPlain(c) && c != '%' {
-			b.WriteByte(c)
-		} else {
-			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
-		}
-	}
-	return b.String()
-}
+// cleanValue returns value as a header can carry it.
+func cleanValue(value string) string { return app.Escape(value, isPlain) }
 
 func isPlain(c byte) bool { return c >= ' ' && c < 0x7f || c == '\t' }

@@ -15,8 +15,8 @@ import (
 type serveFlags struct {
 	AppID             string `name:"app-id" env:"APP_ID" help:"Identity of the app: discovery, state prefix, default consumer group."`
 	AppPort           int    `name:"app-port" help:"Port the app listens on; none: only outbound calls are served."`
-	AppProtocol       string `name:"app-protocol" default:"http" help:"http, https or h2c."`
-	AppSSL            bool   `name:"app-ssl" help:"Old way to say --app-protocol https."`
+	AppProtocol       string `name:"app-protocol" default:"http" help:"http, https, h2c, grpc or grpcs."`
+	AppSSL            bool   `name:"app-ssl" help:"Old way to say --app-protocol https or grpcs."`
 	AppChannelAddress string `name:"app-channel-address" default:"127.0.0.1" help:"Host the app listens on."`
 	AppMaxConcurrency int    `name:"app-max-concurrency" default:"-1" help:"Limit of calls to the app under way at once; -1: none."`
 

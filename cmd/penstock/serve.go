@@ -122,15 +122,13 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 	if f.AllowedOrigins != "*" {
 		o.AllowedOrigins = list(f.AllowedOrigins)
 	}
-	if f.AppSSL && o.App.Protocol == "http" {
-		o.App.Protocol = "https"
+	if f.AppSSL && (o.App.Protocol == "http" || o.App.Protocol == "grpc") {
+		o.App.Protocol += "s"
 	}
 	switch o.App.Protocol {
-	case "http", "https", "h2c":
-	case "grpc", "grpcs":
-		return o, fault.New(fault.Invalid, "read --app-protocol %s: this version delivers over http, https and h2c", f.AppProtocol)
+	case "http", "https", "h2c", "grpc", "grpcs":
 	default:
-		return o, fault.New(fault.Invalid, "read --app-protocol %q: use http, https or h2c", f.AppProtocol)
+		return o, fault.New(fault.Invalid, "read --app-protocol %q: use http, https, h2c, grpc or grpcs", f.AppProtocol)
 	}
 	return o, f.sizes(&o)
 }
