@@ -45,9 +45,11 @@ type ComponentInfo struct {
 	Type         string   `json:"type"`
 	Version      string   `json:"version"`
 	Capabilities []string `json:"capabilities"`
-	// State is ours: how far the component is, in one word; Error says why it
-	// is not ready and never holds a secret.
+	// State is ours: how far the component is, in one word: opening, ready,
+	// failing, failed or closed. Since is when it became so, as in RFC 3339;
+	// Error says why it is not ready and never holds a secret.
 	State string `json:"state,omitempty"`
+	Since string `json:"since,omitempty"`
 	Error string `json:"error,omitempty"`
 }
 

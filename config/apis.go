@@ -50,7 +50,7 @@ func (r *reader) apiRule(n *node, path string) APIRule {
 	rule := APIRule{Name: f.text("name"), Version: f.text("version"), Protocol: strings.ToLower(f.text("protocol"))}
 	f.oneOf("protocol", rule.Protocol, []string{"http", "grpc"})
 	f.oneOf("version", rule.Version, []string{
-		"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1", "v1", "v1alpha1", "v1alpha2", "v1beta1", "penstock",
+		"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1", "v1", "v1alpha1", "v1alpha2", "v1beta1", "v1.0-penstock",
 	})
 	group, _, _ := strings.Cut(rule.Name, "/")
 	f.oneOf("name", group, apiGroups())
@@ -73,10 +73,10 @@ func (f *fields) oneOf(field, word string, known []string) {
 	}
 }
 
-// apiGroups are Dapr's words for groups of APIs.
+// apiGroups are Dapr's words for groups of APIs, and ours.
 func apiGroups() []string {
 	return []string{
-		"actors", "bindings", "configuration", "conversation", "crypto", "healthz", "invoke", "jobs", "lock", "metadata", "publish",
+		"actors", "bindings", "configuration", "conversation", "crypto", "deadletters", "healthz", "invoke", "jobs", "lock", "metadata", "publish", "routes",
 		"secrets", "shutdown", "state", "subscribe", "subtlecrypto", "unlock", "workflows",
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/bindings"
@@ -89,7 +90,7 @@ func (r *Runtime) Shutdown(force bool) {
 // Snapshot implements api.Instance.
 func (r *Runtime) Snapshot() api.Metadata {
 	m := api.Metadata{
-		ID: r.o.AppID, RuntimeVersion: speaks,
+		ID: r.o.AppID, RuntimeVersion: speaks, EnabledFeatures: []string{"HotReload"},
 		Extended: map[string]string{api.VersionKey: speaks, "penstockVersion": r.o.Version},
 	}
 	if text := r.deadLetterCounts(); text != "" {
@@ -124,7 +125,7 @@ func infoOf(p *part) api.ComponentInfo {
 		c.Capabilities = capabilities(c.Capabilities, p.bus.Features())
 	}
 	s := p.life.State()
-	c.State = s.Word
+	c.State, c.Since = s.Word, s.Since.UTC().Format(time.RFC3339)
 	if s.Word != component.Ready {
 		c.Error = s.LastError
 	}

@@ -1,12 +1,15 @@
 package runtime_test
 
 import (
+	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/runtime"
 )
 
@@ -25,10 +28,32 @@ func TestASubscriptionStartsWhenItsBrokerDoes(t *testing.T) {
 	if text := in.text(t, "/metadata"); strings.Contains(text, `"topic"`) {
 		t.Errorf("a subscription is listed that cannot run: %s", text)
 	}
+	failing := in.component(t, "bus")
+	if since, err := time.Parse(time.RFC3339, failing.Since); failing.State != "failing" || err != nil || time.Since(since) > time.Minute ||
+		!strings.Contains(failing.Error, "reach server") {
+		t.Errorf("metadata has %+v, %v", failing, err)
+	}
 	listen(t, at)
 	eventually(t, "ready", func() bool { return in.get(t, "/healthz") == http.StatusNoContent })
+	if ready := in.component(t, "bus"); ready.State != "ready" || ready.Since < failing.Since || ready.Error != "" {
+		t.Errorf("metadata has %+v", ready)
+	}
 	in.publish(t, "t", `1`)
 	a.next(t, "/one")
+}
+
+// component returns what the metadata document says of a component.
+func (in *instance) component(t *testing.T, name string) api.ComponentInfo {
+	t.Helper()
+	var m api.Metadata
+	if err := json.Unmarshal([]byte(in.text(t, "/metadata")), &m); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(m.Components, func(c api.ComponentInfo) bool { return c.Name == name })
+	if i < 0 {
+		t.Fatalf("no component %s in %v", name, m.Components)
+	}
+	return m.Components[i]
 }
 
 func TestTheAppIsAskedUntilItSays(t *testing.T) {

@@ -189,8 +189,9 @@ func TestPreflightNeedsNoToken(t *testing.T) {
 	t.Parallel()
 	h := start(t).handler(apihttp.Options{Tokens: []string{"x"}, AllowedOrigins: []string{"https://app.test"}})
 	w := ask(h, "OPTIONS", "/v1.0/publish/bus/t", "", "Origin", "https://app.test",
-		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "content-type,dapr-api-token")
-	if w.Code != 204 || w.Header().Get("Access-Control-Allow-Headers") != "content-type,dapr-api-token" ||
+		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "content-type,dapr-api-token,traceparent")
+	if w.Code != 204 || w.Header().Get("Access-Control-Allow-Headers") != "content-type,dapr-api-token,traceparent" ||
+		w.Header().Get("Access-Control-Allow-Credentials") != "" || w.Header().Get("Access-Control-Allow-Origin") != "https://app.test" ||
 		!strings.Contains(w.Header().Get("Access-Control-Allow-Methods"), "PUT") {
 		t.Errorf("%d %v", w.Code, w.Header())
 	}

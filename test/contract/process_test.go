@@ -179,7 +179,8 @@ func TestGracePeriod(t *testing.T) {
 	}
 }
 
-// After SIGTERM everything goes on for the block-shutdown time.
+// After SIGTERM everything goes on for the block-shutdown time: health is good,
+// intake and both sides of the API work.
 func TestBlockShutdown(t *testing.T) {
 	t.Parallel()
 	a := (&app{subscribe: `[{"pubsubname":"mem","topic":"a","route":"/a"}]`}).serve(t)
@@ -189,9 +190,61 @@ func TestBlockShutdown(t *testing.T) {
 	sc.logged(t, regexp.MustCompile("Blocking shutdown"))
 	sc.publish(t, "mem/a", `1`)
 	a.wait(t, "/a", 1)
+	if r := get(t, sc.api+"/healthz"); r.status != 204 {
+		t.Errorf("health while blocked: %d %s", r.status, r.body)
+	}
 	if code := sc.exit(t); code != 0 || time.Since(began) < 2*time.Second {
 		t.Errorf("exit code %d after %s", code, time.Since(began))
 	}
+}
+
+// What ends the block before its time: an app that is not well any more, and a
+// forced shutdown. A second signal ends the process at once.
+func TestBlockShutdownEndsEarly(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		end  func(t *testing.T, sc *sidecar, well *atomic.Bool)
+		code int
+	}{
+		{"app is not well", func(_ *testing.T, _ *sidecar, well *atomic.Bool) { well.Store(false) }, 0},
+		{"forced", func(t *testing.T, sc *sidecar, _ *atomic.Bool) {
+			checkProblem(t, send(t, request{url: sc.api + "/shutdown", header: map[string]string{"dapr-force-shutdown": "true"}}), 204, "", "")
+		}, 1},
+		{"second signal", func(t *testing.T, sc *sidecar, _ *atomic.Bool) { sc.signal(t, syscall.SIGTERM) }, -1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var well atomic.Bool
+			well.Store(true)
+			a := &app{reply: func(c call, _ int) answer {
+				if c.path == "/healthz" && !well.Load() {
+					return answer{status: 500}
+				}
+				return answer{}
+			}}
+			a.serve(t)
+			sc := start(t, setup{app: a.port, resources: buses, flags: []string{
+				"--dapr-block-shutdown-duration", "10m", "--enable-app-health-check", "--app-health-probe-interval", "1", "--app-health-threshold", "1",
+			}})
+			sc.signal(t, syscall.SIGTERM)
+			sc.logged(t, regexp.MustCompile("Blocking shutdown"))
+			row.end(t, sc, &well)
+			if code := sc.exit(t); code != row.code {
+				t.Errorf("exit code %d, want %d", code, row.code)
+			}
+		})
+	}
+}
+
+// SIGHUP reads the configuration again in the same process.
+func TestHangUp(t *testing.T) {
+	t.Parallel()
+	sc := start(t, setup{resources: buses})
+	sc.signal(t, syscall.SIGHUP)
+	sc.logged(t, regexp.MustCompile("Reload asked for"))
+	sc.publish(t, "mem/a", `1`)
+	sc.alive(t)
 }
 
 // Starts that cannot work end at once with code 1 and say why.
