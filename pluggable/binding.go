@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"mime"
 	"net/url"
 	"slices"
 	"strings"
@@ -164,11 +165,14 @@ func (in input) event(m message) (*cloudevents.Event, error) {
 		id = cloudevents.NewID()
 	}
 	contentType := m.contentType
-	if contentType == "" && json.Valid(m.data) {
-		contentType = "application/json"
+	if _, _, err := mime.ParseMediaType(contentType); err != nil { // none, too
+		contentType = "application/octet-stream"
+		if m.contentType == "" && json.Valid(m.data) {
+			contentType = "application/json"
+		}
 	}
 	e, err := in.build(contentType, id, m.data)
-	if err != nil { // what the component calls it is not so, or cannot be written
+	if err != nil { // it cannot be written so
 		sum := sha256.Sum256([]byte(id))
 		e, err = in.build("application/octet-stream", hex.EncodeToString(sum[:16]), m.data)
 	}
@@ -179,9 +183,6 @@ func (in input) build(contentType, id string, data []byte) (*cloudevents.Event, 
 	source := "/" + url.PathEscape(in.env.Name)
 	if in.env.AppID != "" {
 		source = "/" + url.PathEscape(in.env.AppID) + source
-	}
-	if contentType == "" {
-		contentType = "application/octet-stream"
 	}
 	return cloudevents.New(contentType, data,
 		cloudevents.Attr{Name: "id", Value: id},

@@ -95,6 +95,9 @@ func (b *broker) Publish(ctx context.Context, topic string, batch []pubsub.Messa
 	if len(batch) > 1 && slices.Contains(b.features, bulkFeature) {
 		return b.publishBulk(ctx, client, topic, batch)
 	}
+	if len(batch) == 1 {
+		return b.publish(ctx, client, topic, &batch[0])
+	}
 	errs := make([]error, len(batch))
 	for i := range batch {
 		if errs[i] = b.publish(ctx, client, topic, &batch[i]); fault.Retriable(errs[i]) {

@@ -84,7 +84,7 @@ func (l *link) connection(ctx context.Context) (*connection, error) {
 	case <-t.done:
 		return t.conn, t.err
 	case <-ctx.Done():
-		return nil, fault.Wrap(ctx.Err(), "connect to %s", l.path)
+		return nil, fault.Wrap(ctx.Err(), "connect to the pluggable component at %s", l.path)
 	}
 }
 
@@ -138,8 +138,11 @@ func (l *link) connect(ctx context.Context) (*connection, error) {
 		return nil, fault.New(fault.Internal, "connect to %s: %w", l.path, err)
 	}
 	if err := l.greet(ctx, conn); err != nil {
-		_ = conn.Close() // nothing was sent over it that matters
-		return nil, fault.Wrap(err, "connect to %s", l.path)
+		_ = conn.Close()                 // nothing was sent over it that matters
+		if e := d.err.Load(); e != nil { // says it without what gRPC says around it
+			return nil, fault.New(fault.Unavailable, "connect to the pluggable component: %w", *e)
+		}
+		return nil, fault.Wrap(err, "connect to the pluggable component at %s", l.path)
 	}
 	return &connection{conn, d.gone}, nil
 }
@@ -197,6 +200,7 @@ func (c *connection) isGone() bool {
 type dialer struct {
 	path   string
 	dialed atomic.Bool
+	err    atomic.Pointer[error] // why it could not
 	once   sync.Once
 	gone   chan struct{}
 }
@@ -208,6 +212,7 @@ func (d *dialer) dial(ctx context.Context, _ string) (net.Conn, error) {
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", d.path)
 	if err != nil {
+		d.err.Store(&err)
 		d.lose()
 		return nil, err
 	}
