@@ -122,6 +122,9 @@ func (o output) Invoke(ctx context.Context, r *bindings.Request) (*bindings.Resp
 	if ops := o.Operations(); !slices.Contains(ops, r.Operation) {
 		return nil, fault.New(fault.Invalid, "operation %q is not supported; use one of %s", line(r.Operation), strings.Join(ops, ", "))
 	}
+	if err := tooLarge(r.Data); err != nil {
+		return nil, err
+	}
 	c, err := o.connection(ctx)
 	if err != nil {
 		return nil, err

@@ -118,6 +118,9 @@ func (b *broker) publish(ctx context.Context, client components.PubSubClient, to
 	if late {
 		return nil
 	}
+	if err := tooLarge(m.Data); err != nil {
+		return err
+	}
 	_, err := client.Publish(ctx, &components.PublishRequest{
 		Data: m.Data, PubsubName: b.name, Topic: topic, Metadata: metadata, ContentType: m.ContentType,
 	})

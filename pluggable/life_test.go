@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
@@ -94,6 +95,21 @@ func hear(t *testing.T, d pubsub.Driver, s pubsub.Subscription, body string) {
 	}
 }
 
+// fill puts n messages into the topic t, each longer than what waits on the way,
+// and returns their bodies with that of the greeting.
+func fill(t *testing.T, b *bus, n int) map[string]bool {
+	t.Helper()
+	bodies := map[string]bool{"hello": true}
+	for i := range n {
+		body := fmt.Sprintf("%d %s", i, strings.Repeat("x", 8000))
+		bodies[body] = true
+		if err := b.put(t.Context(), "t", []byte(body), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return bodies
+}
+
 // TestNothingIsLost kills the program under deliveries and lets it come back.
 func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
@@ -103,14 +119,7 @@ func TestNothingIsLost(t *testing.T) {
 	s := pubsub.Subscription{Topic: "t", Group: "g"}
 	hear(t, d, s, "hello")
 	const n = 300
-	want := map[string]bool{"hello": true}
-	for i := range n {
-		body := fmt.Sprintf("%d %s", i, strings.Repeat("x", 8000)) // more than waits on the way
-		want[body] = true
-		if err := b.put(t.Context(), "t", []byte(body), nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	want := fill(t, b, n)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	deaths, back := make(chan struct{}), make(chan struct{})
@@ -248,19 +257,8 @@ func TestRetry(t *testing.T) {
 	if diff := cmp.Diff([]int{1, 2, 3}, attempts); diff != "" {
 		t.Errorf("attempts: %s", diff)
 	}
-	again := 0
-	ctx, stop = context.WithTimeout(t.Context(), time.Minute)
-	defer stop()
-	err = d.Subscribe(ctx, s, func(_ context.Context, m *cloudevents.Delivery) error {
-		if string(m.Body) == "x" {
-			again = m.Attempt
-			stop()
-		}
-		m.Settle(cloudevents.Acked())
-		return nil
-	})
-	if err != nil || again != 1 {
-		t.Errorf("the next subscription: %v, attempt %d", err, again)
+	if attempt := next(t, d, s, "x"); attempt != 1 {
+		t.Errorf("attempt %d in the next subscription", attempt)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -270,6 +268,25 @@ func TestRetry(t *testing.T) {
 	if b.unknown > 0 {
 		t.Errorf("%d answers about nothing", b.unknown)
 	}
+}
+
+// next subscribes until a message comes and returns its attempt.
+func next(t *testing.T, d pubsub.Driver, s pubsub.Subscription, body string) (attempt int) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	err := d.Subscribe(ctx, s, func(_ context.Context, m *cloudevents.Delivery) error {
+		if string(m.Body) == body {
+			attempt = m.Attempt
+			stop()
+		}
+		m.Settle(cloudevents.Acked())
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return attempt
 }
 
 // A component goes on sending while everything fails; what waits is bounded.
@@ -466,5 +483,21 @@ func TestOpenIsNotAnswered(t *testing.T) {
 	_, err := find(t, dir, "pubsub.plug").Open(ctx, env("bus"), nil)
 	if err == nil || !fault.Retriable(err) {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	dir, b, p := folder(t), newBus(), newPlug()
+	start(t, socket(dir, "plug"), b, outlet{plug: p})
+	body := make([]byte, 16<<20)
+	if err := openBus(t, dir).Publish(t.Context(), "t", []pubsub.Message{{Data: body}}); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("publish: %v", err)
+	}
+	if _, err := openBinding(t, dir, "out").Invoke(t.Context(), &bindings.Request{Operation: "create", Data: body}); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("invoke: %v", err)
+	}
+	if err := openBus(t, dir).Publish(t.Context(), "t", []pubsub.Message{{Data: body[:15<<20]}}); err != nil || b.single != 1 {
+		t.Errorf("publish a large one: %v", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 const (
 	instanceHeader = "x-component-instance"
 	maxMessage     = 16 << 20
+	maxRest        = 64 << 10        // of a message beside its data
 	greetTime      = 5 * time.Second // to connect and say Init, unless the component says otherwise
 )
 
@@ -240,6 +241,15 @@ func (w *watched) Read(p []byte) (int, error) {
 func (w *watched) Close() error {
 	w.lose()
 	return w.Conn.Close()
+}
+
+// tooLarge refuses what would never go through; gRPC says that a limit is
+// reached, which sounds as if it might pass.
+func tooLarge(data []byte) error {
+	if len(data) > maxMessage-maxRest {
+		return fault.New(fault.Invalid, "send %d bytes: more than 16 MiB do not go to a pluggable component", len(data))
+	}
+	return nil
 }
 
 // failed gives an error of gRPC its kind; what the other side wrote is cut to

@@ -39,5 +39,6 @@ func TestShownYAMLIsRight(t *testing.T) {
 	}
 }
 
-// unnamed are the problems of a document without those around it.
-var unnamed = regexp.MustCompile(`^no .* is called "|is not configured$|^environment variable \S+ is not set$`)
+// unnamed are the problems of a document without those around it, or without the
+// program of the pluggable sample.
+var unnamed = regexp.MustCompile(`^no .* is called "|is not configured$|unknown component type "(?:pubsub|bindings)\.sample"|^environment variable \S+ is not set$`)
