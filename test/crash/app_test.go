@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // app is the user's program: it counts what reaches it by id.
@@ -19,7 +20,8 @@ type app struct {
 
 	mu   sync.Mutex
 	seen map[string]int
-	dead atomic.Int64 // dead letters
+	at   map[string]time.Time // first arrivals; nil when nobody asks
+	dead atomic.Int64         // dead letters
 }
 
 func newApp(t *testing.T) *app {
@@ -58,6 +60,9 @@ func (a *app) receive(w http.ResponseWriter, r *http.Request) {
 	}
 	a.mu.Lock()
 	a.seen[id]++
+	if a.at != nil && a.seen[id] == 1 {
+		a.at[id] = time.Now()
+	}
 	a.mu.Unlock()
 }
 

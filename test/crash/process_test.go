@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -177,6 +178,21 @@ func (s *sidecar) start() {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusNoContent
 	})
+}
+
+// memory is the resident memory in MB.
+func (s *sidecar) memory() float64 {
+	s.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	var kb float64
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		s.t.Fatal(err)
+	}
+	return kb / 1000
 }
 
 func (s *sidecar) kill() {
