@@ -57,6 +57,7 @@ type sidecar struct {
 	log       syncBuffer
 	cmd       *exec.Cmd
 	resources string
+	flags     []string
 }
 
 type syncBuffer struct {
@@ -164,8 +165,11 @@ func (s *sidecar) api(path string) string {
 // start runs penstock and returns when it is ready.
 func (s *sidecar) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(binary, "serve", "--app-id", "crash", "--app-port", fmt.Sprint(s.appPort), "--dapr-http-port", fmt.Sprint(s.port),
-		"--resources-path", s.dir, "--data-dir", s.data)
+	args := []string{
+		"serve", "--app-id", "crash", "--app-port", fmt.Sprint(s.appPort), "--dapr-http-port", fmt.Sprint(s.port),
+		"--resources-path", s.dir, "--data-dir", s.data,
+	}
+	s.cmd = exec.Command(binary, append(args, s.flags...)...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
