@@ -14,7 +14,6 @@ package api
 
 import (
 	"context"
-	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -123,9 +122,6 @@ type Binding struct {
 	Trace Trace
 }
 
-// Trace is the W3C trace context of a request; both parts may be empty.
-type Trace struct{ Parent, State string }
-
 // InvokeBinding calls an output binding. The answer is nil when the binding has
 // nothing to say. Every failure is an InvokeBinding problem, as in Dapr.
 func (a *API) InvokeBinding(ctx context.Context, b *Binding) (*bindings.Response, error) {
@@ -140,17 +136,4 @@ func (a *API) InvokeBinding(ctx context.Context, b *Binding) (*bindings.Response
 		return nil, wrap(InvokeBinding, err).on("binding", b.Name)
 	}
 	return resp, nil
-}
-
-// addTo returns metadata with the trace context; what the caller gave wins.
-func (t Trace) addTo(metadata map[string]string) map[string]string {
-	if t.Parent == "" {
-		return metadata
-	}
-	m := map[string]string{"traceparent": t.Parent}
-	if t.State != "" {
-		m["tracestate"] = t.State
-	}
-	maps.Copy(m, metadata)
-	return m
 }

@@ -33,6 +33,9 @@ const (
 	PublishMessage
 	// BulkEvents: the body of a bulk publish cannot be read.
 	BulkEvents
+	// BulkEntries: the entries of a bulk publish cannot be told apart or are too
+	// many.
+	BulkEntries
 	// InvokeBinding: calling an output binding came to nothing.
 	InvokeBinding
 	// SecretNotConfigured: no secret store at all.
@@ -113,6 +116,7 @@ func (p Problem) row() row {
 		PublishEnvelope:     {"ERR_PUBSUB_CLOUD_EVENTS_SER", "DAPR_PUBSUB_CLOUD_EVENT_CREATION", 500, grpcInvalidArgument, fault.Invalid},
 		PublishMessage:      {"ERR_PUBSUB_PUBLISH_MESSAGE", "DAPR_PUBSUB_PUBLISH_MESSAGE", 500, grpcInternal, fault.Internal},
 		BulkEvents:          {"ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_UNMARSHAL_EVENTS", 400, grpcInvalidArgument, fault.Invalid},
+		BulkEntries:         {"ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_MARSHAL_EVENTS", 400, grpcInvalidArgument, fault.Invalid},
 		InvokeBinding:       {"ERR_INVOKE_OUTPUT_BINDING", "", 500, grpcInternal, fault.Internal},
 		SecretNotConfigured: {"ERR_SECRET_STORES_NOT_CONFIGURED", "", 500, grpcFailedPrecondition, fault.NotFound},
 		SecretNotFound:      {"ERR_SECRET_STORE_NOT_FOUND", "", 401, grpcInvalidArgument, fault.NotFound},

@@ -89,15 +89,15 @@ func (a *API) BulkPublish(ctx context.Context, bulk *Bulk) ([]BulkFailure, error
 // in the answer.
 func (b *Bulk) check() error {
 	if len(b.Entries) > MaxBulkEntries {
-		return b.Malformed("more than %d events in one request; send them in several", MaxBulkEntries)
+		return b.problem(BulkEntries, "more than %d events in one request; send them in several", MaxBulkEntries)
 	}
 	seen := make(map[string]struct{}, len(b.Entries))
 	for i, e := range b.Entries {
 		if e.ID == "" {
-			return b.Malformed("entry %d has no entryId", i)
+			return b.problem(BulkEntries, "entry %d has no entryId", i)
 		}
 		if _, twice := seen[e.ID]; twice {
-			return b.Malformed("entry %d: entryId %q is used twice", i, e.ID)
+			return b.problem(BulkEntries, "entry %d: entryId %q is used twice", i, e.ID)
 		}
 		seen[e.ID] = struct{}{}
 	}
@@ -106,7 +106,11 @@ func (b *Bulk) check() error {
 
 // Malformed makes the error of a bulk that cannot be read.
 func (b *Bulk) Malformed(format string, args ...any) error {
-	return Errorf(BulkEvents, format, args...).on("pubsub", b.PubSub).with("topic", b.Topic)
+	return b.problem(BulkEvents, format, args...)
+}
+
+func (b *Bulk) problem(p Problem, format string, args ...any) error {
+	return Errorf(p, format, args...).on("pubsub", b.PubSub).with("topic", b.Topic)
 }
 
 func (b *Bulk) all(err error) []BulkFailure {
@@ -134,7 +138,7 @@ func under(base, over map[string]string) map[string]string {
 // bus finds the broker and checks what the contract wants checked first.
 func (a *API) bus(name, topic string) (*pubsub.Bus, error) {
 	if name == "" {
-		return nil, Errorf(PubSubEmpty, "publish: the pub/sub name is empty; use publish/{pubsub}/{topic}").on("pubsub", name)
+		return nil, Errorf(PubSubEmpty, "publish: the pub/sub name is empty").on("pubsub", name)
 	}
 	b, err := a.rt.PubSub(name)
 	if err != nil {
@@ -146,7 +150,7 @@ func (a *API) bus(name, topic string) (*pubsub.Bus, error) {
 		return nil, Errorf(p, "publish to %q: %w", name, err).on("pubsub", name).with("topic", topic)
 	}
 	if topic == "" {
-		return nil, Errorf(TopicEmpty, "publish to %q: the topic is empty; use publish/%s/{topic}", name, name).on("pubsub", name)
+		return nil, Errorf(TopicEmpty, "publish to %q: the topic is empty", name).on("pubsub", name)
 	}
 	return b, nil
 }

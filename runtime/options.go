@@ -30,6 +30,8 @@ type Options struct {
 	Listeners, Public []net.Listener
 	// Profile serves the profiles of the process and may be empty.
 	Profile []net.Listener
+	// GRPC are the listeners of the gRPC API, already open; may be empty.
+	GRPC []net.Listener
 	// APIToken is what callers must send; empty: nothing.
 	APIToken string
 	// MaxBody bounds request bodies, in bytes; default 4 MiB.

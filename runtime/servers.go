@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock-io/penstock/api"
+	apigrpc "github.com/penstock-io/penstock/api/grpc"
 	apihttp "github.com/penstock-io/penstock/api/http"
 	"github.com/penstock-io/penstock/config"
 )
@@ -36,6 +37,9 @@ func (r *Runtime) listen() *servers {
 	handler := apihttp.New(r.api, settings)
 	s := &servers{stop: make(chan struct{}), cut: make(chan struct{}), done: make(chan struct{})}
 	options := apihttp.ServerOptions{ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log}
+	calls := apigrpc.Options{
+		Tokens: tokens, MaxBody: r.o.MaxBody, ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log,
+	}
 	s.serve = func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return apihttp.NewServer(handler, options).Run(ctx, r.o.Listeners...) })
@@ -48,6 +52,9 @@ func (r *Runtime) listen() *servers {
 			g.Go(func() error {
 				return apihttp.NewServer(apihttp.NewProfile(settings), options).Run(ctx, r.o.Profile...)
 			})
+		}
+		if len(r.o.GRPC) > 0 {
+			g.Go(func() error { return apigrpc.New(r.api, calls).Run(ctx, r.o.GRPC...) })
 		}
 		return g.Wait()
 	}

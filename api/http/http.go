@@ -13,7 +13,6 @@ package http
 
 import (
 	"context"
-	"crypto/sha256"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -51,7 +50,7 @@ type Options struct {
 // dispatched on the canonical path.
 type handler struct {
 	api     *api.API
-	tokens  [][sha256.Size]byte
+	tokens  api.Tokens
 	maxBody int64
 	hosts   hosts
 	origins origins
@@ -79,7 +78,7 @@ func NewPublic(a *api.API, o Options) http.Handler {
 
 func newHandler(a *api.API, o Options) *handler {
 	h := &handler{
-		api: a, tokens: hashes(o.Tokens), maxBody: o.MaxBody,
+		api: a, tokens: api.NewTokens(o.Tokens), maxBody: o.MaxBody,
 		hosts: newHosts(o.AllowedHosts), origins: newOrigins(o.AllowedOrigins),
 		log: o.Logger,
 	}

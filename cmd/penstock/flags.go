@@ -27,7 +27,8 @@ type serveFlags struct {
 	AppHealthThreshold       int           `name:"app-health-threshold" default:"3" help:"Failures in a row that make the app unhealthy."`
 	AppBindingOptionsTimeout time.Duration `name:"app-binding-options-timeout" default:"3s" help:"Limit of the question whether the app takes a binding's events."`
 
-	HTTPPort            int    `name:"dapr-http-port" default:"3500" help:"Port of the HTTP API."`
+	HTTPPort            int    `name:"dapr-http-port" default:"3500" help:"Port of the HTTP API; 0 takes any free port."`
+	GRPCPort            int    `name:"dapr-grpc-port" default:"50001" help:"Port of the gRPC API; 0 takes any free port."`
 	ListenAddresses     string `name:"dapr-listen-addresses" help:"Addresses of the API, comma separated; loopback when empty."`
 	PublicPort          int    `name:"dapr-public-port" help:"Port that serves health and metadata only; none when 0."`
 	PublicListenAddress string `name:"dapr-public-listen-address" help:"Address of the public port; loopback when empty."`
@@ -44,7 +45,7 @@ type serveFlags struct {
 	MaxRequestSize     int    `name:"dapr-http-max-request-size" help:"Old form of --max-body-size, in MB."`
 	ReadBufferSize     string `name:"read-buffer-size" default:"4Ki" help:"Largest request header."`
 	HTTPReadBufferSize int    `name:"dapr-http-read-buffer-size" help:"Old form of --read-buffer-size, in KB."`
-	UnixDomainSocket   string `name:"unix-domain-socket" help:"Folder for a Unix socket instead of the port."`
+	UnixDomainSocket   string `name:"unix-domain-socket" help:"Folder for Unix sockets instead of the ports: dapr-<app id>-http.socket and -grpc.socket."`
 	AllowedHosts       string `name:"allowed-hosts" help:"Host names that requests may come in by, comma separated, beside loopback and the address listened on; * allows all."`
 	AllowedOrigins     string `name:"allowed-origins" default:"*" help:"Origins for CORS, comma separated; * sends no CORS headers."`
 
@@ -62,7 +63,6 @@ type serveFlags struct {
 // unusedFlags are accepted because tooling gives them; this version has no use
 // for them yet and says so once at debug level.
 type unusedFlags struct {
-	GRPCPort                  string   `name:"dapr-grpc-port" hidden:""`
 	InternalGRPCPort          string   `name:"dapr-internal-grpc-port" hidden:""`
 	InternalGRPCListenAddress string   `name:"dapr-internal-grpc-listen-address" hidden:""`
 	MetricsPort               string   `name:"metrics-port" hidden:""`
@@ -88,7 +88,7 @@ type unusedFlags struct {
 // given names the unused flags that were set, for the log.
 func (u unusedFlags) given() []string {
 	set := map[string]bool{
-		"dapr-grpc-port": u.GRPCPort != "", "dapr-internal-grpc-port": u.InternalGRPCPort != "",
+		"dapr-internal-grpc-port":           u.InternalGRPCPort != "",
 		"dapr-internal-grpc-listen-address": u.InternalGRPCListenAddress != "",
 		"metrics-port":                      u.MetricsPort != "", "metrics-listen-address": u.MetricsListenAddress != "",
 		"enable-mtls": u.EnableMTLS,

@@ -65,12 +65,20 @@ func (c *runCommand) fill(command string) error {
 	if c.AppID == "" {
 		c.AppID = strings.TrimSuffix(command[strings.LastIndexAny(command, "/\\")+1:], ".exe")
 	}
-	if c.HTTPPort == 3500 && !free(3500) {
-		port, err := freePort()
-		if err != nil {
-			return err
+	for _, p := range []struct {
+		port  *int
+		usual int
+	}{{&c.HTTPPort, 3500}, {&c.GRPCPort, 50001}} {
+		if *p.port != 0 && (*p.port != p.usual || free(p.usual)) {
+			continue
 		}
-		c.HTTPPort = port
+		*p.port = 0
+		for *p.port == 0 || c.HTTPPort == c.GRPCPort {
+			var err error
+			if *p.port, err = freePort(); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -99,6 +107,7 @@ func (c *runCommand) app(ctx context.Context, words []string, out *prefixed) err
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Env = append(os.Environ(),
 		fmt.Sprintf("DAPR_HTTP_PORT=%d", c.HTTPPort), fmt.Sprintf("DAPR_HTTP_ENDPOINT=http://127.0.0.1:%d", c.HTTPPort),
+		fmt.Sprintf("DAPR_GRPC_PORT=%d", c.GRPCPort), fmt.Sprintf("DAPR_GRPC_ENDPOINT=http://127.0.0.1:%d", c.GRPCPort),
 		"APP_ID="+c.AppID, "APP_PROTOCOL="+c.AppProtocol)
 	if c.AppPort > 0 {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("APP_PORT=%d", c.AppPort))

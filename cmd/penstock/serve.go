@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -51,7 +52,7 @@ func serve(ctx context.Context, f *serveFlags, log *slog.Logger, reload <-chan s
 	if err != nil {
 		return err
 	}
-	if o.Listeners, o.Public, err = f.listen(); err != nil {
+	if err := f.listen(&o); err != nil {
 		return err
 	}
 	for _, l := range o.Listeners {
@@ -64,6 +65,9 @@ func serve(ctx context.Context, f *serveFlags, log *slog.Logger, reload <-chan s
 		}
 		o.Profile = append(o.Profile, l)
 		log.Info("HTTP profiling server listening", "address", l.Addr().String())
+	}
+	for _, l := range o.GRPC {
+		log.Info("gRPC server listening", "address", l.Addr().String())
 	}
 	if names := f.Unused.given(); len(names) > 0 {
 		log.Debug("Flags accepted and not used by this version", "flags", strings.Join(names, " "))
@@ -154,34 +158,45 @@ func (f *serveFlags) sizes(o *runtime.Options) error {
 
 // listen opens the ports of the API. A port that is taken is said before
 // anything else starts.
-func (f *serveFlags) listen() (apis, public []net.Listener, err error) {
+func (f *serveFlags) listen(o *runtime.Options) error {
 	if f.UnixDomainSocket != "" {
-		l, err := listenUnix(filepath.Join(f.UnixDomainSocket, "dapr-"+f.AppID+"-http.socket"))
-		return []net.Listener{l}, nil, err
+		socket := filepath.Join(f.UnixDomainSocket, "dapr-"+f.AppID)
+		l, err := listenUnix(socket + "-http.socket")
+		if err != nil {
+			return err
+		}
+		o.Listeners = []net.Listener{l}
+		l, err = listenUnix(socket + "-grpc.socket")
+		o.GRPC = []net.Listener{l}
+		return err
 	}
 	hosts := list(f.ListenAddresses)
 	if len(hosts) == 0 {
 		hosts = []string{"127.0.0.1"}
 	}
-	for _, host := range hosts {
-		l, err := listenTCP(host, f.HTTPPort, "--dapr-http-port")
-		if err != nil {
-			return nil, nil, err
-		}
-		apis = append(apis, l)
+	var err error
+	if o.Listeners, err = listenAll(hosts, f.HTTPPort, "--dapr-http-port"); err != nil {
+		return err
+	}
+	if o.GRPC, err = listenAll(hosts, f.GRPCPort, "--dapr-grpc-port"); err != nil {
+		return err
 	}
 	if f.PublicPort > 0 {
-		host := f.PublicListenAddress
-		if host == "" {
-			host = "127.0.0.1"
-		}
-		l, err := listenTCP(host, f.PublicPort, "--dapr-public-port")
-		if err != nil {
-			return nil, nil, err
-		}
-		public = append(public, l)
+		o.Public, err = listenAll([]string{cmp.Or(f.PublicListenAddress, "127.0.0.1")}, f.PublicPort, "--dapr-public-port")
 	}
-	return apis, public, nil
+	return err
+}
+
+func listenAll(hosts []string, port int, flag string) ([]net.Listener, error) {
+	var out []net.Listener
+	for _, host := range hosts {
+		l, err := listenTCP(host, port, flag)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, l)
+	}
+	return out, nil
 }
 
 func listenTCP(host string, port int, flag string) (net.Listener, error) {

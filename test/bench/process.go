@@ -70,7 +70,7 @@ func (b *bench) serve(dir string, args ...string) (*process, error) {
 		return nil, err
 	}
 	_, port, _ := net.SplitHostPort(address)
-	flags := []string{"serve", "--app-id", "bench", "--dapr-http-port", port, "--data-dir", filepath.Join(dir, "data"), "--log-level", "warn"}
+	flags := []string{"serve", "--app-id", "bench", "--dapr-http-port", port, "--dapr-grpc-port", "0", "--data-dir", filepath.Join(dir, "data"), "--log-level", "warn"}
 	return run(dir, address, b.penstock, append(flags, args...)...)
 }
 

@@ -110,7 +110,7 @@ func launch(t *testing.T, s setup) *sidecar {
 	resources := filepath.Join(s.dir, "resources")
 	write(t, filepath.Join(resources, "all.yaml"), strings.ReplaceAll(s.resources, "DIR", s.dir))
 	args := []string{
-		"serve", "--app-id", s.id, "--dapr-http-port", "0",
+		"serve", "--app-id", s.id, "--dapr-http-port", "0", "--dapr-grpc-port", "0",
 		"--resources-path", resources, "--data-dir", filepath.Join(s.dir, "data"),
 	}
 	if s.app != 0 {

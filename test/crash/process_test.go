@@ -166,7 +166,7 @@ func (s *sidecar) api(path string) string {
 func (s *sidecar) start() {
 	s.t.Helper()
 	args := []string{
-		"serve", "--app-id", "crash", "--app-port", fmt.Sprint(s.appPort), "--dapr-http-port", fmt.Sprint(s.port),
+		"serve", "--app-id", "crash", "--app-port", fmt.Sprint(s.appPort), "--dapr-http-port", fmt.Sprint(s.port), "--dapr-grpc-port", "0",
 		"--resources-path", s.dir, "--data-dir", s.data,
 	}
 	s.cmd = exec.Command(binary, append(args, s.flags...)...)

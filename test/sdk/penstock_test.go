@@ -84,7 +84,7 @@ func sidecar(t *testing.T, appPort int, resources string, flags ...string) (api 
 	}
 	port := freePort(t)
 	args := append([]string{
-		"serve", "--app-id", "shop", "--app-port", fmt.Sprint(appPort), "--dapr-http-port", fmt.Sprint(port),
+		"serve", "--app-id", "shop", "--app-port", fmt.Sprint(appPort), "--dapr-http-port", fmt.Sprint(port), "--dapr-grpc-port", "0",
 		"--resources-path", dir, "--data-dir", filepath.Join(dir, "data"),
 	}, flags...)
 	cmd := exec.Command(binary, args...)

@@ -214,7 +214,7 @@ func answers(t *testing.T, dir string) {
 	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
 	defer stop()
 	var log bytes.Buffer
-	serve := exec.CommandContext(ctx, "./penstock", "serve", "--app-id", "demo", "--resources-path", "resources", "--dapr-http-port", port)
+	serve := exec.CommandContext(ctx, "./penstock", "serve", "--app-id", "demo", "--resources-path", "resources", "--dapr-http-port", port, "--dapr-grpc-port", "0")
 	serve.Dir, serve.Stdout, serve.Stderr = dir, &log, &log
 	serve.Cancel = func() error { return serve.Process.Signal(syscall.SIGTERM) }
 	serve.WaitDelay = 10 * time.Second

@@ -54,7 +54,7 @@ export async function start(dir, documents, register, flags = []) {
   await register(server);
   let log = "";
   const process = spawn(binary, [
-    "serve", "--app-id", "shop", "--app-port", serverPort, "--dapr-http-port", daprPort,
+    "serve", "--app-id", "shop", "--app-port", serverPort, "--dapr-http-port", daprPort, "--dapr-grpc-port", "0",
     "--resources-path", dir, "--data-dir", join(dir, "data"), ...flags,
   ]);
   process.stdout.on("data", (chunk) => (log += chunk));

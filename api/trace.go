@@ -1,10 +1,8 @@
-package http
+package api
 
 import (
-	"net/http"
+	"maps"
 	"strings"
-
-	"github.com/penstock-io/penstock/api"
 )
 
 // The bounds of trace headers, from the W3C recommendations.
@@ -16,30 +14,48 @@ const (
 	maxBaggageItems = 180
 )
 
-// trace reads the W3C headers. A trace context that is wrong is left out, as
-// the recommendation says, and never grows; a wrong baggage is an error.
-func trace(r *http.Request) (api.Trace, error) {
-	if values := r.Header["Baggage"]; len(values) > 0 {
-		if err := checkBaggage(values); err != nil {
-			return api.Trace{}, err
+// Trace is the W3C trace context of a request; both parts may be empty.
+type Trace struct{ Parent, State string }
+
+// TraceHeaders are the W3C headers of a request with all their values.
+type TraceHeaders struct{ Parent, State, Baggage []string }
+
+// Trace reads the headers. A trace context that is wrong is left out, as the
+// recommendation says, and never grows; a wrong baggage is an error.
+func (h TraceHeaders) Trace() (Trace, error) {
+	if len(h.Baggage) > 0 {
+		if err := checkBaggage(h.Baggage); err != nil {
+			return Trace{}, err
 		}
 	}
-	parents := r.Header["Traceparent"]
-	if len(parents) != 1 || !validTraceParent(parents[0]) {
-		return api.Trace{}, nil
+	if len(h.Parent) != 1 || !validTraceParent(h.Parent[0]) {
+		return Trace{}, nil
 	}
-	t := api.Trace{Parent: parents[0]}
-	switch states := r.Header["Tracestate"]; len(states) {
+	t := Trace{Parent: h.Parent[0]}
+	switch len(h.State) {
 	case 0:
 	case 1:
-		t.State = states[0]
+		t.State = h.State[0]
 	default:
-		t.State = strings.Join(states, ",")
+		t.State = strings.Join(h.State, ",")
 	}
 	if len(t.State) > maxTraceState || strings.Count(t.State, ",") >= maxStateMembers {
 		t.State = ""
 	}
 	return t, nil
+}
+
+// addTo returns metadata with the trace context; what the caller gave wins.
+func (t Trace) addTo(metadata map[string]string) map[string]string {
+	if t.Parent == "" {
+		return metadata
+	}
+	m := map[string]string{"traceparent": t.Parent}
+	if t.State != "" {
+		m["tracestate"] = t.State
+	}
+	maps.Copy(m, metadata)
+	return m
 }
 
 // validTraceParent checks "00-<32 hex>-<16 hex>-<2 hex>"; later versions may
@@ -71,17 +87,17 @@ func checkBaggage(values []string) error {
 	size, items := 0, 0
 	for _, v := range values {
 		if size += len(v); size > maxBaggage {
-			return api.Errorf(api.BadRequest, "read header baggage: it has more than %d bytes", maxBaggage)
+			return Errorf(BadRequest, "read header baggage: it has more than %d bytes", maxBaggage)
 		}
 		if strings.TrimSpace(v) == "" {
 			continue
 		}
 		for member := range strings.SplitSeq(v, ",") {
 			if items++; items > maxBaggageItems {
-				return api.Errorf(api.BadRequest, "read header baggage: it has more than %d members", maxBaggageItems)
+				return Errorf(BadRequest, "read header baggage: it has more than %d members", maxBaggageItems)
 			}
 			if !validMember(member) {
-				return api.Errorf(api.BadRequest, "read header baggage: member %d is not key=value", items)
+				return Errorf(BadRequest, "read header baggage: member %d is not key=value", items)
 			}
 		}
 	}

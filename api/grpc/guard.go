@@ -1,0 +1,147 @@
+package grpc
+
+import (
+	"context"
+	"log/slog"
+	"path"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+
+	"github.com/penstock-io/penstock/api"
+)
+
+// guard is what every call passes.
+type guard struct {
+	api     *api.API
+	tokens  api.Tokens
+	arrival time.Duration
+	log     *slog.Logger
+	working atomic.Int64 // calls under way
+}
+
+// enter refuses a call without the token, or of an API that spec.api of the
+// Configuration forbids, before any of its message is read, and bounds the
+// arrival of that message.
+func (g *guard) enter(ctx context.Context, in *tap.Info) (context.Context, error) {
+	err := g.tokens.Check(in.Header[api.TokenHeader])
+	if err == nil {
+		err = g.api.AllowMethod(in.FullMethodName)
+	}
+	if err != nil {
+		err = statusOf(ctx, err)
+		g.logged(ctx, in.FullMethodName, time.Now(), err)
+		return ctx, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	return context.WithValue(ctx, arrivalKey{}, &arriving{time.AfterFunc(g.arrival, cancel), cancel}), nil
+}
+
+type arrivalKey struct{}
+
+// arriving is the wait for the first message of a call.
+type arriving struct {
+	timer *time.Timer
+	end   context.CancelFunc // of the whole call
+}
+
+// arrived ends the wait for the first message.
+func arrived(ctx context.Context) {
+	if a, ok := ctx.Value(arrivalKey{}).(*arriving); ok {
+		a.timer.Stop()
+	}
+}
+
+// hangUp ends a call whose answer is on its way: what still reads from it
+// returns.
+func hangUp(ctx context.Context) {
+	if a, ok := ctx.Value(arrivalKey{}).(*arriving); ok {
+		a.end()
+	}
+}
+
+// unary is around every call with one message.
+func (g *guard) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
+	arrived(ctx)
+	g.working.Add(1)
+	defer g.working.Add(-1)
+	if g.api.Log().Enabled {
+		defer func(start time.Time) { g.logged(ctx, info.FullMethod, start, err) }(time.Now())
+	}
+	defer g.recovered(ctx, info.FullMethod, &err)
+	if out, err = h(ctx, in); err != nil {
+		return nil, g.answer(ctx, info.FullMethod, err)
+	}
+	return out, nil
+}
+
+// stream is around every call with more. What it waits for before its first
+// message is for the method to say.
+func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+	ctx := ss.Context()
+	if info.FullMethod != rtv1.Dapr_SubscribeTopicEventsAlpha1_FullMethodName {
+		arrived(ctx)
+	}
+	g.working.Add(1)
+	defer g.working.Add(-1)
+	if g.api.Log().Enabled {
+		defer func(start time.Time) { g.logged(ctx, info.FullMethod, start, err) }(time.Now())
+	}
+	defer g.recovered(ctx, info.FullMethod, &err)
+	if err = h(srv, ss); err != nil {
+		err = g.answer(ctx, info.FullMethod, err)
+	}
+	return err
+}
+
+// answer is the status of an error. The generated answer of a method that is
+// not there is put in our words.
+func (g *guard) answer(ctx context.Context, method string, err error) error {
+	if _, ours := err.(*api.Error); !ours && status.Code(err) == codes.Unimplemented {
+		err = api.Errorf(api.Unimplemented, "the method %s is not in this build of Penstock", path.Base(method))
+	}
+	return statusOf(ctx, err)
+}
+
+// unknown answers calls of services that are not there.
+func unknown(_ any, ss grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(ss)
+	if len(metadata.ValueFromIncomingContext(ss.Context(), "dapr-app-id")) > 0 {
+		return api.Errorf(api.Unimplemented, "calls to other apps (metadata dapr-app-id) are not in this build of Penstock")
+	}
+	return api.Errorf(api.Unimplemented, "the method %s is not in this build of Penstock", cut(method))
+}
+
+// recovered turns a panic of ours into an answer; the process goes on.
+func (g *guard) recovered(ctx context.Context, method string, err *error) {
+	if p := recover(); p != nil {
+		g.log.Error("handler panicked", "method", cut(method), "panic", p, "stack", string(debug.Stack()))
+		*err = statusOf(ctx, api.Errorf(api.Internal, "serve call: internal error"))
+	}
+}
+
+func (g *guard) logged(ctx context.Context, method string, start time.Time, err error) {
+	if !g.api.Log().Enabled {
+		return
+	}
+	agent := strings.Join(metadata.ValueFromIncomingContext(ctx, "user-agent"), " ")
+	g.log.Info("gRPC API called", "method", cut(method), "code", status.Code(err).String(),
+		"duration", time.Since(start), "useragent", cut(agent))
+}
+
+// cut keeps log lines readable whatever a client sends.
+func cut(s string) string {
+	const limit = 256
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "..."
+}
