@@ -501,3 +501,41 @@ func TestTooLarge(t *testing.T) {
 		t.Errorf("publish a large one: %v", err)
 	}
 }
+
+// What is to be tried again after its subscription ended is left: the end of
+// the stream brings it back, and nobody counts a failure.
+func TestRetryAfterTheSubscription(t *testing.T) {
+	t.Parallel()
+	dir, b := folder(t), newBus()
+	start(t, socket(dir, "plug"), b)
+	d := openBus(t, dir)
+	s := pubsub.Subscription{Topic: "t", Group: "g"}
+	hear(t, d, s, "hello")
+	if err := b.put(t.Context(), "t", []byte("x"), nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	var late *cloudevents.Delivery
+	err := d.Subscribe(ctx, s, func(_ context.Context, m *cloudevents.Delivery) error {
+		if string(m.Body) != "x" {
+			m.Settle(cloudevents.Acked())
+			return nil
+		}
+		late = m
+		stop()
+		return nil
+	})
+	if err != nil || late == nil {
+		t.Fatalf("subscribe: %v", err)
+	}
+	late.Settle(cloudevents.Retried(errors.New("too late"), 0))
+	if attempt := next(t, d, s, "x"); attempt != 1 {
+		t.Errorf("attempt %d in the next subscription", attempt)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.errors) > 0 {
+		t.Errorf("answers with an error: %v", b.errors)
+	}
+}
