@@ -1,11 +1,14 @@
 package grpc_test
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/penstock-io/penstock/app"
 	appgrpc "github.com/penstock-io/penstock/app/grpc"
@@ -13,8 +16,8 @@ import (
 )
 
 // BenchmarkDeliver compares a delivery, outcome included, with a bare call of
-// the generated client with the same message. Allocations are those of the
-// server too, which is the same for both.
+// the generated client with the same message, and with one that has a deadline
+// and the trace too. Allocations are those of the server too.
 func BenchmarkDeliver(b *testing.B) {
 	address, _ := start(b, "127.0.0.1:0", []any{says(0, nil, nil)})
 	d := delivery(b, 1)
@@ -30,6 +33,14 @@ func BenchmarkDeliver(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	full := func(b *testing.B) {
+		ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+		defer cancel()
+		ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", parent, "grpc-trace-bin", parent[:29])
+		if _, err := client.OnTopicEvent(ctx, appgrpc.TopicEvent(d.Event, "bus", "orders", "/orders")); err != nil {
+			b.Fatal(err)
+		}
+	}
 	a := app.New(app.Options{Channel: dial(b, address, appgrpc.Options{}), MaxConcurrency: 100})
 	ours := func(b *testing.B) {
 		if o := a.Event(b.Context(), orders, d); o.Verdict != cloudevents.Ack {
@@ -39,7 +50,7 @@ func BenchmarkDeliver(b *testing.B) {
 	for _, r := range []struct {
 		name string
 		call func(*testing.B)
-	}{{"bare", bare}, {"deliver", ours}} {
+	}{{"bare", bare}, {"full", full}, {"deliver", ours}} {
 		b.Run(r.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
