@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,7 +70,7 @@ func NewServer(h http.Handler, o ServerOptions) *Server {
 	}
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)
-	s.h2c = newUpgrades(&s.http, h)
+	s.h2c = newUpgrades()
 	s.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.Header["Upgrade"]) == 0 || !s.h2c.take(w, r) {
 			h.ServeHTTP(w, r)
@@ -105,7 +106,7 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	defer cut()
 	s.http.BaseContext = func(net.Listener) context.Context { return base }
 	g, gctx := errgroup.WithContext(ctx)
-	for _, l := range listeners {
+	for _, l := range append(slices.Clone(listeners), s.h2c) {
 		g.Go(func() error {
 			if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				return fault.Wrap(err, "serve http on %s", l.Addr())
@@ -128,10 +129,7 @@ func (s *Server) stop(ctx context.Context, cut context.CancelFunc) {
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.quiet(draining, cancel) })
-	var ends errgroup.Group
-	ends.Go(func() error { return s.http.Shutdown(draining) })
-	ends.Go(func() error { return s.h2c.shutdown(draining) })
-	err := ends.Wait()
+	err := s.http.Shutdown(draining)
 	cancel()
 	wg.Wait()
 	if err == nil {
@@ -140,7 +138,6 @@ func (s *Server) stop(ctx context.Context, cut context.CancelFunc) {
 	cut()
 	// It closes sockets; that one is closed already is no news.
 	_ = s.http.Close()
-	s.h2c.close()
 	s.await(ctx)
 }
 
