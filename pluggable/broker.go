@@ -21,8 +21,9 @@ import (
 
 // Features that a component may say it has. Others are only shown.
 const (
-	ttlFeature  = "MESSAGE_TTL"
-	bulkFeature = "BULK_PUBSUB"
+	ttlFeature      = "MESSAGE_TTL"
+	bulkFeature     = "BULK_PUBSUB"
+	wildcardFeature = "SUBSCRIBE_WILDCARDS"
 )
 
 // Names in metadata, as Dapr has them.
@@ -30,6 +31,7 @@ const (
 	consumerIDKey   = "consumerID"
 	partitionKeyKey = "partitionKey"
 	ttlKey          = "ttlInSeconds"
+	ttlShortKey     = "ttl"
 )
 
 // broker is a pub/sub component.
@@ -81,7 +83,9 @@ func (b *broker) Capabilities() []string { return b.features }
 
 // Features implements [pubsub.Featured].
 func (b *broker) Features() pubsub.Features {
-	return pubsub.Features{TTL: slices.Contains(b.features, ttlFeature), GiveBack: true}
+	return pubsub.Features{
+		TTL: slices.Contains(b.features, ttlFeature), GiveBack: true, Wildcards: slices.Contains(b.features, wildcardFeature),
+	}
 }
 
 // Publish implements [pubsub.Driver]. Several messages go in one call when the
@@ -168,10 +172,11 @@ func outgoing(m *pubsub.Message) (metadata map[string]string, late bool) {
 	if m.Expires.IsZero() {
 		return metadata, false
 	}
+	// What the app said counts from when it published: a delayed message has
+	// used some of it up.
 	left := time.Until(m.Expires)
-	if lookup(metadata, ttlKey) == "" {
-		metadata = with(metadata, ttlKey, strconv.Itoa(int((left+time.Second-1)/time.Second)))
-	}
+	metadata = with(metadata, ttlKey, strconv.Itoa(int((left+time.Second-1)/time.Second)))
+	maps.DeleteFunc(metadata, func(k, _ string) bool { return strings.EqualFold(k, ttlShortKey) })
 	return metadata, left <= 0
 }
 
@@ -187,7 +192,7 @@ func (b *broker) Subscribe(ctx context.Context, s pubsub.Subscription, emit clou
 		})
 		if err == nil {
 			err = x.run(ctx, b.link, func(ctx context.Context, m message) error {
-				d := &cloudevents.Delivery{Body: m.data, Metadata: m.metadata, Key: lookup(m.metadata, partitionKeyKey)}
+				d := &cloudevents.Delivery{Body: m.data, Metadata: m.metadata, Topic: m.topic, Key: lookup(m.metadata, partitionKeyKey)}
 				return x.emit(ctx, m.id, d, emit)
 			})
 		}
@@ -220,7 +225,7 @@ func pull(ctx context.Context, client components.PubSubClient, topic *components
 // Recv implements wire.
 func (p pulling) Recv() (message, error) {
 	m, err := p.PubSub_PullMessagesClient.Recv()
-	return message{id: m.GetId(), contentType: m.GetContentType(), data: m.GetData(), metadata: m.GetMetadata()}, err
+	return message{id: m.GetId(), topic: m.GetTopicName(), contentType: m.GetContentType(), data: m.GetData(), metadata: m.GetMetadata()}, err
 }
 
 // Send implements wire.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/pubsub"
@@ -56,11 +58,59 @@ func (o owned) Close(ctx context.Context) error {
 func TestConformPubSub(t *testing.T) {
 	conform.PubSub(t, func(t *testing.T) pubsub.Driver {
 		dir := folder(t)
-		p := start(t, socket(dir, "plug"), newBus("MESSAGE_TTL", "BULK_PUBSUB"))
+		p := start(t, socket(dir, "plug"), newBus("MESSAGE_TTL", "BULK_PUBSUB", "SUBSCRIBE_WILDCARDS"))
 		d, err := find(t, dir, "pubsub.plug").Open(t.Context(), env("bus"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return owned{d.(pubsub.Driver), d.(pubsub.Featured), p}
 	}, conform.PubSubSetup{Unordered: true, NoAttempts: true})
+}
+
+// A message that was delayed has used up some of its time when the component
+// gets it.
+func TestTimeToLiveIsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	p := start(t, socket(dir, "plug"), newBus("MESSAGE_TTL"))
+	opened, err := find(t, dir, "pubsub.plug").Open(t.Context(), env("bus"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := owned{opened.(pubsub.Driver), opened.(pubsub.Featured), p}
+	defer d.Close(context.WithoutCancel(t.Context()))
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	got := make(chan *cloudevents.Delivery, 16)
+	done := make(chan error, 1)
+	go func() {
+		done <- d.Subscribe(ctx, pubsub.Subscription{Topic: "t", Group: "g"}, func(_ context.Context, x *cloudevents.Delivery) error {
+			x.Settle(cloudevents.Acked())
+			select {
+			case got <- x:
+			default:
+			}
+			return nil
+		})
+	}()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		m := pubsub.Message{Data: []byte("x"), Metadata: map[string]string{"TTLInSeconds": "7200", "ttl": "7200"}, Expires: time.Now().Add(30 * time.Second)}
+		if err := d.Publish(ctx, "t", []pubsub.Message{m}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case x := <-got:
+			if left := x.Metadata["ttlInSeconds"]; left != "30" || x.Metadata["ttl"] != "" || x.Metadata["TTLInSeconds"] != "" {
+				t.Errorf("metadata %v", x.Metadata)
+			}
+			stop()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			return
+		case <-tick.C: // the group was not there yet
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package pluggable_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -119,7 +120,7 @@ func (b *bus) PullMessages(stream components.PubSub_PullMessagesServer) error {
 	return b.store.Subscribe(ctx, pubsub.Subscription{Topic: topic.GetName(), Group: topic.GetMetadata()["consumerID"]},
 		func(_ context.Context, d *cloudevents.Delivery) error {
 			return stream.Send(&components.PullMessagesResponse{
-				Data: d.Body, TopicName: topic.GetName(), Metadata: d.Metadata, Id: p.give(d),
+				Data: d.Body, TopicName: cmp.Or(d.Topic, topic.GetName()), Metadata: d.Metadata, Id: p.give(d),
 			})
 		})
 }

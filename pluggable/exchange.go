@@ -21,6 +21,7 @@ const (
 // message is what a component sends on a stream.
 type message struct {
 	id, contentType string
+	topic           string // of a broker's message
 	data            []byte
 	metadata        map[string]string
 }
