@@ -128,7 +128,7 @@ func (e *BatchError) Error() string {
 
 // common are the options that every pub/sub component has.
 type common struct {
-	ConsumerID         string   `meta:"consumerID"         doc:"Consumer group; the app id when empty."`
+	ConsumerID         string   `meta:"consumerID"         doc:"Consumer group; the app id when empty. With {namespace} in it, or in any other value, the namespace is put before every topic on the broker."`
 	AllowedTopics      []string `meta:"allowedTopics"      doc:"The only topics that may be used."`
 	ProtectedTopics    []string `meta:"protectedTopics"    doc:"Topics that an app may use only when a scope names them."`
 	PublishingScopes   string   `meta:"publishingScopes"   doc:"Who may publish what." example:"app1=topic1,topic2;app2="`
