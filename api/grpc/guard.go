@@ -133,8 +133,8 @@ func (g *guard) logged(ctx context.Context, method string, start time.Time, err 
 		return
 	}
 	agent := strings.Join(metadata.ValueFromIncomingContext(ctx, "user-agent"), " ")
-	g.log.Info("gRPC API called", "method", cut(method), "code", status.Code(err).String(),
-		"duration", time.Since(start), "useragent", cut(agent))
+	g.log.Info("gRPC API Called", "method", cut(method), "code", status.Code(err).String(),
+		"duration", time.Since(start).Milliseconds(), "useragent", cut(agent))
 }
 
 // cut keeps log lines readable whatever a client sends.

@@ -246,7 +246,7 @@ func TestAPILogging(t *testing.T) {
 	s.stop()
 	must(t, <-s.done)
 	for _, word := range []string{
-		`msg="gRPC API called" method=/dapr.proto.runtime.v1.Dapr/PublishEvent code=OK duration=`, "code=PermissionDenied", "code=Unauthenticated", "grpc-go",
+		`msg="gRPC API Called" method=/dapr.proto.runtime.v1.Dapr/PublishEvent code=OK duration=`, "code=PermissionDenied", "code=Unauthenticated", "grpc-go",
 	} {
 		if !strings.Contains(log.String(), word) {
 			t.Errorf("log has no %q:\n%s", word, log.String())
