@@ -2,6 +2,7 @@ package grpc
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"maps"
@@ -166,11 +167,15 @@ func limited(ctx context.Context, limit time.Duration) (context.Context, context
 	return context.WithTimeout(ctx, limit)
 }
 
-// The limits of metadata, as app/http has them for headers.
+// The limits of metadata. Servers of other languages take 8 KiB of headers in
+// all, with 32 bytes for each on top, and refuse a call that has more: it would
+// be tried for ever.
 const (
-	maxMetaCount = 100
-	maxMetaValue = 8 << 10
-	maxMetaTotal = 32 << 10
+	maxMetaCount  = 100
+	maxMetaTotal  = 5 << 10
+	metaOverhead  = 32
+	maxBaggage    = 1 << 10
+	maxTraceState = 512
 )
 
 // outgoing adds what goes with a call beside its message: the token, the trace
@@ -192,7 +197,7 @@ func (c *Channel) outgoing(ctx context.Context, e *cloudevents.Event, more map[s
 
 // addTrace adds a span in the event's trace, in both forms that apps look for.
 func addTrace(md metadata.MD, e *cloudevents.Event) {
-	if baggage, ok := e.Attr("baggage"); ok && len(baggage) <= maxMetaValue {
+	if baggage, ok := e.Attr("baggage"); ok && len(baggage) <= maxBaggage {
 		md["baggage"] = []string{app.Escape(baggage, isPlain)}
 	}
 	parent, _ := e.Attr("traceparent")
@@ -202,7 +207,7 @@ func addTrace(md metadata.MD, e *cloudevents.Event) {
 	child := cloudevents.ChildTraceParent(parent)
 	md["traceparent"] = []string{child}
 	md["grpc-trace-bin"] = []string{traceBin(child)}
-	if state, ok := e.Attr("tracestate"); ok && len(state) <= maxMetaValue {
+	if state, ok := e.Attr("tracestate"); ok && len(state) <= maxTraceState {
 		md["tracestate"] = []string{app.Escape(state, isPlain)}
 	}
 }
@@ -221,42 +226,50 @@ func traceBin(parent string) string {
 // addMetadata adds what gRPC can carry and md does not have, within the limits;
 // what is over them is left out, the names in the order of the alphabet.
 func addMetadata(md metadata.MD, more map[string]string) {
-	total := 0
+	const escaped = 3 // how much longer a value may get
+	left := maxMetaTotal
+	worst := 0
 	for name, value := range more {
-		total += len(name) + len(value)
+		worst += len(name) + escaped*len(value) + metaOverhead
 	}
-	if len(more) <= maxMetaCount && total <= maxMetaTotal {
+	if len(more) <= maxMetaCount && worst <= left {
 		for name, value := range more {
-			addValue(md, name, value)
+			addValue(md, name, value, left)
 		}
 		return
 	}
-	total = 0
 	count := 0
 	for _, name := range slices.Sorted(maps.Keys(more)) {
-		value := more[name]
-		if total += len(name) + len(value); total > maxMetaTotal || count == maxMetaCount {
-			return
-		}
-		if addValue(md, name, value) {
+		size := addValue(md, name, more[name], left)
+		if left -= size; size > 0 {
 			count++
+		}
+		if count == maxMetaCount {
+			return
 		}
 	}
 }
 
-func addValue(md metadata.MD, name, value string) bool {
+// addValue returns what the value takes of the limit; zero when it was left out.
+func addValue(md metadata.MD, name, value string, left int) (size int) {
 	key := strings.ToLower(name)
-	if len(value) > maxMetaValue || !isName(key) || isOurs(key) {
-		return false
+	if len(value) > left || !isName(key) || isOurs(key) {
+		return 0
 	}
 	if _, taken := md[key]; taken {
-		return false
+		return 0
 	}
-	if !strings.HasSuffix(key, "-bin") { // those travel encoded
+	if strings.HasSuffix(key, "-bin") {
+		size = base64.RawStdEncoding.EncodedLen(len(value)) // as it travels
+	} else {
 		value = app.Escape(value, isPlain)
+		size = len(value)
+	}
+	if size += len(key) + metaOverhead; size > left {
+		return 0
 	}
 	md[key] = []string{value}
-	return true
+	return size
 }
 
 // isOurs tells whether a name belongs to this call or connection, or to gRPC.

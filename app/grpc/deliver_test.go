@@ -216,21 +216,35 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+// TestManyMetadata has a server that takes what most take and no more.
 func TestManyMetadata(t *testing.T) {
 	t.Parallel()
-	var n int
-	c := connect(t, appgrpc.Options{}, &fake{event: func(ctx context.Context, _ *rtv1.TopicEventRequest) (*rtv1.TopicEventResponse, error) {
-		md, _ := metadata.FromIncomingContext(ctx)
-		n = len(md)
+	var got metadata.MD
+	address, _ := start(t, "127.0.0.1:0", []any{&fake{event: func(ctx context.Context, _ *rtv1.TopicEventRequest) (*rtv1.TopicEventResponse, error) {
+		got, _ = metadata.FromIncomingContext(ctx)
 		return &rtv1.TopicEventResponse{}, nil
-	}})
+	}}}, grpc.MaxHeaderListSize(8<<10))
+	c := dial(t, address, appgrpc.Options{Token: strings.Repeat("t", 100)})
 	d := delivery(t, 1)
-	d.Metadata = map[string]string{}
+	d.Event = scan(t, `{"specversion":"1.0","id":"1","source":"/s","type":"t","traceparent":"`+parent+
+		`","tracestate":"`+strings.Repeat("s", 512)+`","baggage":"`+strings.Repeat("b", 1024)+`","data":1}`)
+	many, long := map[string]string{"zz": "last"}, map[string]string{"a": strings.Repeat("x", 6000), "b": "kept"}
 	for i := range 5000 {
-		d.Metadata["name"+itoa(i)] = "x"
+		many["name"+itoa(i)] = "x"
 	}
-	if o := c.Event(t.Context(), orders, d, time.Minute); o.Verdict != cloudevents.Ack || n > 110 {
-		t.Errorf("%v with %d names", o, n)
+	binary, foreign := map[string]string{}, map[string]string{}
+	for i := range 20 {
+		binary[itoa(i)+"-bin"] = strings.Repeat("\xff", 220)
+		foreign[itoa(i)] = strings.Repeat("ä", 110)
+	}
+	for name, m := range map[string]map[string]string{"many": many, "long": long, "binary": binary, "foreign": foreign} {
+		d.Metadata = m
+		if o := c.Event(t.Context(), orders, d, time.Minute); o.Verdict != cloudevents.Ack {
+			t.Errorf("%s: %s: %v", name, short(o), o.Err)
+		}
+		if name == "long" && (len(got["a"]) != 0 || len(got["b"]) != 1) {
+			t.Errorf("metadata = %v, want the long one left out", got)
+		}
 	}
 }
 
