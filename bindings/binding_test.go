@@ -3,6 +3,8 @@ package bindings_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/resilience"
 )
 
 type closer struct{}
@@ -154,4 +157,39 @@ func TestRunSaysWhereEventsAreFrom(t *testing.T) {
 	if err := open(t, mouth{}).Run(t.Context(), nil); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("an output was read: %v", err)
 	}
+}
+
+// deaf is an output that never hears.
+type deaf struct {
+	closer
+	calls *int
+}
+
+func (deaf) Operations() []string { return []string{"say"} }
+
+func (d deaf) Invoke(context.Context, *bindings.Request) (*bindings.Response, error) {
+	*d.calls++
+	return nil, fault.New(fault.Unavailable, "say: nobody is there")
+}
+
+func TestInvokeUnderAPolicy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		calls, start := 0, time.Now()
+		b := open(t, deaf{calls: &calls})
+		b.SetPolicy(&resilience.Policy{Retry: resilience.Retry{Constant: true, Initial: time.Second, Limit: 2}})
+		if _, err := b.Invoke(t.Context(), &bindings.Request{Operation: "say"}); fault.KindOf(err) != fault.Unavailable || calls != 3 {
+			t.Errorf("%v after %d calls", err, calls)
+		}
+		if _, err := b.Invoke(t.Context(), &bindings.Request{Operation: "dance"}); fault.KindOf(err) != fault.Invalid || time.Since(start) != 2*time.Second {
+			t.Errorf("%v after %s: what is wrong was tried again", err, time.Since(start))
+		}
+		t.Log("one that is closed meanwhile does not open again")
+		b.SetPolicy(&resilience.Policy{Retry: resilience.Retry{Constant: true, Initial: time.Second, Limit: -1}})
+		time.AfterFunc(1500*time.Millisecond, func() { b.Instance().Close(context.WithoutCancel(t.Context())) })
+		if _, err := b.Invoke(t.Context(), &bindings.Request{Operation: "say"}); fault.KindOf(err) != fault.Unavailable || calls != 5 {
+			t.Errorf("%v after %d calls", err, calls)
+		}
+		b.SetPolicy(nil)
+	})
 }
