@@ -2,6 +2,7 @@ package pluggable
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -259,8 +260,20 @@ func failed(err error, verb string) error {
 		return nil
 	}
 	s := status.Convert(err)
-	return fault.New(fault.FromGRPCCode(uint32(s.Code())), "%s: %s (%s)", verb, line(s.Message()), s.Code())
+	code := uint32(s.Code())
+	return fault.As(fault.FromGRPCCode(code), &codeError{code, fmt.Sprintf("%s: %s (%s)", verb, line(s.Message()), s.Code())})
 }
+
+// codeError is a gRPC status that is not OK.
+type codeError struct {
+	code uint32
+	text string
+}
+
+func (e *codeError) Error() string { return e.text }
+
+// GRPCCode returns the code, by which a policy may judge the error.
+func (e *codeError) GRPCCode() uint32 { return e.code }
 
 // line is a text as one line of bounded length without a full stop.
 func line(text string) string {

@@ -73,6 +73,9 @@ func (e *StatusError) Error() string {
 	return text
 }
 
+// GRPCCode returns the code, by which a policy may judge the error.
+func (e *StatusError) GRPCCode() uint32 { return uint32(e.Code) }
+
 func isUnimplemented(err error) bool {
 	e, ok := errors.AsType[*StatusError](err)
 	return ok && e.Code == codes.Unimplemented

@@ -20,6 +20,7 @@ import (
 	"github.com/penstock-io/penstock/app"
 	appgrpc "github.com/penstock-io/penstock/app/grpc"
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/test/port"
 )
 
@@ -65,6 +66,19 @@ func TestEventOutcomes(t *testing.T) {
 				t.Error("no reason")
 			}
 		})
+	}
+}
+
+// TestPoliciesSeeTheCode holds that a retry policy can be narrowed to codes of
+// an app that speaks gRPC.
+func TestPoliciesSeeTheCode(t *testing.T) {
+	t.Parallel()
+	c := connect(t, appgrpc.Options{}, says(0, status.Error(codes.ResourceExhausted, "busy"), nil))
+	o := c.Event(t.Context(), orders, delivery(t, 1), time.Minute)
+	busy := resilience.Retry{Limit: 1, Codes: &resilience.Codes{GRPC: []resilience.Range{{From: 8, To: 8}}}}
+	gone := resilience.Retry{Limit: 1, Codes: &resilience.Codes{GRPC: []resilience.Range{{From: 14, To: 14}}}}
+	if busy.Refuses(o.Err) || !gone.Refuses(o.Err) {
+		t.Errorf("the code of %v is not seen", o.Err)
 	}
 }
 

@@ -275,12 +275,23 @@ func (b *binding) refusal(req *http.Request, res *http.Response, body []byte) er
 	case len(body) > 0:
 		text += fmt.Sprintf(": %q", body)
 	}
-	err := fault.New(kind, "%s %s: %s", req.Method, req.URL.Host, text)
+	err := fault.As(kind, &statusError{res.StatusCode, req.Method + " " + req.URL.Host + ": " + text})
 	if after := clienthttp.RetryAfter(res.Header, time.Now()); after > 0 {
 		err = fault.WithRetryAfter(err, after)
 	}
 	return err
 }
+
+// statusError is an answer that is not a success.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return e.text }
+
+// HTTPStatus returns the status, by which a policy may judge the error.
+func (e *statusError) HTTPStatus() int { return e.status }
 
 // excerpt returns about n bytes of the beginning of body. A server may send a
 // secret back; it is taken out before the cut, for whoever hides secrets later

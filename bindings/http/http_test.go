@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -188,6 +189,12 @@ func TestStatus(t *testing.T) {
 			_, err := b.Invoke(t.Context(), &bindings.Request{Operation: "post"})
 			if err == nil || fault.KindOf(err) != row.kind || strings.Contains(err.Error(), "\n") || len(err.Error()) > 500 {
 				t.Fatalf("error %v of kind %v, want kind %v", err, fault.KindOf(err), row.kind)
+			}
+			if coded, ok := errors.AsType[interface {
+				error
+				HTTPStatus() int
+			}](err); !ok || coded.HTTPStatus() != row.status {
+				t.Fatalf("no policy can see the status of %v", err)
 			}
 			if after := fault.RetryAfter(err); row.after != "" && after.String() != row.after+"s" {
 				t.Fatalf("Retry-After %v, want %ss", after, row.after)
