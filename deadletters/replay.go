@@ -123,6 +123,10 @@ func (k *Keeper) Replay(ctx context.Context, r *Replay) (*Result, error) {
 	}
 	if x.under > 0 {
 		x.leave(ctx)
+	} else if err == nil && x.db != nil {
+		if serr := k.shrink(ctx, x.db); serr != nil && ctx.Err() == nil {
+			k.log.Warn("Space of replayed dead letters is not given back yet", "file", k.path, "error", serr)
+		}
 	}
 	res := x.result()
 	return &res, err

@@ -179,6 +179,9 @@ func (k *Keeper) remove(ctx context.Context, db *sqlite.DB, seqs []int64) (int, 
 func (k *Keeper) shrink(ctx context.Context, db *sqlite.DB) error {
 	for {
 		var free int
+		if err := ctx.Err(); err != nil {
+			return fault.Wrap(err, "shrink dead letters")
+		}
 		err := db.Write(ctx, func(tx *sql.Tx) error {
 			if err := tx.QueryRow("PRAGMA freelist_count").Scan(&free); err != nil || free < vacuumPages {
 				return err

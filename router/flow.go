@@ -120,7 +120,11 @@ func (f *flow) finish(r *round, d decision) {
 	f.mu.Unlock()
 
 	// The source hears of this one before the next of its key is handed over.
-	f.tell(p, p.told(d), d.seen.Verdict)
+	outcome := d.tell
+	if p.injected {
+		outcome = p.told(d)
+	}
+	f.tell(p, outcome, d.seen.Verdict)
 
 	f.mu.Lock()
 	left := f.follow(p, d.tell.Verdict == cloudevents.Leave)

@@ -55,9 +55,9 @@ func (in *incarnation) inject(ctx context.Context, d *cloudevents.Delivery) erro
 	return in.flow.admit(ctx, p)
 }
 
-// told is the outcome for whoever handed the delivery over.
+// told is the outcome for whoever injected the delivery.
 func (p *passage) told(d decision) cloudevents.Outcome {
-	if !p.injected || d.seen.Verdict != cloudevents.Drop {
+	if d.seen.Verdict != cloudevents.Drop {
 		return d.tell
 	}
 	o := d.seen
