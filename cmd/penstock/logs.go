@@ -13,9 +13,10 @@ import (
 )
 
 // newLogger makes the process's logger: JSON when asked for, short lines for
-// people on a terminal and in run, logfmt as Dapr writes it otherwise.
+// people on a terminal and in run without a file, logfmt as Dapr writes it
+// otherwise.
 func newLogger(w io.Writer, f *serveFlags) *slog.Logger {
-	if _, ours := w.(*prefixed); ours && !f.LogAsJSON {
+	if o, ours := w.(*output); ours && o.file == nil && !f.LogAsJSON {
 		return slog.New(forPeople(w, f, true))
 	}
 	return slog.New(newHandler(w, f)).With("app_id", f.AppID)

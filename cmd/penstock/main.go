@@ -30,6 +30,9 @@ import (
 type commands struct {
 	Serve    serveCommand       `cmd:"" help:"Run Penstock beside an app: bindings, pub/sub, pipelines and the HTTP API."`
 	Run      runCommand         `cmd:"" help:"Run an app with Penstock beside it, both logs side by side."`
+	List     listCommand        `cmd:"" help:"List what runs: apps, ports, processes."`
+	Stop     stopCommand        `cmd:"" help:"Stop what run, run -f or serve has started, and wait until it has ended."`
+	Logs     logsCommand        `cmd:"" help:"Print the log files of an app."`
 	Check    checkCommand       `cmd:"" help:"Check a configuration and report every error in it."`
 	Describe describeCommand    `cmd:"" help:"Describe a component, or list those of this build."`
 	Schema   schemaCommand      `cmd:"" help:"Print the JSON schema of the YAML documents."`

@@ -44,14 +44,13 @@ func (c *listRoutesCommand) Run(ctx context.Context, std *stdio) error {
 			why = r.LastError
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d/%d\t%d\t%d\t%d\t%d\t%d\t%s\n", r.Name, r.State, r.InFlight, r.Concurrency,
-			r.Waiting, r.Delivered, r.Retried, r.Dropped, r.DeadLettered, short(why))
+			r.Waiting, r.Delivered, r.Retried, r.Dropped, r.DeadLettered, short(why, 80))
 	}
 	return w.Flush()
 }
 
 // short keeps a table readable.
-func short(s string) string {
-	const most = 80
+func short(s string, most int) string {
 	s = strings.Join(strings.Fields(s), " ")
 	if len(s) <= most {
 		return s

@@ -19,6 +19,7 @@ import (
 	"github.com/penstock-io/penstock/all"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/instances"
 	"github.com/penstock-io/penstock/runtime"
 )
 
@@ -42,26 +43,33 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio) error {
 	log := newLogger(std.out, &c.serveFlags)
 	reload, stop := hangups(ctx)
 	defer stop()
-	return serve(ctx, &c.serveFlags, log, reload)
-}
-
-// serve runs one instance with the given flags. Its configuration is read again
-// whenever reload says so, besides when a file changes.
-func serve(ctx context.Context, f *serveFlags, log *slog.Logger, reload <-chan struct{}) error {
-	o, err := f.options(log)
+	rt, err := prepare(&c.serveFlags, log, reload)
 	if err != nil {
 		return err
 	}
-	if err := f.listen(&o); err != nil {
-		return err
+	defer announce(c.instance(), log)()
+	return serve(ctx, rt)
+}
+
+// prepare makes an instance with the given flags, whose ports are open then. Its
+// configuration is read again whenever reload says so, besides when a file
+// changes.
+func prepare(f *serveFlags, log *slog.Logger, reload <-chan struct{}) (*runtime.Runtime, error) {
+	o, err := f.options(log)
+	if err != nil {
+		return nil, err
 	}
+	if err := f.listen(&o); err != nil {
+		return nil, err
+	}
+	f.HTTPPort, f.GRPCPort = bound(f.HTTPPort, o.Listeners), bound(f.GRPCPort, o.GRPC)
 	for _, l := range o.Listeners {
 		log.Info("HTTP server listening", "address", l.Addr().String())
 	}
 	if f.EnableProfiling {
 		l, err := listenTCP("127.0.0.1", f.ProfilePort, "--profile-port")
 		if err != nil {
-			return err
+			return nil, err
 		}
 		o.Profile = append(o.Profile, l)
 		log.Info("HTTP profiling server listening", "address", l.Addr().String())
@@ -73,12 +81,38 @@ func serve(ctx context.Context, f *serveFlags, log *slog.Logger, reload <-chan s
 		log.Debug("Flags accepted and not used by this version", "flags", strings.Join(names, " "))
 	}
 	o.Reload = reload
-	rt, err := runtime.New(o)
+	return runtime.New(o)
+}
+
+// announce lets others find this process until withdraw is called. It does
+// without where nothing can be written.
+func announce(about instances.Instance, log *slog.Logger) (withdraw func()) {
+	remove, err := instances.Open().Add(about)
 	if err != nil {
-		return err
+		log.Debug("Not in the list of instances", "error", err)
+		return func() {}
 	}
+	return remove
+}
+
+func serve(ctx context.Context, rt *runtime.Runtime) error {
 	defer tendMemory(ctx)()
 	return rt.Run(ctx)
+}
+
+// componentsClose is how long components may take to close after the drain.
+const componentsClose = 5 * time.Second
+
+// instance is what others find out about a process with these flags.
+func (f *serveFlags) instance() instances.Instance {
+	i := instances.Instance{
+		AppID: f.AppID, HTTPPort: f.HTTPPort, GRPCPort: f.GRPCPort, AppPort: f.AppPort,
+		Grace: f.BlockShutdownDuration + f.grace() + componentsClose,
+	}
+	if f.UnixDomainSocket != "" {
+		i.HTTPPort, i.GRPCPort = 0, 0
+	}
+	return i
 }
 
 // hangups turns each SIGHUP into one request to reload; those that come while
@@ -114,7 +148,7 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 		Grace: time.Duration(f.GracefulShutdownSeconds) * time.Second, BlockShutdown: f.BlockShutdownDuration,
 		Version: version(), Logger: log,
 		App: runtime.AppOptions{
-			Port: f.AppPort, Address: f.AppChannelAddress, Protocol: strings.ToLower(f.AppProtocol), Token: os.Getenv("APP_API_TOKEN"),
+			Port: f.AppPort, Address: f.AppChannelAddress, Protocol: f.protocol(), Token: os.Getenv("APP_API_TOKEN"),
 			MaxConcurrency: f.AppMaxConcurrency, Disable: list(f.DisableInitEndpoints), ProbeTimeout: f.AppBindingOptionsTimeout,
 			HealthCheck: f.EnableAppHealthCheck, HealthPath: f.AppHealthCheckPath,
 			HealthInterval:  time.Duration(f.AppHealthProbeInterval) * time.Second,
@@ -126,15 +160,21 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 	if f.AllowedOrigins != "*" {
 		o.AllowedOrigins = list(f.AllowedOrigins)
 	}
-	if f.AppSSL && (o.App.Protocol == "http" || o.App.Protocol == "grpc") {
-		o.App.Protocol += "s"
-	}
 	switch o.App.Protocol {
 	case "http", "https", "h2c", "grpc", "grpcs":
 	default:
 		return o, fault.New(fault.Invalid, "read --app-protocol %q: use http, https, h2c, grpc or grpcs", f.AppProtocol)
 	}
 	return o, f.sizes(&o)
+}
+
+// protocol is that of the app, TLS taken in.
+func (f *serveFlags) protocol() string {
+	p := strings.ToLower(f.AppProtocol)
+	if f.AppSSL && (p == "http" || p == "grpc") {
+		p += "s"
+	}
+	return p
 }
 
 func (f *serveFlags) sizes(o *runtime.Options) error {
@@ -197,6 +237,14 @@ func listenAll(hosts []string, port int, flag string) ([]net.Listener, error) {
 		out = append(out, l)
 	}
 	return out, nil
+}
+
+// bound is the port that 0 has become.
+func bound(port int, l []net.Listener) int {
+	if a, ok := l[0].Addr().(*net.TCPAddr); ok && port == 0 {
+		return a.Port
+	}
+	return port
 }
 
 func listenTCP(host string, port int, flag string) (net.Listener, error) {
