@@ -94,6 +94,10 @@ func leaks() (err error) {
 }
 
 func TestMain(m *testing.M) {
+	if folder := os.Getenv(childFolder); folder != "" {
+		fmt.Fprintln(os.Stderr, child(folder)) // returns only when it cannot run
+		os.Exit(1)
+	}
 	code := m.Run()
 	err := leaks()
 	if err != nil && code == 0 {
