@@ -35,6 +35,7 @@ type Runtime interface {
 type Events interface {
 	Routes
 	DeadLetters
+	Streams
 }
 
 // Components finds what the configuration names. An unknown name is an error of

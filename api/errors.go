@@ -31,6 +31,8 @@ const (
 	PublishEnvelope
 	// PublishMessage: the broker did not take it.
 	PublishMessage
+	// Subscription: a stream cannot be served now; trying again helps.
+	Subscription
 	// BulkEvents: the body of a bulk publish cannot be read.
 	BulkEvents
 	// BulkEntries: the entries of a bulk publish cannot be told apart or are too
@@ -115,6 +117,7 @@ func (p Problem) row() row {
 		PublishMetadata:     {"ERR_PUBSUB_REQUEST_METADATA", "DAPR_PUBSUB_METADATA_DESERIALIZATION", 400, grpcInvalidArgument, fault.Invalid},
 		PublishEnvelope:     {"ERR_PUBSUB_CLOUD_EVENTS_SER", "DAPR_PUBSUB_CLOUD_EVENT_CREATION", 500, grpcInvalidArgument, fault.Invalid},
 		PublishMessage:      {"ERR_PUBSUB_PUBLISH_MESSAGE", "DAPR_PUBSUB_PUBLISH_MESSAGE", 500, grpcInternal, fault.Internal},
+		Subscription:        {"ERR_PUBSUB_SUBSCRIBE", "", 503, grpcUnavailable, fault.Unavailable},
 		BulkEvents:          {"ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_UNMARSHAL_EVENTS", 400, grpcInvalidArgument, fault.Invalid},
 		BulkEntries:         {"ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_MARSHAL_EVENTS", 400, grpcInvalidArgument, fault.Invalid},
 		InvokeBinding:       {"ERR_INVOKE_OUTPUT_BINDING", "", 500, grpcInternal, fault.Internal},

@@ -51,6 +51,7 @@ func (r *Runtime) applyRoutes(ctx, life context.Context) {
 	r.stopRoutes(life, stale)
 	maps.DeleteFunc(wishes, func(name string, _ wish) bool { _, ok := r.running[name]; return ok })
 	maps.Copy(failed, r.startRoutes(ctx, wishes))
+	maps.Copy(failed, r.applyStreams(ctx))
 	if ctx.Err() != nil {
 		return // it failed because we stop
 	}

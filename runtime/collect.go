@@ -60,13 +60,24 @@ func (r *Runtime) routesWith(pubsub, name string) []string {
 			names = append(names, route)
 		}
 	}
+	for route, is := range r.streams.running() {
+		if is.letters == (topic{pubsub, name}) {
+			names = append(names, route)
+		}
+	}
 	slices.Sort(names)
 	return names
 }
 
 // wishCollectors adds a route for every topic that routes write dead letters to.
 func (r *Runtime) wishCollectors(out map[string]wish, waiting map[string]error) {
-	for t := range deadLetterTopics(out) {
+	topics := deadLetterTopics(out)
+	for _, is := range r.streams.running() {
+		if is.letters != (topic{}) {
+			topics[is.letters] = true
+		}
+	}
+	for t := range topics {
 		name := "deadletters/" + t.pubsub + "/" + t.name
 		if p := r.parts.find(t.pubsub); p == nil || p.bus == nil || r.isClosed(waiting, name, t.pubsub) {
 			continue

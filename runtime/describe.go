@@ -109,6 +109,9 @@ func (r *Runtime) Snapshot() api.Metadata {
 		}
 	}
 	r.mu.Unlock()
+	for _, route := range r.streams.running() {
+		m.Subscriptions = append(m.Subscriptions, subscriptionInfo(route))
+	}
 	sortSubscriptions(m.Subscriptions)
 	if r.app != nil {
 		m.App = r.appInfo()

@@ -55,6 +55,9 @@ func (r *Runtime) reload(ctx, life context.Context) {
 	for _, name := range c.removed {
 		replaced = append(replaced, r.parts.take(name))
 	}
+	if len(c.removed) > 0 {
+		r.applyStreams(ctx) // those that read what was taken away end
+	}
 	r.retire(life, replaced)
 	r.log.Info("Configuration reloaded", "opened", len(c.beside)+len(c.after), "closed", len(replaced))
 }

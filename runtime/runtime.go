@@ -64,6 +64,8 @@ type Runtime struct {
 	appSeen bool
 	refused error // why the newest configuration is not in use, when that may pass
 
+	streams streams
+
 	mu        sync.Mutex // guards what follows; never held while waiting
 	running   map[string]running
 	unstarted map[string]error // routes that should run and do not
@@ -84,7 +86,7 @@ func New(o Options) (*Runtime, error) {
 	r := &Runtime{
 		o: o, log: o.Logger, shutdown: make(chan bool, 1), ending: make(chan struct{}),
 		edited: make(chan struct{}, 1), opened: make(chan struct{}, 1), back: make(chan struct{}, 1), met: make(chan answer),
-		running: map[string]running{}, unstarted: map[string]error{}, paused: map[string]bool{}, wanted: map[string]bool{},
+		running: map[string]running{}, unstarted: map[string]error{}, streams: streams{open: map[string]*stream{}}, paused: map[string]bool{}, wanted: map[string]bool{},
 	}
 	r.parts = &parts{
 		list: o.Components, log: o.Logger, byName: map[string]*part{}, lacks: map[string]string{}, opened: func() { nudge(r.opened) },

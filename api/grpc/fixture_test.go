@@ -137,6 +137,25 @@ type instance struct {
 	empty   bool // nothing is configured
 	stopped chan bool
 	surface api.Surface
+	streams chan *api.Stream // those that were opened
+}
+
+// Subscribe opens streams of the bus; the test delivers to them.
+func (i *instance) Subscribe(ctx context.Context, s *api.Stream) error {
+	switch {
+	case s.PubSub != "bus":
+		return fault.New(fault.NotFound, "pub/sub %q is not loaded", s.PubSub)
+	case s.Topic == "secret":
+		return fault.New(fault.Denied, "topic is not allowed")
+	case s.Topic == "later":
+		return fault.New(fault.Unavailable, "broker is not open")
+	}
+	if err := s.Ready(); err != nil {
+		return err
+	}
+	i.streams <- s
+	<-ctx.Done()
+	return nil
 }
 
 func (i *instance) verbs() *api.API {
@@ -204,7 +223,7 @@ func (i *instance) Shutdown(force bool)              { i.stopped <- force }
 // open opens the components and closes them when the test ends.
 func open(tb testing.TB) *instance {
 	tb.Helper()
-	i := &instance{broker: &broker{inside: make(chan struct{})}, output: &output{}, stopped: make(chan bool, 1)}
+	i := &instance{broker: &broker{inside: make(chan struct{})}, output: &output{}, stopped: make(chan bool, 1), streams: make(chan *api.Stream, 8)}
 	env := func(name string) component.Env {
 		return component.Env{AppID: "shop", Name: name, Logger: slog.New(slog.DiscardHandler), Shared: &component.Shared{}}
 	}

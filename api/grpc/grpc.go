@@ -15,6 +15,7 @@ package grpc
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/grpc/metadata"
@@ -29,7 +30,10 @@ import (
 // ones, whose answer the interceptors put in our words.
 type service struct {
 	rtv1.UnimplementedDaprServer
-	api *api.API
+	api     *api.API
+	maxBody int
+	ending  <-chan struct{} // closed when streams are to end
+	working *atomic.Int64
 }
 
 // PublishEvent publishes one event.

@@ -42,29 +42,16 @@ func (g *guard) enter(ctx context.Context, in *tap.Info) (context.Context, error
 		return ctx, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	return context.WithValue(ctx, arrivalKey{}, &arriving{time.AfterFunc(g.arrival, cancel), cancel}), nil
+	return context.WithValue(ctx, arrivalKey{}, time.AfterFunc(g.arrival, cancel)), nil
 }
 
+// arrivalKey finds the timer that waits for the first message of a call.
 type arrivalKey struct{}
-
-// arriving is the wait for the first message of a call.
-type arriving struct {
-	timer *time.Timer
-	end   context.CancelFunc // of the whole call
-}
 
 // arrived ends the wait for the first message.
 func arrived(ctx context.Context) {
-	if a, ok := ctx.Value(arrivalKey{}).(*arriving); ok {
-		a.timer.Stop()
-	}
-}
-
-// hangUp ends a call whose answer is on its way: what still reads from it
-// returns.
-func hangUp(ctx context.Context) {
-	if a, ok := ctx.Value(arrivalKey{}).(*arriving); ok {
-		a.end()
+	if timer, ok := ctx.Value(arrivalKey{}).(*time.Timer); ok {
+		timer.Stop()
 	}
 }
 

@@ -87,7 +87,7 @@ func New(a *api.API, o Options) *Server {
 		grpc.InTapHandle(g.enter),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream), grpc.UnknownServiceHandler(unknown),
 	)
-	rtv1.RegisterDaprServer(s.grpc, &service{api: a})
+	rtv1.RegisterDaprServer(s.grpc, &service{api: a, maxBody: maxBody, ending: s.ending, working: &g.working})
 	reflection.Register(s.grpc)
 	return s
 }

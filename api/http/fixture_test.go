@@ -204,6 +204,8 @@ func (i *instance) NotReady() []string    { return i.missing }
 func (i *instance) NotOutbound() []string { return i.outbound }
 func (i *instance) Shutdown(force bool)   { i.stopped <- force }
 
+func (i *instance) Subscribe(context.Context, *api.Stream) error { return nil }
+
 func (i *instance) Routes() []api.Route {
 	return []api.Route{{Name: "subscription/bus/a/b", State: map[bool]string{false: "running", true: "paused"}[i.paused]}}
 }
