@@ -195,6 +195,7 @@ func (a *app) next(t *testing.T, path string) call {
 type instance struct {
 	dir string // of resources
 	url string
+	rpc string // address of the gRPC API
 	log *logBuffer
 	end func() error // stops it and returns what Run returned
 }
@@ -226,10 +227,16 @@ func prepare(t *testing.T, a *app, documents string) (*instance, runtime.Options
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
+	calls, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { calls.Close() })
+	in.rpc = calls.Addr().String()
 	in.url = fmt.Sprintf("http://%s/v1.0", l.Addr())
 	o := runtime.Options{
 		AppID: "shop", DataDir: filepath.Join(in.dir, "data"), Resources: []string{in.dir}, Components: components(),
-		Listeners: []net.Listener{l}, Grace: 5 * time.Second, Version: "test", Env: os.LookupEnv,
+		Listeners: []net.Listener{l}, GRPC: []net.Listener{calls}, Grace: 5 * time.Second, Version: "test", Env: os.LookupEnv,
 		Logger: slog.New(slog.NewTextHandler(in.log, nil)),
 	}
 	if a != nil {
