@@ -110,13 +110,13 @@ type gang struct {
 
 // names are the app ids, numbered where several apps have the same one.
 func names(apps []config.RunApp) []string {
-	count, list := map[string]int{}, make([]string, len(apps))
-	for i, a := range apps {
-		count[a.ID]++
-		list[i] = a.ID
-		if n := count[a.ID]; n > 1 {
-			list[i] += "-" + strconv.Itoa(n)
+	list := make([]string, 0, len(apps))
+	for _, a := range apps {
+		name := a.ID
+		for n := 2; slices.Contains(list, name) || name != a.ID && slices.ContainsFunc(apps, func(o config.RunApp) bool { return o.ID == name }); n++ {
+			name = a.ID + "-" + strconv.Itoa(n)
 		}
+		list = append(list, name)
 	}
 	return list
 }
