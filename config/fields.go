@@ -114,9 +114,10 @@ func (f *fields) done() (clean bool) {
 		}
 		clean = false
 		near := Nearest(p.key, f.known)
+		needed := slices.Contains(f.lacks, near) // without it the document is of no use
 		f.lacks = slices.DeleteFunc(f.lacks, func(field string) bool { return field == near })
 		f.r.add(Problem{
-			Place: p.at, Lenient: !f.strict, Hint: DidYouMean(p.key, f.known),
+			Place: p.at, Lenient: !f.strict && !needed, Hint: DidYouMean(p.key, f.known),
 			Text: fmt.Sprintf("%s has no field %q", f.here(), cut(p.key, 80)),
 		})
 	}
