@@ -3,6 +3,7 @@ GO      ?= go
 BIN     := bin/penstock
 TOOL    := $(GO) tool -modfile=tools.mod
 LDFLAGS := -s -w
+TAGS    := grpcnotrace
 
 .DEFAULT_GOAL := help
 
@@ -10,12 +11,12 @@ help: ## print the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/penstock, stripped and static
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/penstock
+	CGO_ENABLED=0 $(GO) build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/penstock
 
 demo: build ## run the demo until Ctrl-C: cron, webhook, folder, pipeline, app, outputs
 	$(GO) build -o bin/shop ./examples/shop
 	@mkdir -p .penstock/demo/inbox
-	$(BIN) run --app-id shop --app-port 8087 --dapr-http-port 3511 --data-dir .penstock/demo --resources-path examples/shop/resources -- bin/shop -world
+	$(BIN) run --app-id shop --app-port 8087 --dapr-http-port 3511 --dapr-grpc-port 0 --data-dir .penstock/demo --resources-path examples/shop/resources -- bin/shop -world
 
 test: ## run the tests; needs only Go
 	$(GO) test $$($(GO) list ./... | grep -v /penstock/test/)
