@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -56,9 +57,20 @@ func fill(list []cloudevents.Outcome, o cloudevents.Outcome) []cloudevents.Outco
 
 // bulkEntry is one event in the body of a bulk delivery.
 type bulkEntry struct {
-	id       string
-	event    []byte
-	metadata map[string]string
+	id          string
+	event       []byte // JSON
+	contentType string
+	metadata    map[string]string
+}
+
+// entryOf is the event as it is, or, on a topic of raw payloads, its bytes in
+// base64.
+func entryOf(to *app.Address, id string, d *cloudevents.Delivery) bulkEntry {
+	if !to.Raw {
+		return bulkEntry{id, d.Event.JSON(), cloudevents.ContentType, d.Metadata}
+	}
+	event := append(base64.StdEncoding.AppendEncode([]byte{'"'}, d.Body), '"')
+	return bulkEntry{id, event, "application/octet-stream", d.Metadata}
 }
 
 // bulkBody writes the deliveries as Dapr does and returns where each entry id belongs.
@@ -68,7 +80,7 @@ func bulkBody(to *app.Address, ds []*cloudevents.Delivery) (body []byte, ids map
 	for i, d := range ds {
 		id := cloudevents.NewID()
 		ids[id] = i
-		entries = append(entries, bulkEntry{id, d.Event.JSON(), d.Metadata})
+		entries = append(entries, entryOf(to, id, d))
 	}
 	body = []byte(`{"id":"` + cloudevents.NewID() + `","type":"com.dapr.event.sent.bulk","topic":`)
 	body = appendString(body, to.Topic)
@@ -89,7 +101,7 @@ func bulkBody(to *app.Address, ds []*cloudevents.Delivery) (body []byte, ids map
 func (e bulkEntry) append(body []byte) []byte {
 	body = append(body, `{"entryId":"`+e.id+`","event":`...)
 	body = append(body, e.event...)
-	body = append(body, `,"contentType":"`+cloudevents.ContentType+`"`...)
+	body = append(body, `,"contentType":"`+e.contentType+`"`...)
 	if len(e.metadata) > 0 {
 		metadata, err := json.Marshal(e.metadata)
 		if err == nil {
