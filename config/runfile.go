@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,9 +140,7 @@ type runShared struct {
 func (s runShared) over(below runShared) runShared {
 	env := map[string]string{}
 	for _, layer := range []map[string]string{below.env, s.env} {
-		for k, v := range layer {
-			env[k] = v
-		}
+		maps.Copy(env, layer)
 	}
 	s.env = env
 	s.appLog = orElse(s.appLog, below.appLog)

@@ -12,7 +12,7 @@ type want struct {
 	kind    string // of the dead letter
 }
 
-func acked() want                     { return want{verdict: "ack"} }
+func acked() want                      { return want{verdict: "ack"} }
 func retried(reason, kind string) want { return want{"retry", reason, kind} }
 func dropped(reason, kind string) want { return want{"drop", reason, kind} }
 
