@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -97,8 +98,9 @@ func check(t *testing.T, w want, topic string, letters bool, c *calls, l *ledger
 	case w.verdict == "retry" && !letters:
 		told, called = []string{"retry", "ack"}, 2
 	}
-	eventually(t, func() bool { return len(l.toldOf(topic)) >= len(told) })
-	if diff := cmp.Diff(told, l.toldOf(topic)); diff != "" {
+	heard := func() []string { return slices.CompactFunc(l.toldOf(topic), bothLeave) }
+	eventually(t, func() bool { return len(heard()) >= len(told) })
+	if diff := cmp.Diff(told, heard()); diff != "" {
 		t.Errorf("the source was told (-want +got):\n%s", diff)
 	}
 	if n := c.of("/" + topic); n != called {
@@ -125,6 +127,10 @@ func check(t *testing.T, w want, topic string, letters bool, c *calls, l *ledger
 		t.Errorf("dead letter holds %s", letter.Data)
 	}
 }
+
+// bothLeave makes one of several leaves: a stream that ends may be handed the
+// event once more before its route is gone, which is no attempt and no call.
+func bothLeave(a, b string) bool { return a == "leave" && b == "leave" }
 
 // resources declares the broker, and the subscriptions unless they are opened as
 // streams.
@@ -164,7 +170,7 @@ func start(t *testing.T, l *ledger, resources string, port int, protocol string)
 	web, rpc := listen(t), listen(t)
 	rt, err := runtime.New(runtime.Options{
 		AppID: "outcome", DataDir: dir, Resources: []string{folder}, Components: l.components(),
-		Listeners: []net.Listener{web}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Listeners: []net.Listener{web}, GRPC: []net.Listener{rpc}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		App: runtime.AppOptions{Port: port, Protocol: protocol},
 	})
 	if err != nil {
