@@ -126,14 +126,16 @@ type Keeper struct {
 
 	finishing sync.WaitGroup // replays whose caller is gone
 	mu        sync.Mutex
-	replaying map[int64]struct{} // under mu
+	replaying map[int64]struct{}   // under mu
+	stopped   bool                 // under mu
+	cancels   map[*run]func(error) // under mu; of replays that somebody waits for
 }
 
 // New makes a keeper; nothing is opened.
 func New(o Options) *Keeper {
 	k := &Keeper{
 		o: o, log: o.Logger, path: filepath.Join(o.Env.DataDir, File),
-		freed: make(chan struct{}, 1), replaying: map[int64]struct{}{},
+		freed: make(chan struct{}, 1), replaying: map[int64]struct{}{}, cancels: map[*run]func(error){},
 	}
 	k.o.MaxLetters = cmp.Or(o.MaxLetters, MaxLetters)
 	k.o.MaxBytes = cmp.Or(o.MaxBytes, MaxBytes)
@@ -144,6 +146,36 @@ func New(o Options) *Keeper {
 		k.o.Expr = expr.New()
 	}
 	return k
+}
+
+// Stop ends the replays that go on, and begins no more; what is under way is
+// settled by its routes.
+func (k *Keeper) Stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stopped = true
+	for _, cancel := range k.cancels {
+		cancel(errStopping)
+	}
+}
+
+var errStopping = fault.New(fault.Unavailable, "replay dead letters: Penstock is stopping; the rest stays")
+
+// begin lets Stop end a replay, whose context it returns.
+func (k *Keeper) begin(ctx context.Context, x *run) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stopped {
+		cancel(errStopping)
+	}
+	k.cancels[x] = cancel
+	return ctx, func() {
+		cancel(nil)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		delete(k.cancels, x)
+	}
 }
 
 // Close waits for replays under way, whose routes must have been drained, and

@@ -108,6 +108,8 @@ func (k *Keeper) Replay(ctx context.Context, r *Replay) (*Result, error) {
 	}
 	x := &run{k: k, r: r, ends: make(chan settled, MaxUnderWay), gone: map[string]error{}, told: time.Now()}
 	x.res.Errors = []Failure{}
+	ctx, end := k.begin(ctx, x)
+	defer end()
 	var seqs []int64
 	var err error
 	if x.db, seqs, err = k.pick(ctx, &r.Selection, func(id string) {

@@ -313,3 +313,47 @@ func TestDeadLettersAreCollectedWhateverTheScopes(t *testing.T) {
 	}
 	in.collected(t, 1)
 }
+
+// TestAStopWaitsForAReplay stops the instance while the app has a replayed event.
+func TestAStopWaitsForAReplay(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[]`)
+	a.answer("/orders", reply(`{"status":"DROP"}`))
+	in, o := prepare(t, a, durableBus+buried)
+	in.run(t, o)
+	in.publishEvent(t, spaced)
+	in.publishEvent(t, strings.Replace(spaced, "ord-1", "ord-2", 1))
+	in.collected(t, 2)
+	a.count("")
+	release := make(chan struct{})
+	a.answer("/orders", func(http.ResponseWriter, *http.Request) { <-release })
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := http.Post(in.url+"-penstock/deadletters/replay", "application/json", strings.NewReader(`{"all":true,"rate":0.1}`))
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body)
+		answer <- string(text)
+	}()
+	a.next(t, "/orders")
+	ended := make(chan error, 1)
+	go func() { ended <- in.end() }()
+	in.logged(t, 1, "shutting down")
+	close(release)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if text := <-answer; !strings.Contains(text, "Penstock is stopping; the rest stays") {
+		t.Errorf("the replay was answered with %s", text)
+	}
+
+	again, o2 := prepare(t, a, durableBus+buried)
+	o2.DataDir = o.DataDir
+	again.run(t, o2)
+	if list := again.letters(t, ""); len(list) != 1 || list[0].EventID != "ord-2" {
+		t.Errorf("after the stop: %+v", list)
+	}
+}

@@ -209,6 +209,7 @@ func (r *Runtime) holdOff(failed <-chan error) (err error, forced bool) {
 // call it.
 func (r *Runtime) stop(ctx context.Context, s *servers, limit time.Duration) error {
 	r.stopping.Store(true)
+	r.keeper.Stop()
 	grace, cancel := context.WithTimeoutCause(ctx, limit, ErrGrace)
 	defer cancel()
 	var failed error
