@@ -11,6 +11,7 @@ import (
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // for clients that compress; a message is bounded after it was unpacked
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
