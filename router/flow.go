@@ -127,7 +127,8 @@ func (f *flow) finish(r *round, d decision) {
 	f.tell(p, outcome, d.seen.Verdict)
 
 	f.mu.Lock()
-	left := f.follow(p, d.tell.Verdict == cloudevents.Leave)
+	// What was injected is kept by somebody else: its source gave those behind it.
+	left := f.follow(p, d.tell.Verdict == cloudevents.Leave && !p.injected)
 	f.dispatch()
 	f.mu.Unlock()
 	f.told(1)

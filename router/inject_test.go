@@ -206,3 +206,36 @@ func TestInjectDoesNotWaitToBeTried(t *testing.T) {
 		}
 	})
 }
+
+// TestInjectThatIsLeftHoldsUpNobody has an injected delivery whose dead letter
+// cannot be written in front of others of its key, which the source has given.
+func TestInjectThatIsLeftHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, b, dead := started(t), newBook(t), &cemetery{fail: 1}
+		going, said := make(chan struct{}), 0
+		send := func(context.Context, *cloudevents.Delivery) cloudevents.Outcome {
+			if said++; said > 1 {
+				return ack
+			}
+			<-going
+			return drop
+		}
+		mustAdd(t, r, Route{Name: "r", Source: b, Targets: to(send), DeadLetter: dead.bury, Decode: func(*cloudevents.Delivery) error { return nil }})
+		told := make(chan cloudevents.Outcome, 1)
+		d := &cloudevents.Delivery{Body: []byte("x"), Key: "k", Settle: func(o cloudevents.Outcome) { told <- o }}
+		if err := r.Inject(t.Context(), "r", d); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		b.put("k/1", "k/2")
+		synctest.Wait()
+		close(going)
+		if o := <-told; o.Verdict != cloudevents.Leave {
+			t.Errorf("told %+v", o)
+		}
+		synctest.Wait()
+		b.want("k/1", "ack")
+		b.want("k/2", "ack")
+	})
+}
