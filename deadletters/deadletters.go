@@ -211,7 +211,9 @@ func (k *Keeper) Room(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-k.freed:
 			t.Stop()
-			k.free() // for others that wait
+			if !k.isFull() {
+				k.free() // for others that wait
+			}
 		case <-t.C:
 			if db, err := k.open(ctx, false); err == nil && db != nil {
 				_ = k.count(ctx, db) // a file that cannot be read stays full

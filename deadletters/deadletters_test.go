@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -301,6 +302,43 @@ func TestRoomIsGoneWhenItIsFull(t *testing.T) {
 				t.Errorf("log:\n%s", text)
 			}
 		})
+	}
+}
+
+// looks is a context that counts how often somebody waited for its end, and ends
+// after too many.
+type looks struct {
+	context.Context
+	end func()
+	n   atomic.Int64
+}
+
+func (l *looks) Done() <-chan struct{} {
+	if l.n.Add(1) == 100 {
+		l.end()
+	}
+	return l.Context.Done()
+}
+
+// TestRoomSleepsWhileItIsFull has one letter go from a keeper that holds more
+// than it should, so that it stays full.
+func TestRoomSleepsWhileItIsFull(t *testing.T) {
+	t.Parallel()
+	k := keeper(t, &routes{}, func(o *deadletters.Options) { o.MaxLetters = 2 })
+	collect(t, k, many(4)...)
+	inner, end := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer end()
+	ctx := &looks{Context: inner, end: end}
+	waits := make(chan error)
+	go func() { waits <- k.Room(ctx) }()
+	if n, _, err := k.Discard(t.Context(), &deadletters.Selection{Query: deadletters.Query{MinAttempts: 4}}); n != 1 || err != nil {
+		t.Errorf("discard: %d, %v", n, err)
+	}
+	if err := <-waits; err == nil {
+		t.Error("there is room")
+	}
+	if n := ctx.n.Load(); n > 10 {
+		t.Errorf("it looked %d times", n)
 	}
 }
 
