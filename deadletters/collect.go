@@ -33,6 +33,10 @@ func (k *Keeper) Collect(bus, topic string) func(context.Context, *cloudevents.D
 	}
 }
 
+// Key keeps dead letters of one key in their order: the Key of a route that
+// collects.
+func Key(d *cloudevents.Delivery) string { return d.Metadata[KeyKey] }
+
 func (k *Keeper) newLetter(bus, topic string, d *cloudevents.Delivery) *Letter {
 	m := d.Metadata
 	l := &Letter{
@@ -99,7 +103,7 @@ func add(h hash.Hash, s string) {
 func (l *Letter) original() map[string]string {
 	m := maps.Clone(l.Metadata)
 	for _, key := range []string{
-		ReasonKey, KindKey, AttemptsKey, RouteKey, TargetKey, TimeKey, OriginKey, AppKey, ReplaysKey,
+		ReasonKey, KindKey, AttemptsKey, RouteKey, TargetKey, TimeKey, OriginKey, AppKey, ReplaysKey, KeyKey,
 	} {
 		delete(m, key)
 	}

@@ -2,10 +2,10 @@
 // at, replay and discard.
 //
 // The runtime makes one [Keeper]. For every dead letter topic it adds a route
-// whose target is [Keeper.Collect] and whose gate is [Keeper.Room], so that the
-// keeper works on every broker through the contract alone and sees what other
-// replicas, or a Dapr sidecar, gave up. The API calls [Keeper.List],
-// [Keeper.Get], [Keeper.Replay] and [Keeper.Discard].
+// whose target is [Keeper.Collect], whose gate is [Keeper.Room] and whose key is
+// [Key], so that the keeper works on every broker through the contract alone and
+// sees what other replicas, or a Dapr sidecar, gave up. The API calls
+// [Keeper.List], [Keeper.Get], [Keeper.Replay] and [Keeper.Discard].
 //
 // The package promises that a dead letter whose Collect was acknowledged is on
 // the disk (one SQLite file in the data folder, made when the first one comes);
@@ -43,6 +43,7 @@ const (
 	OriginKey   = "dlqorigin"
 	AppKey      = "dlqapp"
 	ReplaysKey  = "dlqreplays"
+	KeyKey      = "dlqkey"
 )
 
 // The bounds of what is kept. They may be passed by what is under way when they

@@ -249,7 +249,7 @@ func (x *run) one(ctx context.Context, seq int64) error {
 	if x.r.To != "" {
 		return x.publish(ctx, l)
 	}
-	d := &cloudevents.Delivery{Body: l.Body, Metadata: l.original(), Origin: l.Origin, Replays: l.Replays + 1}
+	d := &cloudevents.Delivery{Body: l.Body, Metadata: l.original(), Key: l.Metadata[KeyKey], Origin: l.Origin, Replays: l.Replays + 1}
 	d.Settle = func(o cloudevents.Outcome) { x.ends <- settled{l, o} }
 	if err := x.inject(ctx, l, d); err != nil {
 		x.k.release(seq)

@@ -229,22 +229,28 @@ func (b *Bus) PublishEvent(ctx context.Context, topic string, e *cloudevents.Eve
 // Forward publishes bytes as they are, without envelope or scopes: the way of
 // dead letters, which must reach their topic whatever the app may use.
 func (b *Bus) Forward(ctx context.Context, topic string, body []byte, metadata map[string]string) error {
+	return b.forward(ctx, topic, Message{Data: body, ContentType: cloudevents.ContentType, Metadata: metadata})
+}
+
+func (b *Bus) forward(ctx context.Context, topic string, m Message) error {
 	d, err := b.instance.Acquire()
 	if err != nil {
 		return err
 	}
 	defer b.instance.Release()
-	m := Message{Data: body, ContentType: cloudevents.ContentType, Metadata: metadata}
 	return b.failure(topic, d.Publish(ctx, b.prefix+topic, []Message{m}))
 }
 
 // Republish publishes bytes as they are to a topic that the app may publish to:
-// the way of a dead letter that is sent somewhere else. Kinds as of Publish.
+// the way of a dead letter that is sent somewhere else. A key in the metadata
+// orders it as it orders what is published. Kinds as of Publish.
 func (b *Bus) Republish(ctx context.Context, topic string, body []byte, metadata map[string]string) error {
 	if err := b.mayPublish(topic); err != nil {
 		return err
 	}
-	return b.Forward(ctx, topic, body, metadata)
+	return b.forward(ctx, topic, Message{
+		Data: body, ContentType: cloudevents.ContentType, Metadata: metadata, Key: orderingKey(metadata),
+	})
 }
 
 // MayPublish returns why the app may not publish to the topic, or nil.

@@ -42,12 +42,12 @@ func TestRepublishKeepsTheBytesAndTheScopes(t *testing.T) {
 	t.Parallel()
 	s := &shelf{}
 	b := open(t, s, config.Item{Name: "protectedTopics", Value: "secret"})
-	metadata := map[string]string{"k": "v"}
+	metadata := map[string]string{"k": "v", "partitionKey": "p"}
 	if err := b.Republish(t.Context(), "orders", []byte("{ }"), metadata); err != nil {
 		t.Fatal(err)
 	}
 	m := s.topics["orders"]
-	if len(m) != 1 || string(m[0].Data) != "{ }" || !cmp.Equal(m[0].Metadata, metadata) {
+	if len(m) != 1 || string(m[0].Data) != "{ }" || !cmp.Equal(m[0].Metadata, metadata) || m[0].Key != "p" {
 		t.Errorf("published %+v", m)
 	}
 	for topic, want := range map[string]fault.Kind{"secret": fault.Denied, "": fault.NotFound} {

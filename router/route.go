@@ -62,6 +62,7 @@ type DeadLetter struct {
 	Reason   string
 	Kind     string // fault kind of the error, "dropped" when the app said DROP
 	Attempts int
+	Key      string // by which the route orders; empty when it does not
 	Time     time.Time
 }
 

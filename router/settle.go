@@ -194,6 +194,7 @@ func (in *incarnation) newLetter(p *passage, res result) *DeadLetter {
 		Reason:   reason(res.Outcome),
 		Kind:     kind.String(),
 		Attempts: p.d.Attempt,
+		Key:      p.key,
 		Time:     time.Now(),
 	}
 }

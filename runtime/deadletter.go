@@ -26,6 +26,10 @@ func (ps *parts) deadLetterMetadata(l *router.DeadLetter) map[string]string {
 		deadletters.RouteKey: l.Route, deadletters.TargetKey: l.Target, deadletters.OriginKey: l.Delivery.Origin,
 		deadletters.TimeKey: l.Time.UTC().Format(time.RFC3339Nano), deadletters.AppKey: ps.env.AppID,
 	})
+	delete(m, deadletters.KeyKey) // of a dead letter that is given up again
+	if l.Key != "" {
+		m[deadletters.KeyKey] = l.Key
+	}
 	if l.Delivery.Replays > 0 {
 		m[deadletters.ReplaysKey] = strconv.Itoa(l.Delivery.Replays)
 	}

@@ -7,8 +7,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -355,5 +358,33 @@ func TestAStopWaitsForAReplay(t *testing.T) {
 	again.run(t, o2)
 	if list := again.letters(t, ""); len(list) != 1 || list[0].EventID != "ord-2" {
 		t.Errorf("after the stop: %+v", list)
+	}
+}
+
+// TestReplaysKeepTheOrder holds that replayed events with one partition key are
+// delivered one after the other, the oldest first, as they were the first time.
+func TestReplaysKeepTheOrder(t *testing.T) {
+	t.Parallel()
+	const n = 8
+	a := newApp(t, `[]`)
+	a.answer("/orders", reply(`{"status":"DROP"}`))
+	in := start(t, a, bus+buried)
+	for i := range n {
+		if status, text := in.post(t, "/publish/bus/orders?metadata.partitionKey=k", strconv.Itoa(i)); status != http.StatusNoContent {
+			t.Fatalf("publish: %d %s", status, text)
+		}
+	}
+	in.collected(t, n)
+	var now, most atomic.Int32
+	a.answer("/orders", func(http.ResponseWriter, *http.Request) {
+		most.Store(max(most.Load(), now.Add(1)))
+		<-time.After(5 * time.Millisecond)
+		now.Add(-1)
+	})
+	if res := in.replay(t, `{"all":true}`); res.Replayed != n {
+		t.Errorf("result %+v", res)
+	}
+	if most.Load() != 1 {
+		t.Errorf("%d were under way at once", most.Load())
 	}
 }
