@@ -15,7 +15,6 @@ func (s *service) GetMetadata(context.Context, *rtv1.GetMetadataRequest) (*rtv1.
 	out := &rtv1.GetMetadataResponse{
 		Id: m.ID, RuntimeVersion: m.RuntimeVersion, EnabledFeatures: m.EnabledFeatures,
 		ExtendedMetadata: texts(m.Extended), AppConnectionProperties: connection(m.App),
-		ActiveActorsCount: actors(m.Actors),
 		ActorRuntime: &rtv1.ActorRuntime{
 			RuntimeStatus: rtv1.ActorRuntime_ActorRuntimeStatus(rtv1.ActorRuntime_ActorRuntimeStatus_value[m.ActorRuntime.Status]),
 			ActiveActors:  actors(m.ActorRuntime.ActiveActors), HostReady: m.ActorRuntime.HostReady, Placement: m.ActorRuntime.Placement,

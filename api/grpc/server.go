@@ -82,7 +82,7 @@ func New(a *api.API, o Options) *Server {
 	s.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxBody), grpc.MaxSendMsgSize(maxBody),
 		grpc.MaxHeaderListSize(uint32(either(o.ReadBuffer, 4<<10)+4<<10)),
-		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(arrival), grpc.SharedWriteBuffer(true),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(arrival),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: askAlive, Timeout: answerAlive}),
 		grpc.InTapHandle(g.enter),
