@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DaprPubSubStatusEnum } from "@dapr/dapr";
-import { bus, component, eventually, run } from "./sidecar.js";
+import { bus, component, eventually, run, runApp } from "./sidecar.js";
 
 const { SUCCESS, RETRY, DROP } = DaprPubSubStatusEnum;
 
@@ -217,8 +217,17 @@ function onOne(once, protocol) {
     assert.deepEqual(health.got, [[true, { n: 1 }]]);
   });
 
-  once("the API token", { environment: { DAPR_API_TOKEN: "sesame" }, token: "sesame" }, async ({ client, newClient, url }) => {
+  const tokens = [];
+  once("tokens of the API and of the app", {
+    environment: { DAPR_API_TOKEN: "sesame", APP_API_TOKEN: "mine" },
+    token: "sesame",
+    register: async ({ pubsub }) => {
+      await pubsub.subscribe("bus", "t", async (_, headers) => void tokens.push(headers["dapr-api-token"]));
+    },
+  }, async ({ client, newClient, url }) => {
     assert.equal(await publish(client, "bus", "t", { n: 1 }), undefined);
+    await eventually("the event", () => tokens.length);
+    assert.deepEqual(tokens, ["mine"]);
     for (const token of ["wrong", undefined]) {
       const other = newClient(token);
       other.daprClient.setIsInitialized(true); // it would wait for a minute
@@ -232,5 +241,11 @@ function onOne(once, protocol) {
   once("shutdown", {}, async ({ client, penstock }) => {
     await client.sidecar.shutdown();
     assert.equal(await penstock.ended, 0);
+  });
+
+  test(`${protocol}: an app that knows no more than its environment`, async () => {
+    const { code, output } = await runApp(protocol, (dir) => [bus(dir, "pubsub.in-memory")]);
+    assert.equal(code, 0, output);
+    assert.match(output, /published as shop/);
   });
 }

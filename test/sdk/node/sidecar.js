@@ -116,6 +116,22 @@ export async function run({ protocol, documents, register = async () => {}, flag
   }
 }
 
+/** Runs app.js with "penstock run", which gives it its environment. */
+export async function runApp(protocol, documents) {
+  const dir = mkdtempSync(join(tmpdir(), "penstock-node-"));
+  writeFileSync(join(dir, "resources.yaml"), documents(dir).join("\n---\n"));
+  const child = spawn(binary, [
+    "run", "--app-id", "shop", "--dapr-http-port", await freePort(), "--dapr-grpc-port", await freePort(),
+    "--resources-path", dir, "--data-dir", join(dir, "data"), "--", process.execPath, join(import.meta.dirname, "app.js"), protocol,
+  ], { env: { ...process.env, DAPR_API_TOKEN: "sesame" } });
+  let output = "";
+  child.stdout.on("data", (chunk) => (output += chunk));
+  child.stderr.on("data", (chunk) => (output += chunk));
+  const code = await new Promise((done) => child.once("close", done));
+  rmSync(dir, { recursive: true, force: true });
+  return { code, output };
+}
+
 /** Keeps the SDK from writing; its errors are given to its callers as well. */
 class Silent {
   error() {}
