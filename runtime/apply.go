@@ -93,15 +93,14 @@ func (r *Runtime) startRoutes(ctx context.Context, wishes map[string]wish) map[s
 			failed[name] = errs[i]
 			continue
 		}
-		made[i].Paused = r.isPaused(name)
 		good = append(good, made[i])
 	}
-	if r.router.Add(good...) == nil {
+	if r.add(good...) == nil {
 		r.noteStarted(good, wishes)
 		return failed
 	}
 	for _, route := range good { // one of them is wrong
-		if err := r.router.Add(route); err != nil {
+		if err := r.add(route); err != nil {
 			failed[route.Name] = err
 			continue
 		}

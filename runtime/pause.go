@@ -57,13 +57,12 @@ func (r *Runtime) PauseRoute(name string) error { return r.setPaused(name, true)
 func (r *Runtime) ResumeRoute(name string) error { return r.setPaused(name, false) }
 
 func (r *Runtime) setPaused(name string, paused bool) error {
-	r.mu.Lock()
-	_, runs := r.running[name]
-	_, waits := r.unstarted[name]
-	if !runs && !waits {
-		r.mu.Unlock()
+	r.pausing.Lock()
+	defer r.pausing.Unlock()
+	if !r.hasRoute(name) {
 		return fault.New(fault.NotFound, "find route %q: there is none", name)
 	}
+	r.mu.Lock()
 	was := r.paused[name]
 	if paused {
 		r.paused[name] = true
@@ -83,6 +82,26 @@ func (r *Runtime) setPaused(name string, paused bool) error {
 		r.log.Info(word, "route", name)
 	}
 	return nil
+}
+
+// hasRoute tells whether a route runs or should.
+func (r *Runtime) hasRoute(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, runs := r.running[name]
+	_, waits := r.unstarted[name]
+	return runs || waits || r.streams.has(name)
+}
+
+// add starts routes, paused where somebody said so. Nobody can say so, or take
+// it back, in between.
+func (r *Runtime) add(routes ...router.Route) error {
+	r.pausing.Lock()
+	defer r.pausing.Unlock()
+	for i := range routes {
+		routes[i].Paused = r.isPaused(routes[i].Name)
+	}
+	return r.router.Add(routes...)
 }
 
 func (r *Runtime) isPaused(name string) bool {

@@ -66,6 +66,9 @@ type Runtime struct {
 
 	streams streams
 
+	// pausing is held while somebody pauses or resumes a route, or starts one.
+	pausing sync.Mutex
+
 	mu        sync.Mutex // guards what follows; never held while waiting
 	running   map[string]running
 	unstarted map[string]error // routes that should run and do not

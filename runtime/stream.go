@@ -109,6 +109,12 @@ func (ss *streams) all() []*stream {
 	return out
 }
 
+func (ss *streams) has(name string) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.open[name] != nil
+}
+
 func (ss *streams) remove(name string) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
@@ -217,8 +223,7 @@ func (r *Runtime) applyStream(ctx context.Context, s *stream) error {
 	defer cancel()
 	route, err := r.routes.stream(ctx, s)
 	if err == nil {
-		route.Paused = r.isPaused(s.name)
-		err = r.router.Add(route)
+		err = r.add(route)
 	}
 	if err != nil {
 		return err
@@ -252,6 +257,7 @@ func (r *Runtime) endStream(ctx context.Context, s *stream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.unstarted, s.name)
+	delete(r.paused, s.name) // none is called so again
 }
 
 // stream makes the route of a topic to a stream.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -250,4 +251,31 @@ func TestStreamListed(t *testing.T) {
 	if len(doc.Subscriptions) != 1 || doc.Subscriptions[0].DeadLetterTopic != "dead" || doc.Subscriptions[0].Rules[0].Path != "/" {
 		t.Errorf("subscriptions: %+v", doc.Subscriptions)
 	}
+}
+
+// TestStreamPaused pauses the route of a stream, which nobody declared.
+func TestStreamPaused(t *testing.T) {
+	t.Parallel()
+	in := start(t, nil, streamBus)
+	s := live(t, in.dial(t), "orders", "")
+	const route = "/stream/bus/orders/1"
+	if status, text := in.post(t, "-penstock/routes/pause"+route, ""); status != http.StatusNoContent {
+		t.Fatalf("pause: %d %s", status, text)
+	}
+	in.publish(t, "orders", `{"n":1}`)
+	in.routeIs(t, `"state":"paused"`, `"held":1`)
+	if status, text := in.post(t, "-penstock/routes/resume"+route, ""); status != http.StatusNoContent {
+		t.Fatalf("resume: %d %s", status, text)
+	}
+	s.answer(s.next().GetId(), rtv1.TopicEventResponse_SUCCESS)
+	in.routeIs(t, `"state":"running"`, `"delivered":1`)
+}
+
+// routeIs waits until the list of routes says all words.
+func (in *instance) routeIs(t *testing.T, words ...string) {
+	t.Helper()
+	eventually(t, strings.Join(words, " and "), func() bool {
+		text := in.text(t, "-penstock/routes")
+		return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
+	})
 }
