@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/deadletters"
+	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/router"
 )
@@ -36,7 +38,7 @@ func deadLettersOf(p config.Pipeline) topic {
 func (r *Runtime) newKeeper() *deadletters.Keeper {
 	return deadletters.New(deadletters.Options{
 		App: r.o.AppID, Env: r.parts.env, Expr: r.routes.expr, Logger: r.log,
-		Inject: r.router.Inject, Routes: r.routesWith,
+		Inject: r.inject, Routes: r.routesWith,
 		Publish: func(ctx context.Context, name, topic string, body []byte, metadata map[string]string) error {
 			bus, err := r.parts.bus(name)
 			if err != nil {
@@ -45,6 +47,18 @@ func (r *Runtime) newKeeper() *deadletters.Keeper {
 			return bus.Republish(ctx, topic, body, metadata)
 		},
 	})
+}
+
+// inject hands a dead letter back to its route, or to another stream of the topic
+// when it was that of a stream which has ended.
+func (r *Runtime) inject(ctx context.Context, route string, d *cloudevents.Delivery) error {
+	err := r.router.Inject(ctx, route, d)
+	if fault.KindOf(err) == fault.NotFound {
+		if next := r.streams.insteadOf(route); next != "" {
+			return r.router.Inject(ctx, next, d)
+		}
+	}
+	return err
 }
 
 // DeadLetters implements api.DeadLetters.

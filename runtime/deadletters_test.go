@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/penstock-io/penstock/deadletters"
@@ -358,6 +359,35 @@ func TestAStopWaitsForAReplay(t *testing.T) {
 	again.run(t, o2)
 	if list := again.letters(t, ""); len(list) != 1 || list[0].EventID != "ord-2" {
 		t.Errorf("after the stop: %+v", list)
+	}
+}
+
+// TestReplayToTheNextStream replays what a stream gave up that has ended: the
+// next one of its topic gets it.
+func TestReplayToTheNextStream(t *testing.T) {
+	t.Parallel()
+	in := start(t, nil, streamBus)
+	c := in.dial(t)
+	first := live(t, c, "orders", "graves")
+	in.routeIs(t, "deadletters/bus/graves")
+	in.publish(t, "orders", `{"n":1}`)
+	id := first.next().GetId()
+	first.answer(id, rtv1.TopicEventResponse_DROP)
+	in.collected(t, 1)
+	first.leave()
+	eventually(t, "the stream is gone", func() bool { return in.streamsListed(t) == 0 })
+	if res := in.replay(t, `{"all":true}`); res.Left != 1 {
+		t.Errorf("without a stream: %+v", res)
+	}
+	second := live(t, c, "orders", "graves")
+	done := make(chan deadletters.Result, 1)
+	go func() { done <- in.replay(t, `{"all":true}`) }()
+	if got := second.next().GetId(); got != id {
+		t.Errorf("got %s, want %s", got, id)
+	}
+	second.answer(id, rtv1.TopicEventResponse_SUCCESS)
+	if res := <-done; res.Replayed != 1 {
+		t.Errorf("result %+v", res)
 	}
 }
 

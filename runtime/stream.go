@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,6 +108,18 @@ func (ss *streams) all() []*stream {
 		out = append(out, s)
 	}
 	return out
+}
+
+// insteadOf returns the route of a stream of the same topic as that of another,
+// or nothing. Their names differ in the number alone.
+func (ss *streams) insteadOf(name string) string {
+	topic := func(name string) string { return name[:strings.LastIndexByte(name, '/')+1] }
+	for other := range ss.running() {
+		if topic(other) == topic(name) {
+			return other
+		}
+	}
+	return ""
 }
 
 func (ss *streams) has(name string) bool {
