@@ -53,6 +53,8 @@ bench: build ## measure the limits of docs/operations.md on this machine
 
 test-sdk: build ## run the official SDKs that need another language
 	cd test/sdk/node && npm ci --no-audit --no-fund --loglevel=error && PENSTOCK=$(abspath $(BIN)) node --test
+	cd test/sdk/python && python3 -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
+	cd test/sdk/python && PENSTOCK=$(abspath $(BIN)) .venv/bin/python -W ignore -m unittest -b
 
 crash: build ## kill -9, SIGTERM and reloads under load, at full length
 	$(GO) test -count=1 -v ./test/crash -args -full

@@ -35,11 +35,12 @@ var kinds = map[string]bool{
 
 // others are the files of other kinds, or folders of such, each with its reason.
 var others = map[string]string{
-	".ci/run":        "the one command of the build server",
-	".gitignore":     "for git",
-	"Makefile":       "the targets",
-	"examples/shop/": "payloads of providers for the demo",
-	"test/sdk/node/": "the official JavaScript SDK against the binary",
+	".ci/run":          "the one command of the build server",
+	".gitignore":       "for git",
+	"Makefile":         "the targets",
+	"examples/shop/":   "payloads of providers for the demo",
+	"test/sdk/node/":   "the official JavaScript SDK against the binary",
+	"test/sdk/python/": "the official Python SDK against the binary",
 }
 
 func TestNoOtherLanguages(t *testing.T) {
