@@ -171,6 +171,92 @@ func TestManyStreams(t *testing.T) {
 	})
 }
 
+func TestReceiveWhatBothAPIsPublish(t *testing.T) {
+	t.Parallel()
+	buses(t, func(t *testing.T, bus string) {
+		p := sidecar(t, overHTTP, 0, bus) // publish posts
+		c := p.client()
+		sub, err := c.Subscribe(t.Context(), topic("orders"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.PublishEvent(t.Context(), "bus", "orders", map[string]int{"n": 1}); err != nil {
+			t.Fatal(err)
+		}
+		if r := c.PublishEvents(t.Context(), "bus", "orders", []any{"a", "b"}); r.Error != nil {
+			t.Fatal(r.Error)
+		}
+		p.publish("orders", `"over HTTP"`)
+		retried, got := "", map[string]int{}
+		for len(got) < 4 || got[retried] < 2 {
+			m, err := sub.Receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[m.ID]++
+			answer := m.Success
+			if retried == "" {
+				retried, answer = m.ID, m.Retry
+			}
+			if err := answer(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(got) != 4 || got[retried] != 2 {
+			t.Errorf("received %v, %s was to be tried again", got, retried)
+		}
+		if err := sub.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestStreamsOfOneTopicShareIt(t *testing.T) {
+	t.Parallel()
+	buses(t, func(t *testing.T, bus string) {
+		const events = 100
+		p := sidecar(t, overGRPC, 0, bus)
+		got := make(chan [2]string, 2*events) // stream and data
+		one, two := p.connect(), p.connect()
+		for name, c := range map[string]client.Client{"one": one, "two": two} {
+			subscribe(t, c, topic("t"), func(e *common.TopicEvent) common.SubscriptionResponseStatus {
+				got <- [2]string{name, string(e.RawData)}
+				return common.SubscriptionResponseStatusSuccess
+			})
+		}
+		for i := range events {
+			if err := p.client().PublishEvent(t.Context(), "bus", "t", fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		data, streams := map[string]int{}, map[string]int{}
+		for range events {
+			e := receive(t, got, "an event")
+			streams[e[0]]++
+			data[e[1]]++
+		}
+		if len(data) != events || len(streams) != 2 || len(got) != 0 {
+			t.Errorf("%d of %d events; by stream %v; %d more", len(data), events, streams, len(got))
+		}
+		// One client goes; the other has all from now on.
+		two.Close()
+		eventually(t, "one stream is left", func() bool {
+			m, err := one.GetMetadata(t.Context())
+			return err == nil && len(m.Subscriptions) == 1
+		})
+		for i := range events {
+			if err := one.PublishEvent(t.Context(), "bus", "t", fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range events {
+			if e := receive(t, got, "an event"); e[0] != "one" {
+				t.Fatalf("the stream that has ended got %s", e[1])
+			}
+		}
+	})
+}
+
 // seen are the events that arrived, by topic and number.
 type seen struct {
 	mu  sync.Mutex

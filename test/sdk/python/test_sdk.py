@@ -64,14 +64,14 @@ class Buses:
 
         @app.subscribe("bus", "fleet/*")
         def fleet(event: v1.Event):
-            got.put(("fleet", json.loads(event.data), ""))
+            got.put(("fleet", json.loads(event.data), event.Extensions()["topic"]))
 
         with penstock(self.documents, app) as (_, client):
             for topic, data, want in [
                 ("orders", {"total": 3}, ("small", {"total": 3}, "orders")),
                 ("orders", {"total": 250}, ("large", {"total": 250}, "orders")),
                 ("bad", {"n": 1}, ("dead", {"n": 1}, "graves")),
-                ("fleet/7", {"car": 7}, ("fleet", {"car": 7}, "")),
+                ("fleet/7", {"car": 7}, ("fleet", {"car": 7}, "fleet/7")),
             ]:
                 publish(client, topic, data)
                 self.assertEqual(got.get(timeout=30), want)
