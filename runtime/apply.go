@@ -38,6 +38,8 @@ const prepareTime = 10 * time.Second
 // should. Routes that did not change are not touched. What could not be started
 // is noted, and logged when that is news.
 func (r *Runtime) applyRoutes(ctx, life context.Context) {
+	r.changing.Add(1)
+	defer r.changing.Add(-1)
 	if r.appSeen {
 		r.probeBindings(ctx)
 	}

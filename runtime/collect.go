@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/router"
 )
 
@@ -49,9 +51,28 @@ func (r *Runtime) newKeeper() *deadletters.Keeper {
 	})
 }
 
-// inject hands a dead letter back to its route, or to another stream of the topic
-// when it was that of a stream which has ended.
+// inject hands a dead letter back to its route. One that does not take it while
+// routes are being replaced is waited for: it may be one of them.
 func (r *Runtime) inject(ctx context.Context, route string, d *cloudevents.Delivery) error {
+	for {
+		changing := r.changing.Load() > 0 // asked first: it may end in between
+		err := r.injectNow(ctx, route, d)
+		kind := fault.KindOf(err)
+		if !changing || kind != fault.NotFound && kind != fault.Unavailable || ctx.Err() != nil || r.stopping.Load() {
+			return err
+		}
+		if serr := resilience.Sleep(ctx, injectPause); serr != nil {
+			return serr
+		}
+	}
+}
+
+// injectPause is the time between two looks for a route that is being replaced.
+const injectPause = 20 * time.Millisecond
+
+// injectNow hands a dead letter to its route, or to another stream of the topic
+// when it was that of a stream which has ended.
+func (r *Runtime) injectNow(ctx context.Context, route string, d *cloudevents.Delivery) error {
 	err := r.router.Inject(ctx, route, d)
 	if fault.KindOf(err) == fault.NotFound {
 		if next := r.streams.insteadOf(route); next != "" {

@@ -362,6 +362,36 @@ func TestAStopWaitsForAReplay(t *testing.T) {
 	}
 }
 
+// TestReplayWaitsForAReload replays while its route drains, to be replaced.
+func TestReplayWaitsForAReload(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[]`)
+	a.answer("/orders", reply(`{"status":"DROP"}`))
+	in := start(t, a, bus+buried)
+	in.publish(t, "orders", `1`)
+	in.collected(t, 1)
+	a.count("")
+	release := make(chan struct{})
+	a.answer("/orders", func(http.ResponseWriter, *http.Request) { <-release })
+	in.publish(t, "orders", `2`)
+	a.next(t, "/orders")
+	in.write(t, "resources.yaml", bus+strings.Replace(buried, "/orders", "/new", 1))
+	in.routeIs(t, `"state":"stopping"`)
+	done := make(chan deadletters.Result, 1)
+	go func() { done <- in.replay(t, `{"all":true}`) }()
+	select {
+	case res := <-done:
+		close(release)
+		t.Fatalf("it did not wait: %+v", res)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(release)
+	if res := <-done; res.Replayed != 1 {
+		t.Errorf("result %+v", res)
+	}
+	a.next(t, "/new")
+}
+
 // TestReplayToTheNextStream replays what a stream gave up that has ended: the
 // next one of its topic gets it.
 func TestReplayToTheNextStream(t *testing.T) {

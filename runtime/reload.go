@@ -16,6 +16,8 @@ import (
 // reached in its new form, which is tried again until it can. The routes follow
 // in applyRoutes.
 func (r *Runtime) reload(ctx, life context.Context) {
+	r.changing.Add(1)
+	defer r.changing.Add(-1)
 	set, problems := Load(r.o.Components, r.o.reader())
 	errs, warnings := problems.Split(r.o.Strict)
 	before := r.refused

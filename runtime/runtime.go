@@ -66,6 +66,9 @@ type Runtime struct {
 
 	streams streams
 
+	// changing counts reloads and changes of routes under way.
+	changing atomic.Int32
+
 	// pausing is held while somebody pauses or resumes a route, or starts one.
 	pausing sync.Mutex
 
