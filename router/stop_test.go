@@ -142,6 +142,33 @@ func TestStopOfAPausedRoute(t *testing.T) {
 	})
 }
 
+// TestFailureDuringAStopIsLeft has an app that ends together with us: what it had
+// under way fails, which is no reason for a dead letter.
+func TestFailureDuringAStopIsLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, dead := newBook(t), &cemetery{}
+		r := running(t, Options{})
+		mustAdd(t, r, Route{Name: "r", Source: b, Lanes: 4, DeadLetter: dead.bury, Targets: to(func(_ context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
+			<-time.After(time.Second)
+			if string(d.Body) == "2" {
+				return drop
+			}
+			return nope
+		})})
+		b.put("1", "2")
+		synctest.Wait()
+		if err := <-removing(r, t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.want("1", "leave")
+		b.want("2", "ack") // the app said so
+		if dead.count() != 1 {
+			t.Errorf("%d dead letters", dead.count())
+		}
+	})
+}
+
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
