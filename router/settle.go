@@ -99,6 +99,10 @@ func (in *incarnation) settleRetry(ctx context.Context, p *passage, res result) 
 			return in.waitInLane(p, res, policy.Delay(p.trip.tries, asked))
 		}
 		usedUp = true
+		// The app may be ending as well, and what it says now is no verdict.
+		if in.flow.soft.Err() != nil && !policy.Refuses(res.Err) {
+			return leave(stoppingReason)
+		}
 	}
 	// An app that ends together with us fails what it has under way.
 	if usedUp && in.route.DeadLetter != nil && in.flow.soft.Err() == nil {

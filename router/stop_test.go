@@ -59,6 +59,12 @@ func leaveRows() []leaveRow {
 		{name: "waiting under the policy", build: func(r *Route) {
 			r.Targets = []Target{{Name: "target", Send: newScript(nope).send, Policy: resilience.Policy{Retry: everySecond(-1)}}}
 		}},
+		{name: "failed while stopping", took: time.Second, build: func(r *Route) {
+			r.Targets = to(func(ctx context.Context, _ *cloudevents.Delivery) cloudevents.Outcome {
+				_ = resilience.Sleep(ctx, time.Second) // it ends after the stop began
+				return nope
+			})
+		}},
 		{name: "waiting for redelivery", build: func(r *Route) { r.Targets = to(newScript(nope).send); r.DeadLetter = nil }},
 		{name: "waiting to be decoded", build: func(r *Route) {
 			r.Decode = func(*cloudevents.Delivery) error { return errors.New("no") }
