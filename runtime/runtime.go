@@ -46,6 +46,7 @@ type Runtime struct {
 	serving  atomic.Bool // outbound calls work
 	stopping atomic.Bool
 	shutdown chan bool     // true: forced
+	draining chan struct{} // closed when no new events are taken any more
 	ending   chan struct{} // closed when the routes are gone: nothing uses replaced parts any more
 	tending  sync.WaitGroup
 	retiring sync.WaitGroup
@@ -90,7 +91,7 @@ var ErrGrace = errors.New("stop: grace period is over")
 func New(o Options) (*Runtime, error) {
 	o.setDefaults()
 	r := &Runtime{
-		o: o, log: o.Logger, shutdown: make(chan bool, 1), ending: make(chan struct{}),
+		o: o, log: o.Logger, shutdown: make(chan bool, 1), ending: make(chan struct{}), draining: make(chan struct{}),
 		edited: make(chan struct{}, 1), opened: make(chan struct{}, 1), back: make(chan struct{}, 1), met: make(chan answer),
 		running: map[string]running{}, unstarted: map[string]error{}, streams: streams{open: map[string]*stream{}}, paused: map[string]bool{}, wanted: map[string]bool{},
 	}
@@ -210,11 +211,16 @@ func (r *Runtime) holdOff(failed <-chan error) (err error, forced bool) {
 	}
 }
 
+// Draining is closed when Run has begun to stop and no new events are taken,
+// after the block-shutdown time. An app must not be told to end before that.
+func (r *Runtime) Draining() <-chan struct{} { return r.draining }
+
 // stop is the two-step end: no new events, finish what is held for the grace
 // time, then close. The API stays up while events drain, because the app may
 // call it.
 func (r *Runtime) stop(ctx context.Context, s *servers, limit time.Duration) error {
 	r.stopping.Store(true)
+	close(r.draining)
 	r.keeper.Stop()
 	grace, cancel := context.WithTimeoutCause(ctx, limit, ErrGrace)
 	defer cancel()

@@ -20,6 +20,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/instances"
+	"github.com/penstock-io/penstock/runtime"
 )
 
 type runCommand struct {
@@ -201,8 +202,10 @@ func (p *pair) run(ctx context.Context) error {
 	}
 	about := p.about()
 	var cmd *exec.Cmd
+	life, end := appLife(ctx, rt)
+	defer end()
 	if len(p.words) > 0 {
-		if cmd, err = p.start(ctx); err != nil {
+		if cmd, err = p.start(life); err != nil {
 			return err
 		}
 		about.AppPID = cmd.Process.Pid
@@ -212,6 +215,7 @@ func (p *pair) run(ctx context.Context) error {
 	go func() {
 		served <- serve(ctx, rt)
 		stop()
+		end()
 	}()
 	var appErr error
 	if cmd != nil {
@@ -219,6 +223,22 @@ func (p *pair) run(ctx context.Context) error {
 		stop()
 	}
 	return errors.Join(<-served, appErr)
+}
+
+// appLife ends when rt takes no more events, or end is called. An app that is
+// told to end before would have events come to it, and fail, as long as the stop
+// is blocked.
+func appLife(ctx context.Context, rt *runtime.Runtime) (life context.Context, end func()) {
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-rt.Draining():
+			cancel()
+		case <-life.Done():
+		}
+	})
+	return life, func() { cancel(); wg.Wait() }
 }
 
 // watch ends ctx when run -f is gone.
@@ -251,11 +271,11 @@ func absolute(path string) string {
 	return path
 }
 
-// start starts the user's command. When ctx ends it is asked to stop and, after
+// start starts the user's command. When life ends it is asked to stop and, after
 // the grace period, killed.
-func (p *pair) start(ctx context.Context) (*exec.Cmd, error) {
+func (p *pair) start(life context.Context) (*exec.Cmd, error) {
 	c := p.c
-	cmd := exec.CommandContext(ctx, p.words[0], p.words[1:]...)
+	cmd := exec.CommandContext(life, p.words[0], p.words[1:]...)
 	cmd.Env = append(os.Environ(),
 		fmt.Sprintf("DAPR_HTTP_PORT=%d", c.HTTPPort), fmt.Sprintf("DAPR_HTTP_ENDPOINT=http://127.0.0.1:%d", c.HTTPPort),
 		fmt.Sprintf("DAPR_GRPC_PORT=%d", c.GRPCPort), fmt.Sprintf("DAPR_GRPC_ENDPOINT=http://127.0.0.1:%d", c.GRPCPort),
