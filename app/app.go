@@ -65,9 +65,9 @@ type Address struct {
 	Raw bool
 }
 
-// Reacher is implemented by channels that can tell whether anything listens
-// where the app should be, without a call.
+// Reacher is implemented by channels that can tell whether the app listens where
+// it should be, without a call.
 type Reacher interface {
-	// Reach returns nil when something listens.
+	// Reach returns nil when a call would get to the app, as far as can be told.
 	Reach(ctx context.Context) error
 }

@@ -16,6 +16,7 @@ package grpc
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"strconv"
@@ -181,9 +182,10 @@ func (c *Channel) Close() {
 	_ = c.conn.Close()
 }
 
-// Reach returns nil when something listens at the app's port. It opens the
+// Reach returns nil when a gRPC server answers at the app's port. It opens the
 // connection, or tries again to, and gives that a moment: deliveries must not
-// fail because of a pause that began when the app was down.
+// fail because of a pause that began when the app was down. What listens and
+// does not answer is an error, lest deliveries begin only to fail.
 func (c *Channel) Reach(ctx context.Context) error {
 	var d net.Dialer
 	probe, err := d.DialContext(ctx, "tcp", c.address)
@@ -193,16 +195,18 @@ func (c *Channel) Reach(ctx context.Context) error {
 	if err := probe.Close(); err != nil {
 		return app.Unreachable(err)
 	}
-	c.connect(ctx)
-	return nil
+	return c.connect(ctx)
 }
 
 // handshake is how long a connection to an app that listens may take before
 // that is said.
 const handshake = 300 * time.Millisecond
 
+// errMute is about what listens and speaks something else, or is slow.
+var errMute = fault.New(fault.Unavailable, "it listens but does not answer as a gRPC server")
+
 // connect waits until the connection is there, but not long.
-func (c *Channel) connect(ctx context.Context) {
+func (c *Channel) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, handshake)
 	defer cancel()
 	c.conn.ResetConnectBackoff()
@@ -212,13 +216,14 @@ func (c *Channel) connect(ctx context.Context) {
 			c.conn.Connect()
 		}
 		if !c.conn.WaitForStateChange(ctx, s) {
-			if !c.mute.Swap(true) {
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) && !c.mute.Swap(true) {
 				c.log.Warn("App listens but does not answer as a gRPC server; is --app-protocol right?", "address", c.address, "protocol", c.o.Protocol)
 			}
-			return
+			return app.Unreachable(errMute)
 		}
 	}
 	c.mute.Store(false)
+	return nil
 }
 
 // Health asks the app for its health. An app without the health service is not

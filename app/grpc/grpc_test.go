@@ -70,8 +70,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestNotGRPC wants an app of another protocol to be reached, and the mistake to
-// be said once.
+// TestNotGRPC wants an app of another protocol not to count as reached, so that
+// deliveries wait, and the mistake to be said once.
 func TestNotGRPC(t *testing.T) {
 	t.Parallel()
 	web := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -81,8 +81,8 @@ func TestNotGRPC(t *testing.T) {
 	var log bytes.Buffer
 	c := dial(t, strings.TrimPrefix(web.URL, "http://"), appgrpc.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 2 {
-		if err := c.Reach(t.Context()); err != nil {
-			t.Error(err)
+		if err := c.Reach(t.Context()); err == nil {
+			t.Error("reached an app that speaks no gRPC")
 		}
 	}
 	if n := strings.Count(log.String(), "--app-protocol"); n != 1 {
