@@ -283,11 +283,21 @@ func callError(ctx context.Context, path string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return fault.Wrap(context.Cause(ctx), format, path)
+	case isOtherProtocol(err):
+		return fault.New(fault.Unavailable, format+": %w; is --app-protocol right?", path, err)
 	case fault.KindOf(err) == fault.Internal:
 		return fault.New(fault.Unavailable, format+": %w", path, err)
 	default:
 		return fault.Wrap(err, format, path)
 	}
+}
+
+// isOtherProtocol tells whether what listens at the app's port does not speak
+// what we do: gRPC or TLS where HTTP is expected, or the other way round. The
+// standard library has texts for that, and no types.
+func isOtherProtocol(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "malformed HTTP") || strings.Contains(text, "server gave HTTP response to HTTPS client")
 }
 
 // read returns the body, at most the limit.

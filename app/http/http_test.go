@@ -146,7 +146,7 @@ func TestBrokenApps(t *testing.T) {
 		}, fault.Unavailable, "unexpected EOF"},
 		{"cut in the head", func(w io.Writer) { _, _ = io.WriteString(w, "HTTP/1.1 200") }, fault.Unavailable, "unexpected EOF"},
 		{"nothing", func(io.Writer) {}, fault.Unavailable, "EOF"},
-		{"nonsense", func(w io.Writer) { _, _ = io.WriteString(w, "220 mail.example ESMTP\r\n") }, fault.Unavailable, "malformed HTTP"},
+		{"nonsense", func(w io.Writer) { _, _ = io.WriteString(w, "220 mail.example ESMTP\r\n") }, fault.Unavailable, "; is --app-protocol right?"},
 		{"nonsense length", func(w io.Writer) { _, _ = io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n") }, fault.Unavailable, "bad Content-Length"},
 		{"another protocol", func(w io.Writer) {
 			_, _ = io.WriteString(w, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
