@@ -21,6 +21,7 @@ type fields struct {
 	known []string
 	read  map[string]bool // keys as written
 	lacks []string        // required fields to report, unless one is only misspelt
+	vital string          // a field whose misspelling is an error, though its absence is none; done clears it then
 	ended bool            // done was called
 }
 
@@ -114,7 +115,11 @@ func (f *fields) done() (clean bool) {
 		}
 		clean = false
 		near := Nearest(p.key, f.known)
-		needed := slices.Contains(f.lacks, near) // without it the document is of no use
+		// Without it the document is of no use.
+		needed := slices.Contains(f.lacks, near)
+		if f.vital != "" && near == f.vital {
+			needed, f.vital = true, ""
+		}
 		f.lacks = slices.DeleteFunc(f.lacks, func(field string) bool { return field == near })
 		f.r.add(Problem{
 			Place: p.at, Lenient: !f.strict && !needed, Hint: DidYouMean(p.key, f.known),
