@@ -96,7 +96,7 @@ func (a *API) Health(appID string) error {
 		return Errorf(HealthAppID, "this instance serves app id %q, not %q", a.app, appID)
 	}
 	if missing := a.rt.NotReady(); len(missing) > 0 {
-		return Errorf(HealthNotReady, "not ready, waiting for %s", strings.Join(missing, ", "))
+		return Errorf(HealthNotReady, "not ready, waiting for %s", strings.Join(missing, "; "))
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func (a *API) Health(appID string) error {
 // ports are open and components are known, whether or not the app is up.
 func (a *API) OutboundHealth() error {
 	if missing := a.rt.NotOutbound(); len(missing) > 0 {
-		return Errorf(OutboundNotReady, "not ready for calls from the app, waiting for %s", strings.Join(missing, ", "))
+		return Errorf(OutboundNotReady, "not ready for calls from the app, waiting for %s", strings.Join(missing, "; "))
 	}
 	return nil
 }

@@ -282,7 +282,7 @@ func (ps *parts) missing() []string {
 		if s.Word == component.Ready || p.config.IgnoreErrors {
 			continue
 		}
-		why := "component " + p.config.Name + " is " + s.Word + " since " + s.Since.Format(time.RFC3339)
+		why := "component " + p.config.Name + ", " + s.Word + " since " + s.Since.Format(time.RFC3339)
 		if s.LastError != "" {
 			why += ": " + s.LastError
 		}

@@ -19,10 +19,10 @@ func TestASubscriptionStartsWhenItsBrokerDoes(t *testing.T) {
 	in, o := prepare(t, a, farAt(at)+declared)
 	in.begin(t, o)
 	eventually(t, "readiness names the broker", func() bool {
-		return strings.Contains(in.text(t, "/healthz"), "component bus is failing")
+		return strings.Contains(in.text(t, "/healthz"), "component bus, failing")
 	})
 	in.logged(t, 1, "dapr initialized")
-	if text := in.text(t, "/healthz"); !strings.Contains(text, "component bus is failing") {
+	if text := in.text(t, "/healthz"); !strings.Contains(text, "component bus, failing") {
 		t.Errorf("after the app was seen, readiness says %q", text)
 	}
 	if text := in.text(t, "/metadata"); strings.Contains(text, `"topic"`) {

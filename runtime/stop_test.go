@@ -196,7 +196,7 @@ func TestAComponentThatHangsWhileItOpensHoldsNothingUp(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
 	in.logged(t, 1, "Penstock is up")
-	if text := in.text(t, "/healthz"); !strings.Contains(text, "component bus is opening") {
+	if text := in.text(t, "/healthz"); !strings.Contains(text, "component bus, opening") {
 		t.Errorf("readiness says %q", text)
 	}
 	began := time.Now()

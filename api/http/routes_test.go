@@ -255,7 +255,7 @@ func TestHealth(t *testing.T) {
 	i.missing = []string{"component kafka", "the app"}
 	h := i.handler(apihttp.Options{})
 	w := ask(h, "GET", "/v1.0/healthz", "")
-	if w.Code != 500 || code(t, w) != "ERR_HEALTH_NOT_READY" || !strings.Contains(w.Body.String(), "component kafka, the app") {
+	if w.Code != 500 || code(t, w) != "ERR_HEALTH_NOT_READY" || !strings.Contains(w.Body.String(), "component kafka; the app") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if w := ask(h, "GET", "/v1.0/healthz/outbound", ""); w.Code != 204 {
