@@ -65,7 +65,7 @@ func (a *API) route(name string, do func(string) error) error {
 	case err == nil:
 		return nil
 	case fault.KindOf(err) == fault.NotFound:
-		return Errorf(RouteNotFound, "%w; see GET /v1.0-penstock/routes", err).on("route", name)
+		return Errorf(RouteNotFound, "%w; penstock routes, or GET /v1.0-penstock/routes, lists them", err).on("route", name)
 	default:
 		return wrap(Internal, err).on("route", name)
 	}

@@ -85,6 +85,9 @@ func (a *apiAddress) open(req *http.Request) (*http.Response, error) {
 	if token := os.Getenv("DAPR_API_TOKEN"); token != "" {
 		req.Header.Set("dapr-api-token", token)
 	}
+	if req.URL.Host == "" {
+		return nil, fault.New(fault.Invalid, "read --address %q: want a URL such as http://127.0.0.1:3500", a.Address)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		if u, ok := errors.AsType[*url.Error](err); ok {

@@ -20,7 +20,7 @@ import (
 )
 
 type deadLettersCommand struct {
-	List    listLetters    `cmd:"" help:"List events that were given up, the newest first."`
+	List    listLetters    `cmd:"" default:"withargs" help:"List events that were given up, the newest first."`
 	Show    showLetter     `cmd:"" help:"Show one with its metadata and body."`
 	Replay  replayLetters  `cmd:"" help:"Hand events back to the routes that gave them up."`
 	Discard discardLetters `cmd:"" help:"Remove events for good."`
@@ -210,6 +210,14 @@ type chosen struct {
 	All          bool     `name:"all" help:"All of them."`
 }
 
+// Validate refuses to guess what is meant. The parser calls it.
+func (c *chosen) Validate() error {
+	if len(c.IDs) == 0 && !c.All && len(c.fields()) == 0 {
+		return fault.New(fault.Invalid, "nothing says which dead letters; give ids, filters such as --topic, or --all")
+	}
+	return nil
+}
+
 // request names them, as the API wants it.
 func (c *chosen) request() map[string]any {
 	m := c.fields()
@@ -225,7 +233,7 @@ func (c *chosen) request() map[string]any {
 type replayLetters struct {
 	chosen     `embed:""`
 	apiAddress `embed:""`
-	Rate       float64 `name:"rate" help:"Events per second; 0: as fast as they are taken."`
+	Rate       float64 `name:"rate" placeholder:"N" help:"Events per second; 0: as fast as they are taken."`
 	To         string  `name:"to" help:"Publish to pubsub/topic instead of handing them to their routes."`
 	Out        string  `name:"output" short:"o" default:"text" enum:"text,json" help:"text or json."`
 }

@@ -57,6 +57,10 @@ func (c *listCommand) Run(std *stdio) error {
 		out.SetIndent("", "  ")
 		return errors.Join(out.Encode(rows), err)
 	}
+	if len(rows) == 0 {
+		fmt.Fprintln(std.out, "nothing runs")
+		return err
+	}
 	w := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "APP ID\tHTTP PORT\tGRPC PORT\tAPP PORT\tCOMMAND\tAGE\tCREATED\tPID\tAPP PID\tRUN FILE")
 	for _, r := range rows {

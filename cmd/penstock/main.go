@@ -28,17 +28,17 @@ import (
 
 // commands is the whole command line.
 type commands struct {
-	Serve    serveCommand       `cmd:"" help:"Run Penstock beside an app: bindings, pub/sub, pipelines and the HTTP API."`
-	Run      runCommand         `cmd:"" help:"Run an app with Penstock beside it, both logs side by side."`
+	Serve    serveCommand       `cmd:"" help:"Run Penstock beside an app: bindings, pub/sub, pipelines, HTTP and gRPC APIs."`
+	Run      runCommand         `cmd:"" help:"Run an app with Penstock beside it, or all apps of a run file."`
 	List     listCommand        `cmd:"" help:"List what runs: apps, ports, processes."`
-	Stop     stopCommand        `cmd:"" help:"Stop what run, run -f or serve has started, and wait until it has ended."`
+	Stop     stopCommand        `cmd:"" help:"Stop what serve, run or run -f has started, and wait until it has ended."`
 	Logs     logsCommand        `cmd:"" help:"Print the log files of an app."`
+	Routes   routesCommand      `cmd:"" help:"List, pause and resume the routes of a running Penstock."`
+	Letters  deadLettersCommand `cmd:"" name:"deadletters" help:"List, show, replay and discard events that were given up."`
+	Publish  publishCommand     `cmd:"" help:"Publish an event through a running Penstock."`
 	Check    checkCommand       `cmd:"" help:"Check a configuration and report every error in it."`
 	Describe describeCommand    `cmd:"" help:"Describe a component, or list those of this build."`
 	Schema   schemaCommand      `cmd:"" help:"Print the JSON schema of the YAML documents."`
-	Publish  publishCommand     `cmd:"" help:"Publish an event through a running Penstock."`
-	Routes   routesCommand      `cmd:"" help:"List, pause and resume the routes of a running Penstock."`
-	Letters  deadLettersCommand `cmd:"" name:"deadletters" help:"List, show, replay and discard events that were given up."`
 	Version  versionCommand     `cmd:"" help:"Print the version."`
 }
 

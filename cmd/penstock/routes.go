@@ -22,7 +22,7 @@ type routesCommand struct {
 
 type listRoutesCommand struct {
 	apiFlags `embed:""`
-	Out      string `name:"output" short:"o" default:"text" enum:"text,json" help:"text or json."`
+	Out      string `name:"output" short:"o" default:"table" enum:"table,json" help:"table or json."`
 }
 
 // Run prints one line for each route.

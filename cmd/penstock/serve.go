@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -251,7 +252,14 @@ func listenTCP(host string, port int, flag string) (net.Listener, error) {
 	address := net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(port))
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, "listen on %s: %w; stop what uses the port or give another %s", address, err, flag)
+		hint := "stop what uses the port or give another " + flag
+		switch {
+		case port < 0 || port > 65535:
+			return nil, fault.New(fault.Invalid, "read %s %d: want 0 to 65535", flag, port)
+		case !errors.Is(err, syscall.EADDRINUSE):
+			hint = "see " + flag + " and --dapr-listen-addresses"
+		}
+		return nil, fault.New(fault.Unavailable, "listen on %s: %w; %s", address, err, hint)
 	}
 	return l, nil
 }
