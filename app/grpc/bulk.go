@@ -12,7 +12,8 @@ import (
 )
 
 // Bulk delivers several events with OnBulkTopicEvent, or with its older name
-// OnBulkTopicEventAlpha1 where the app has only that. An entry that the answer
+// OnBulkTopicEventAlpha1 where the app has only that, and one by one with
+// OnTopicEvent where it has neither. An entry that the answer
 // leaves out is a retry; a failure is the outcome of all, as it is for a single
 // event. More than [Options.MaxBody] goes out in several calls, one after the
 // other.
@@ -45,7 +46,10 @@ func (c *Channel) bulk(ctx context.Context, to *app.Address, ds []*cloudevents.D
 	name := bulkMethod(false).name
 	var k call
 	var answer rtv1.TopicEventBulkResponse
-	if err := c.sendBulk(ctx, request, &answer, &k); err != nil {
+	switch err := c.sendBulk(ctx, request, &answer, &k); {
+	case isUnimplemented(err):
+		return c.single(ctx, to, ds)
+	case err != nil:
 		return fill(outcomes, eventFailed(ctx, name, err))
 	}
 	fill(outcomes, app.Retried(fault.New(fault.Internal, "call app at %s: its answer has no status for this entry", name)))
@@ -53,6 +57,16 @@ func (c *Channel) bulk(ctx context.Context, to *app.Address, ds []*cloudevents.D
 		if i, ok := ids[s.GetEntryId()]; ok {
 			outcomes[i] = StatusOutcome(name, s.GetStatus(), k.pause())
 		}
+	}
+	return outcomes
+}
+
+// single delivers the events one after the other: the app does not do bulk, or
+// not for this topic. The bulk has one place of the app's, so not all at once.
+func (c *Channel) single(ctx context.Context, to *app.Address, ds []*cloudevents.Delivery) []cloudevents.Outcome {
+	outcomes := make([]cloudevents.Outcome, len(ds))
+	for i, d := range ds {
+		outcomes[i] = c.Event(ctx, to, d, 0)
 	}
 	return outcomes
 }

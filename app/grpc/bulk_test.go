@@ -116,6 +116,26 @@ func TestBulkAnswersForAll(t *testing.T) {
 	}
 }
 
+// TestBulkOfAnAppWithoutBulk has an app of an SDK that does not know bulk, whose
+// events Dapr drops.
+func TestBulkOfAnAppWithoutBulk(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int32
+	c := connect(t, appgrpc.Options{}, &fake{event: func(_ context.Context, r *rtv1.TopicEventRequest) (*rtv1.TopicEventResponse, error) {
+		if r.GetTopic() != orders.Topic || r.GetPath() != orders.Path {
+			t.Errorf("event of %s at %s", r.GetTopic(), r.GetPath())
+		}
+		if n.Add(1) == 2 {
+			return &rtv1.TopicEventResponse{Status: rtv1.TopicEventResponse_RETRY}, nil
+		}
+		return new(rtv1.TopicEventResponse), nil
+	}})
+	out := c.Bulk(t.Context(), orders, deliveries(t, 3), time.Minute)
+	if len(out) != 3 || out[0].Verdict != cloudevents.Ack || out[1].Verdict != cloudevents.Retry || out[2].Verdict != cloudevents.Ack || n.Load() != 3 {
+		t.Errorf("%d calls: %s", n.Load(), shorts(out))
+	}
+}
+
 // TestBulkAlpha has an app with the older method alone: the newer one is tried
 // once. Another app at the same place, with the newer one alone, is found too.
 func TestBulkAlpha(t *testing.T) {

@@ -3,6 +3,7 @@ package sdk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -71,6 +72,44 @@ func TestRetryDropAndDeadLetter(t *testing.T) {
 		p.publish("bad", `{"n":2}`)
 		if e := receive(t, dead, "the dead letter"); string(e.RawData) != `{"n":2}` {
 			t.Errorf("dead letter holds %s", e.RawData)
+		}
+	})
+}
+
+// TestBulkSubscriptionOfAnAppWithoutBulk has the SDK over gRPC, which answers
+// that it does not implement bulk.
+func TestBulkSubscriptionOfAnAppWithoutBulk(t *testing.T) {
+	t.Parallel()
+	buses(t, func(t *testing.T, bus string) {
+		const events = 25
+		got := make(chan string, 2*events)
+		port := app(t, overGRPC, func(s common.Service) error {
+			// It takes other topics as well; a subscription of its own to this one would be without bulk.
+			sub := &common.Subscription{PubsubName: "bus", Topic: "own", Route: "/many", DisableTopicValidation: true}
+			return s.AddTopicEventHandler(sub, func(_ context.Context, e *common.TopicEvent) (bool, error) {
+				got <- string(e.RawData)
+				return false, nil
+			})
+		})
+		p := sidecar(t, overGRPC, port, bus+`---
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: many}
+spec:
+  pubsubname: bus
+  topic: many
+  routes: {default: /many}
+  bulkSubscribe: {enabled: true, maxMessagesCount: 10, maxAwaitDurationMs: 50}
+`)
+		all := map[string]bool{}
+		for n := range events {
+			p.publish("many", fmt.Sprint(n))
+		}
+		for range events {
+			all[receive(t, got, "an event")] = true
+		}
+		if len(all) != events {
+			t.Errorf("%d of %d events arrived", len(all), events)
 		}
 	})
 }
