@@ -185,12 +185,12 @@ func (b *Breaker) remaining() time.Duration {
 }
 
 // verdict says how a call counts: one that its caller gave up tells nothing of
-// the other side.
+// the other side. One that took too long does, whatever it says of that itself.
 func verdict(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil, errors.Is(err, context.Canceled):
+	case ctx.Err() != nil, errors.Is(err, context.Canceled) && fault.KindOf(err) != fault.Timeout:
 		return errUncounted
 	case fault.Retriable(err):
 		return errFailed

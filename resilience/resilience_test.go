@@ -311,3 +311,19 @@ func BenchmarkDo(b *testing.B) {
 		_ = p.Do(b.Context(), op)
 	}
 }
+
+// TestTimeoutIsCountedWhateverTheOperationSays has an operation that takes the
+// end of its time for the end of its caller.
+func TestTimeoutIsCountedWhateverTheOperationSays(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBreaker(BreakerConfig{Trip: func(n Counts) bool { return n.ConsecutiveFailures >= 2 }})
+		p := Policy{Timeout: time.Second, Breaker: b}
+		for range 2 {
+			_ = p.Try(t.Context(), func(ctx context.Context) error { <-ctx.Done(); return context.Canceled })
+		}
+		if s := b.State(); s != "open" {
+			t.Errorf("the breaker is %s", s)
+		}
+	})
+}
