@@ -104,8 +104,7 @@ func (in *incarnation) settleRetry(ctx context.Context, p *passage, res result) 
 			return leave(stoppingReason)
 		}
 	}
-	// An app that ends together with us fails what it has under way.
-	if usedUp && in.route.DeadLetter != nil && in.flow.soft.Err() == nil {
+	if usedUp && in.route.DeadLetter != nil {
 		return in.settleLetter(ctx, p, in.newLetter(p, res))
 	}
 	if res.cause == refused && !p.injected {
