@@ -86,6 +86,17 @@ func (u *unreached) Error() string { return u.cause.Error() }
 
 func (u *unreached) Unwrap() []error { return []error{u.cause, errUnreached, resilience.ErrOpen} }
 
+// Untried makes the error of an event that there was no time left to send. Its
+// kind is unavailable, and it is [resilience.ErrOpen], so that a route does not
+// count it as a try; it does not close the gate, since the app is there.
+func Untried(err error) error { return fault.As(fault.Unavailable, &untried{err}) }
+
+type untried struct{ cause error }
+
+func (u *untried) Error() string { return u.cause.Error() }
+
+func (u *untried) Unwrap() []error { return []error{u.cause, resilience.ErrOpen} }
+
 // enter waits for one of the app's slots; callers are served in order. The limit
 // that it returns is what is left to the channel. Without an error, leave must
 // follow.

@@ -16,12 +16,15 @@ import (
 // OnTopicEvent where it has neither. An entry that the answer
 // leaves out is a retry; a failure is the outcome of all, as it is for a single
 // event. More than [Options.MaxBody] goes out in several calls, one after the
-// other.
+// other; what there is no time left for was not tried.
 func (c *Channel) Bulk(ctx context.Context, to *app.Address, ds []*cloudevents.Delivery, limit time.Duration) []cloudevents.Outcome {
 	ctx, cancel := limited(ctx, limit)
 	defer cancel()
 	outcomes := make([]cloudevents.Outcome, 0, len(ds))
 	for len(ds) > 0 {
+		if len(outcomes) > 0 && ctx.Err() != nil {
+			return append(outcomes, fill(make([]cloudevents.Outcome, len(ds)), untried(ctx))...)
+		}
 		n := c.fitting(ds)
 		outcomes = append(outcomes, c.bulk(ctx, to, ds[:n])...)
 		ds = ds[n:]
@@ -66,9 +69,19 @@ func (c *Channel) bulk(ctx context.Context, to *app.Address, ds []*cloudevents.D
 func (c *Channel) single(ctx context.Context, to *app.Address, ds []*cloudevents.Delivery) []cloudevents.Outcome {
 	outcomes := make([]cloudevents.Outcome, len(ds))
 	for i, d := range ds {
+		if i > 0 && ctx.Err() != nil {
+			fill(outcomes[i:], untried(ctx))
+			break
+		}
 		outcomes[i] = c.Event(ctx, to, d, 0)
 	}
 	return outcomes
+}
+
+// untried is the outcome of what a call before it has left no time for.
+func untried(ctx context.Context) cloudevents.Outcome {
+	name := bulkMethod(false).name
+	return app.Unanswered(ctx, name, app.Untried(fault.Wrap(context.Cause(ctx), "call app at %s: no time is left", name)))
 }
 
 func fill(list []cloudevents.Outcome, o cloudevents.Outcome) []cloudevents.Outcome {

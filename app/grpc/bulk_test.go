@@ -2,6 +2,7 @@ package grpc_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/penstock-io/penstock/app"
 	appgrpc "github.com/penstock-io/penstock/app/grpc"
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/resilience"
 )
 
 func deliveries(t *testing.T, n int) []*cloudevents.Delivery {
@@ -133,6 +135,22 @@ func TestBulkOfAnAppWithoutBulk(t *testing.T) {
 	out := c.Bulk(t.Context(), orders, deliveries(t, 3), time.Minute)
 	if len(out) != 3 || out[0].Verdict != cloudevents.Ack || out[1].Verdict != cloudevents.Retry || out[2].Verdict != cloudevents.Ack || n.Load() != 3 {
 		t.Errorf("%d calls: %s", n.Load(), shorts(out))
+	}
+}
+
+// TestBulkOutOfTime has an app that is slow with the first event: those behind it
+// were not tried, and must not be given up for that.
+func TestBulkOutOfTime(t *testing.T) {
+	t.Parallel()
+	c := connect(t, appgrpc.Options{}, &fake{event: func(ctx context.Context, _ *rtv1.TopicEventRequest) (*rtv1.TopicEventResponse, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	out := c.Bulk(t.Context(), orders, deliveries(t, 3), 50*time.Millisecond)
+	for i, o := range out {
+		if untried := errors.Is(o.Err, resilience.ErrOpen); o.Verdict != cloudevents.Retry || untried != (i > 0) {
+			t.Errorf("event %d: %s, untried %t", i, o.Verdict, untried)
+		}
 	}
 }
 
