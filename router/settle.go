@@ -99,10 +99,6 @@ func (in *incarnation) settleRetry(ctx context.Context, p *passage, res result) 
 			return in.waitInLane(p, res, policy.Delay(p.trip.tries, asked))
 		}
 		usedUp = true
-		// The app may be ending as well, and what it says now is no verdict.
-		if in.flow.soft.Err() != nil && !policy.Refuses(res.Err) {
-			return leave(stoppingReason)
-		}
 	}
 	if usedUp && in.route.DeadLetter != nil {
 		return in.settleLetter(ctx, p, in.newLetter(p, res))
