@@ -162,15 +162,12 @@ const stopRoom = 3 * time.Second
 
 // ofRunFile finds the processes that have started apps from a run file.
 func ofRunFile(list []instances.Instance, path string) ([]ending, error) {
-	full, err := filepath.Abs(path)
+	list, err := startedFrom(list, path)
 	if err != nil {
 		return nil, fault.Wrap(err, "stop")
 	}
 	var ends []ending
 	for _, i := range list {
-		if i.RunFile == "" || i.RunFile != full && i.RunFile != filepath.Join(full, config.RunFileName) {
-			continue
-		}
 		n := slices.IndexFunc(ends, func(e ending) bool { return e.p == i.Runner })
 		if n < 0 {
 			ends = append(ends, ending{what: i.AppID, p: i.Runner, most: i.Grace})
@@ -183,6 +180,14 @@ func ofRunFile(list []instances.Instance, path string) ([]ending, error) {
 		return nil, fault.New(fault.NotFound, "stop: nothing runs that was started from %s", path)
 	}
 	return ends, nil
+}
+
+// startedFrom keeps those that a run file, or the folder that has it, has started.
+func startedFrom(list []instances.Instance, path string) ([]instances.Instance, error) {
+	full, err := filepath.Abs(path)
+	return slices.DeleteFunc(slices.Clone(list), func(i instances.Instance) bool {
+		return i.RunFile == "" || i.RunFile != full && i.RunFile != filepath.Join(full, config.RunFileName)
+	}), err
 }
 
 // find returns the instances of one app.

@@ -69,6 +69,11 @@ func (c *logsCommand) files() ([]logged, error) {
 	if err != nil && len(list) == 0 {
 		return nil, err
 	}
+	if c.RunFile != "" { // another app of that id is not meant
+		if list, err = startedFrom(list, c.RunFile); err != nil {
+			return nil, err
+		}
+	}
 	named, err := find(list, c.AppID)
 	if err != nil && c.RunFile != "" {
 		return c.left()
