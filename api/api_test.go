@@ -225,22 +225,13 @@ func ExampleError() {
 	// Output:
 	// 404 {
 	//   "errorCode": "ERR_PUBSUB_NOT_FOUND",
-	//   "message": "publish to \"bus\": no bus",
+	//   "message": "pubsub bus is not found",
 	//   "details": [
 	//     {
 	//       "@type": "type.googleapis.com/google.rpc.ErrorInfo",
 	//       "reason": "DAPR_PUBSUB_NOT_FOUND",
 	//       "domain": "dapr.io",
-	//       "metadata": {
-	//         "topic": "orders"
-	//       }
-	//     },
-	//     {
-	//       "@type": "type.googleapis.com/google.rpc.ResourceInfo",
-	//       "resource_type": "pubsub",
-	//       "resource_name": "bus",
-	//       "owner": "",
-	//       "description": "publish to \"bus\": no bus"
+	//       "metadata": {}
 	//     }
 	//   ]
 	// }

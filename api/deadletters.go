@@ -33,7 +33,7 @@ func (a *API) DeadLetter(ctx context.Context, id string) (*deadletters.Letter, e
 // error.
 func (a *API) ReplayDeadLetters(ctx context.Context, r *deadletters.Replay) (*deadletters.Result, error) {
 	if bus, topic, ok := strings.Cut(r.To, "/"); ok && bus != "" && topic != "" {
-		b, err := a.bus(bus, topic)
+		b, err := a.bus(bus, topic, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -212,6 +212,25 @@ func (e *Error) with(key, value string) *Error {
 	return e
 }
 
+// maxEcho bounds what of a request an error repeats, in bytes: over gRPC it
+// travels as headers.
+const maxEcho = 1 << 10
+
+// echo adds what the caller sent, unless that is much.
+func (e *Error) echo(sent map[string]string) *Error {
+	size := 0
+	for k, v := range sent {
+		size += len(k) + len(v)
+	}
+	if size > maxEcho {
+		return e
+	}
+	for k, v := range sent {
+		e = e.with(k, v)
+	}
+	return e
+}
+
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 

@@ -12,7 +12,7 @@ import (
 // Publish publishes one event and returns when the broker has it. The data of
 // r is kept by the broker and must not be changed afterwards.
 func (a *API) Publish(ctx context.Context, bus string, r *pubsub.PublishRequest) error {
-	b, err := a.bus(bus, r.Topic)
+	b, err := a.bus(bus, r.Topic, r.Metadata)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ type BulkFailure struct {
 // not published. An error means that none was; it is a PublishMessage problem
 // when the broker could not be used at all, and then every entry is listed too.
 func (a *API) BulkPublish(ctx context.Context, bulk *Bulk) ([]BulkFailure, error) {
-	b, err := a.bus(bulk.PubSub, bulk.Topic)
+	b, err := a.bus(bulk.PubSub, bulk.Topic, bulk.Metadata)
 	if err != nil {
 		return nil, err
 	}
@@ -136,23 +136,46 @@ func under(base, over map[string]string) map[string]string {
 }
 
 // bus finds the broker and checks what the contract wants checked first.
-func (a *API) bus(name, topic string) (*pubsub.Bus, error) {
+func (a *API) bus(name, topic string, metadata map[string]string) (*pubsub.Bus, error) {
 	if name == "" {
-		return nil, Errorf(PubSubEmpty, "publish: the pub/sub name is empty").on("pubsub", name)
+		return nil, noName(metadata)
 	}
 	b, err := a.rt.PubSub(name)
 	if err != nil {
-		p := PubSubNotFound
-		if !a.rt.Configured("pubsub") {
-			p = PubSubNotConfigured
-			err = fault.New(fault.NotFound, "no pub/sub component is loaded")
-		}
-		return nil, Errorf(p, "publish to %q: %w", name, err).on("pubsub", name).with("topic", topic)
+		return nil, a.noBus(name, err)
 	}
 	if topic == "" {
-		return nil, Errorf(TopicEmpty, "publish to %q: the topic is empty", name).on("pubsub", name)
+		return nil, noTopic(name, metadata)
 	}
 	return b, nil
+}
+
+// The texts of these errors, and what their details say, are Dapr's: programs
+// look at them.
+
+func noName(metadata map[string]string) *Error {
+	return Errorf(PubSubEmpty, "pubsub name is empty").on("pubsub", "").echo(metadata)
+}
+
+func noTopic(bus string, metadata map[string]string) *Error {
+	return Errorf(TopicEmpty, "topic is empty in pubsub %s", bus).on("pubsub", bus).echo(metadata)
+}
+
+// noBus is the error of a broker that is not there; err says so.
+func (a *API) noBus(name string, err error) *Error {
+	e := wrap(PubSubNotFound, err)
+	e.Message = "pubsub " + name + " is not found"
+	if !a.rt.Configured("pubsub") {
+		e.Problem = PubSubNotConfigured
+		e.Message = "pubsub " + name + " is not configured: no pub/sub component is loaded"
+	}
+	return e
+}
+
+func (a *API) forbidden(bus, topic string, err error) *Error {
+	e := wrap(PubSubForbidden, err)
+	e.Message = "topic " + topic + " is not allowed for app id " + a.app
+	return e.on("pubsub", bus).with("topic", topic).with("error", err.Error())
 }
 
 // publishError finds the row of what a bus returned.
@@ -164,7 +187,7 @@ func (a *API) publishError(bus, topic string, err error) *Error {
 	case errors.Is(err, pubsub.ErrEnvelope):
 		p = PublishEnvelope
 	case fault.KindOf(err) == fault.Denied:
-		p = PubSubForbidden
+		return a.forbidden(bus, topic, err)
 	}
-	return wrap(p, err).on("pubsub", bus).with("appID", a.app).with("topic", topic)
+	return wrap(p, err).on("pubsub", bus).with("appID", a.app).with("topic", topic).with("error", err.Error())
 }

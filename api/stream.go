@@ -38,31 +38,28 @@ type Streams interface {
 func (a *API) Subscribe(ctx context.Context, s *Stream) error {
 	switch {
 	case s.PubSub == "":
-		return Errorf(PubSubEmpty, "subscribe: the pub/sub name is empty").on("pubsub", "")
+		return noName(s.Metadata)
 	case s.Topic == "":
-		return Errorf(TopicEmpty, "subscribe to %q: the topic is empty", s.PubSub).on("pubsub", s.PubSub)
+		return noTopic(s.PubSub, s.Metadata)
 	}
 	err := a.rt.Subscribe(ctx, s)
 	if _, ok := errors.AsType[*Error](err); ok || err == nil {
 		return err
 	}
-	return wrap(a.subscribeProblem(err), err).on("pubsub", s.PubSub).with("appID", a.app).with("topic", s.Topic)
+	return a.subscribeError(s, err)
 }
 
-func (a *API) subscribeProblem(err error) Problem {
+func (a *API) subscribeError(s *Stream, err error) *Error {
+	p := Subscription
 	switch fault.KindOf(err) {
 	case fault.NotFound:
-		if !a.rt.Configured("pubsub") {
-			return PubSubNotConfigured
-		}
-		return PubSubNotFound
+		return a.noBus(s.PubSub, err)
 	case fault.Denied:
-		return PubSubForbidden
+		return a.forbidden(s.PubSub, s.Topic, err)
 	case fault.Invalid:
-		return PublishMetadata
+		p = PublishMetadata
 	case fault.Exhausted:
-		return LimitReached
-	default:
-		return Subscription
+		p = LimitReached
 	}
+	return wrap(p, err).on("pubsub", s.PubSub).with("appID", a.app).with("topic", s.Topic)
 }

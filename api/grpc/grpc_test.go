@@ -254,8 +254,8 @@ func publishProblems(t *testing.T, c, bare rtv1.DaprClient) []problem {
 		return func() error { _, err := c.BulkPublishEvent(t.Context(), in); return err }
 	}
 	return []problem{
-		{"no pubsub at all", publish(bare, "bus", "t", nil), codes.FailedPrecondition, "DAPR_PUBSUB_NOT_CONFIGURED", "pubsub bus", "no pub/sub component"},
-		{"pubsub unknown", publish(c, "gone", "t", nil), codes.InvalidArgument, "DAPR_PUBSUB_NOT_FOUND", "pubsub gone", "gone"},
+		{"no pubsub at all", publish(bare, "bus", "t", nil), codes.FailedPrecondition, "DAPR_PUBSUB_NOT_CONFIGURED", "", "pubsub bus is not configured"},
+		{"pubsub unknown", publish(c, "gone", "t", nil), codes.InvalidArgument, "DAPR_PUBSUB_NOT_FOUND", "", "pubsub gone is not found"},
 		{"pubsub empty", publish(c, "", "t", nil), codes.InvalidArgument, "DAPR_PUBSUB_NAME_EMPTY", "pubsub ", "name is empty"},
 		{"topic empty", publish(c, "bus", "", nil), codes.InvalidArgument, "DAPR_PUBSUB_TOPIC_NAME_EMPTY", "pubsub bus", "topic is empty"},
 		{"topic denied", publish(c, "bus", "secret", nil), codes.PermissionDenied, "DAPR_PUBSUB_FORBIDDEN", "pubsub bus", "not allowed"},
@@ -329,7 +329,7 @@ func TestLongError(t *testing.T) {
 	c, _ := client(t)
 	_, err := c.PublishEvent(t.Context(), &rtv1.PublishEventRequest{PubsubName: strings.Repeat("ä", 1<<20), Topic: strings.Repeat("t", 1<<20)})
 	st := status.Convert(err)
-	if st.Code() != codes.InvalidArgument || len(st.Message()) > 1024 || len(st.Details()) != 2 {
+	if st.Code() != codes.InvalidArgument || len(st.Message()) > 1024 || len(st.Details()) != 1 {
 		t.Errorf("%v, %d bytes, %d details", st.Code(), len(st.Message()), len(st.Details()))
 	}
 }

@@ -233,7 +233,7 @@ func TestStreamRefused(t *testing.T) {
 		{"no initial request", answer("1", 0), codes.InvalidArgument, "initial request"},
 		{"pubsub empty", initial("", "t"), codes.InvalidArgument, "name is empty"},
 		{"topic empty", initial("bus", ""), codes.InvalidArgument, "topic is empty"},
-		{"pubsub unknown", initial("gone", "t"), codes.InvalidArgument, "not loaded"},
+		{"pubsub unknown", initial("gone", "t"), codes.InvalidArgument, "pubsub gone is not found"},
 		{"topic denied", initial("bus", "secret"), codes.PermissionDenied, "not allowed"},
 		{"not yet", initial("bus", "later"), codes.Unavailable, "not open"},
 	}

@@ -187,13 +187,13 @@ func TestRichErrors(t *testing.T) {
 		metadata map[string]any
 		resource string
 	}{
-		{"not found", i, "/v1.0/publish/nope/t", "ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND", map[string]any{"topic": "t"}, "nope"},
-		{"not configured", bare, "/v1.0/publish/bus/t", "ERR_PUBSUB_NOT_CONFIGURED", "DAPR_PUBSUB_NOT_CONFIGURED", map[string]any{"topic": "t"}, "bus"},
+		{"not found", i, "/v1.0/publish/nope/t", "ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND", map[string]any{}, "-"},
+		{"not configured", bare, "/v1.0/publish/bus/t", "ERR_PUBSUB_NOT_CONFIGURED", "DAPR_PUBSUB_NOT_CONFIGURED", map[string]any{}, "-"},
 		{"name empty", i, "/v1.0/publish//t", "ERR_PUBSUB_EMPTY", "DAPR_PUBSUB_NAME_EMPTY", map[string]any{}, ""},
 		{"topic empty", i, "/v1.0/publish/bus/", "ERR_TOPIC_NAME_EMPTY", "DAPR_PUBSUB_TOPIC_NAME_EMPTY", map[string]any{}, "bus"},
-		{"forbidden", i, "/v1.0/publish/bus/secret", "ERR_PUBSUB_FORBIDDEN", "DAPR_PUBSUB_FORBIDDEN", map[string]any{"topic": "secret", "appID": "shop"}, "bus"},
-		{"metadata", i, "/v1.0/publish/bus/t?metadata.ttlInSeconds=x", "ERR_PUBSUB_REQUEST_METADATA", "DAPR_PUBSUB_METADATA_DESERIALIZATION", map[string]any{"topic": "t", "appID": "shop"}, "bus"},
-		{"publish", i, "/v1.0/publish/bus/down", "ERR_PUBSUB_PUBLISH_MESSAGE", "DAPR_PUBSUB_PUBLISH_MESSAGE", map[string]any{"topic": "down", "appID": "shop"}, "bus"},
+		{"forbidden", i, "/v1.0/publish/bus/secret", "ERR_PUBSUB_FORBIDDEN", "DAPR_PUBSUB_FORBIDDEN", map[string]any{"topic": "secret", "error": "publish to bus/secret: topic is not allowed for app id \"shop\""}, "bus"},
+		{"metadata", i, "/v1.0/publish/bus/t?metadata.ttlInSeconds=x", "ERR_PUBSUB_REQUEST_METADATA", "DAPR_PUBSUB_METADATA_DESERIALIZATION", map[string]any{"topic": "t", "appID": "shop", "error": "*"}, "bus"},
+		{"publish", i, "/v1.0/publish/bus/down", "ERR_PUBSUB_PUBLISH_MESSAGE", "DAPR_PUBSUB_PUBLISH_MESSAGE", map[string]any{"topic": "down", "appID": "shop", "error": "*"}, "bus"},
 		{"bulk", i, "/v1.0/publish/bulk/bus/t", "ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_UNMARSHAL_EVENTS", map[string]any{"topic": "t"}, "bus"},
 	}
 	for _, tt := range tests {
@@ -203,13 +203,17 @@ func TestRichErrors(t *testing.T) {
 			var got map[string]any
 			must(t, json.Unmarshal(w.Body.Bytes(), &got))
 			message := got["message"]
-			want := map[string]any{"errorCode": tt.code, "message": message, "details": []any{
-				info(tt.reason, tt.metadata),
-				map[string]any{
+			if tt.metadata["error"] == "*" { // the cause, which the message is
+				tt.metadata["error"] = message
+			}
+			details := []any{info(tt.reason, tt.metadata)}
+			if tt.resource != "-" {
+				details = append(details, map[string]any{
 					"@type": "type.googleapis.com/google.rpc.ResourceInfo", "resource_type": "pubsub",
 					"resource_name": tt.resource, "owner": "", "description": message,
-				},
-			}}
+				})
+			}
+			want := map[string]any{"errorCode": tt.code, "message": message, "details": details}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
