@@ -271,3 +271,9 @@ func infoOf(err error) map[string]string {
 	}
 	return nil
 }
+
+func setTrailer(ctx context.Context, pairs ...string) {
+	if err := grpc.SetTrailer(ctx, metadata.Pairs(pairs...)); err != nil {
+		panic(err) // not in a call
+	}
+}
