@@ -228,25 +228,29 @@ type subscription struct {
 	kind string
 }
 
-// subscriptions merges those of the app and those declared; for the same topic
-// of the same pub/sub the app's wins, as under Dapr.
+// subscriptions merges those of the app and those declared. For the same topic
+// of the same pub/sub the app's wins, the last it names, and of those declared
+// the first, as under Dapr.
 func (r *Runtime) subscriptions() []subscription {
 	var out []subscription
 	seen := map[string]bool{}
-	add := func(list []config.Subscription, kind string) {
-		for _, s := range list {
-			switch {
-			case len(s.Rules) == 0:
-				r.log.Warn("Subscription has no route; left out", "pubsub", s.PubSub, "topic", s.Topic)
-			case seen[subscriptionName(s)]:
-				r.log.Warn("Subscription appears twice; the first is used", "pubsub", s.PubSub, "topic", s.Topic)
-			default:
-				seen[subscriptionName(s)] = true
-				out = append(out, subscription{s, kind})
-			}
+	add := func(s config.Subscription, kind string) {
+		switch {
+		case len(s.Rules) == 0:
+			r.log.Warn("Subscription has no route; left out", "pubsub", s.PubSub, "topic", s.Topic)
+		case seen[subscriptionName(s)]:
+			r.log.Warn("Subscription appears twice; the last of the app's is used, else the first that is declared", "pubsub", s.PubSub, "topic", s.Topic)
+		default:
+			seen[subscriptionName(s)] = true
+			out = append(out, subscription{s, kind})
 		}
 	}
-	add(r.fromApp, "PROGRAMMATIC")
-	add(r.set.Subscriptions, "DECLARATIVE")
+	for _, s := range slices.Backward(r.fromApp) {
+		add(s, "PROGRAMMATIC")
+	}
+	slices.Reverse(out)
+	for _, s := range r.set.Subscriptions {
+		add(s, "DECLARATIVE")
+	}
 	return out
 }
