@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -91,7 +92,38 @@ func (s *service) InvokeBinding(ctx context.Context, in *rtv1.InvokeBindingReque
 	if err != nil || resp == nil {
 		return new(rtv1.InvokeBindingResponse), err
 	}
+	repeat(ctx, resp.Metadata)
 	return &rtv1.InvokeBindingResponse{Data: resp.Data, Metadata: texts(resp.Metadata)}, nil
+}
+
+// maxRepeated bounds what of a binding's metadata is repeated, in bytes: some
+// clients refuse headers of more than 8 KiB, and the reply with them.
+const maxRepeated = 4 << 10
+
+// repeat sends the metadata of a binding's reply in the header too, as Dapr
+// does: metadata.NAME. What a header cannot carry is in the reply only.
+func repeat(ctx context.Context, reply map[string]string) {
+	size := 0
+	md := make(metadata.MD, len(reply))
+	for k, v := range reply {
+		const each = 32 // what HTTP/2 counts on top
+		if size += len(k) + len(v) + each; size > maxRepeated {
+			return
+		}
+		if isHeader(k, v) {
+			md.Append("metadata."+k, v)
+		}
+	}
+	// It fails when the call is over, which the caller sees itself.
+	_ = grpc.SetHeader(ctx, md)
+}
+
+func isHeader(key, value string) bool {
+	inKey := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
+	}
+	return !strings.ContainsFunc(key, func(r rune) bool { return !inKey(r) }) &&
+		!strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // GetSecret returns one secret.
