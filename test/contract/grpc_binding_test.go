@@ -75,7 +75,7 @@ func TestGRPCInputBinding(t *testing.T) {
 		}
 	}
 	r := a.wait(t, "binding hook", 2)[1].binding
-	if string(r.GetData()) != "again" || r.GetMetadata()["X-Tenant"] != "t1" || r.GetMetadata()["Content-Type"] != "application/x-own" {
+	if string(r.GetData()) != "again" || r.GetMetadata()["x-tenant"] != "t1" {
 		t.Errorf("app got %v", r)
 	}
 	for _, row := range []struct {
