@@ -368,4 +368,3 @@ func TestGRPCRetryAfter(t *testing.T) {
 		}
 	}
 }
-
