@@ -18,18 +18,31 @@ import (
 // speaks is the version of Dapr whose APIs are spoken.
 const speaks = "1.18.3"
 
+// found looks for a part of an instance that serves. The API listens before the
+// components are made, so one that is not there yet is waited for: a caller that
+// was quick must not be told that it is none. That takes a few seconds at most.
+func found[T any](r *Runtime, look func() (T, error)) (T, error) {
+	part, err := look()
+	if err == nil {
+		return part, nil
+	}
+	<-r.parted
+	return look()
+}
+
 // PubSub implements api.Components.
-func (r *Runtime) PubSub(name string) (*pubsub.Bus, error) { return r.parts.bus(name) }
+func (r *Runtime) PubSub(name string) (*pubsub.Bus, error) {
+	return found(r, func() (*pubsub.Bus, error) { return r.parts.bus(name) })
+}
 
 // Binding implements api.Components.
-func (r *Runtime) Binding(name string) (*bindings.Binding, error) { return r.parts.outputOf(name) }
+func (r *Runtime) Binding(name string) (*bindings.Binding, error) {
+	return found(r, func() (*bindings.Binding, error) { return r.parts.outputOf(name) })
+}
 
 // SecretStore implements api.Components.
 func (r *Runtime) SecretStore(name string) (*secrets.Store, error) {
-	if p := r.parts.find(name); p != nil && p.store != nil {
-		return p.store, nil
-	}
-	return nil, fault.New(fault.NotFound, "find secret store %q: no such component", name)
+	return found(r, func() (*secrets.Store, error) { return r.parts.storeOf(name) })
 }
 
 // Configured implements api.Components.

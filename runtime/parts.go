@@ -312,6 +312,14 @@ func (ps *parts) outputOf(name string) (*bindings.Binding, error) {
 	return nil, fault.New(fault.NotFound, "find binding %q: no such component", name)
 }
 
+// storeOf returns a secret store by name. Kind NotFound when there is none.
+func (ps *parts) storeOf(name string) (*secrets.Store, error) {
+	if p := ps.find(name); p != nil && p.store != nil {
+		return p.store, nil
+	}
+	return nil, fault.New(fault.NotFound, "find secret store %q: no such component", name)
+}
+
 // held is for routes whose target is a component: that it is not there, or will
 // not open, is a matter of the configuration, not of the event, which waits.
 func (ps *parts) held(name string, err error) error {

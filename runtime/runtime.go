@@ -45,6 +45,7 @@ type Runtime struct {
 	started  atomic.Bool // everything that the start waits for has happened
 	serving  atomic.Bool // outbound calls work
 	stopping atomic.Bool
+	parted   chan struct{} // closed when every component was made, or could not be
 	shutdown chan bool     // true: forced
 	draining chan struct{} // closed when no new events are taken any more
 	ending   chan struct{} // closed when the routes are gone: nothing uses replaced parts any more
@@ -91,7 +92,7 @@ var ErrGrace = errors.New("stop: grace period is over")
 func New(o Options) (*Runtime, error) {
 	o.setDefaults()
 	r := &Runtime{
-		o: o, log: o.Logger, shutdown: make(chan bool, 1), ending: make(chan struct{}), draining: make(chan struct{}),
+		o: o, log: o.Logger, parted: make(chan struct{}), shutdown: make(chan bool, 1), ending: make(chan struct{}), draining: make(chan struct{}),
 		edited: make(chan struct{}, 1), opened: make(chan struct{}, 1), back: make(chan struct{}, 1), met: make(chan answer),
 		running: map[string]running{}, unstarted: map[string]error{}, streams: streams{open: map[string]*stream{}}, paused: map[string]bool{}, wanted: map[string]bool{},
 	}

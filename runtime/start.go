@@ -45,9 +45,12 @@ func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 	r.parts.obey(set.Resiliencies)
 	ordered, problems := config.OpenOrder(set.Components)
 	if err := problems.Err(); err != nil {
+		close(r.parted)
 		return err
 	}
-	if err := r.openAll(ctx, life, ordered); err != nil {
+	err := r.openAll(ctx, life, ordered)
+	close(r.parted)
+	if err != nil {
 		return err
 	}
 	if ctx.Err() == nil && r.parts.lacking() {

@@ -158,6 +158,19 @@ func TestASecretStoreThatCannotBeReachedDoesNotEndTheStart(t *testing.T) {
 	eventually(t, "the pipeline works", func() bool { return exists(in.dir, "out", "k.json") })
 }
 
+// The API listens before the components are made. Whoever is quick is not told
+// that there is no such component.
+func TestAnEarlyCallWaitsForItsComponent(t *testing.T) {
+	t.Parallel()
+	docs := strings.Replace(farAt(address(t)), "pubsub.far", "secretstores.far", 1) // holds up the others for a while
+	in, o := prepare(t, nil, strings.Replace(docs, "name: bus", "name: vault", 1)+bus)
+	in.begin(t, o)
+	in.publish(t, "early", `1`)
+	if status, text := in.post(t, "/publish/nope/early", `1`); status != http.StatusNotFound {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
 const canary = "s3cr3t-canary"
 
 func TestSecretsStaySecret(t *testing.T) {
