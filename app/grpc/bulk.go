@@ -1,6 +1,7 @@
 package grpc
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -22,7 +23,7 @@ func (c *Channel) Bulk(ctx context.Context, to *app.Address, ds []*cloudevents.D
 	defer cancel()
 	outcomes := make([]cloudevents.Outcome, 0, len(ds))
 	for len(ds) > 0 {
-		if len(outcomes) > 0 && ctx.Err() != nil {
+		if len(outcomes) > 0 && isSpent(ctx) {
 			return append(outcomes, fill(make([]cloudevents.Outcome, len(ds)), untried(ctx))...)
 		}
 		n := c.fitting(ds)
@@ -69,7 +70,7 @@ func (c *Channel) bulk(ctx context.Context, to *app.Address, ds []*cloudevents.D
 func (c *Channel) single(ctx context.Context, to *app.Address, ds []*cloudevents.Delivery) []cloudevents.Outcome {
 	outcomes := make([]cloudevents.Outcome, len(ds))
 	for i, d := range ds {
-		if i > 0 && ctx.Err() != nil {
+		if i > 0 && isSpent(ctx) {
 			fill(outcomes[i:], untried(ctx))
 			break
 		}
@@ -78,10 +79,19 @@ func (c *Channel) single(ctx context.Context, to *app.Address, ds []*cloudevents
 	return outcomes
 }
 
+// leastTime is what a call must have left to be made. The app may say that its
+// time is up a moment before we do.
+const leastTime = 10 * time.Millisecond
+
+func isSpent(ctx context.Context) bool {
+	end, bounded := ctx.Deadline()
+	return ctx.Err() != nil || bounded && time.Until(end) < leastTime
+}
+
 // untried is the outcome of what a call before it has left no time for.
 func untried(ctx context.Context) cloudevents.Outcome {
 	name := bulkMethod(false).name
-	return app.Unanswered(ctx, name, app.Untried(fault.Wrap(context.Cause(ctx), "call app at %s: no time is left", name)))
+	return app.Unanswered(ctx, name, app.Untried(fault.Wrap(cmp.Or(context.Cause(ctx), context.DeadlineExceeded), "call app at %s: no time is left", name)))
 }
 
 func fill(list []cloudevents.Outcome, o cloudevents.Outcome) []cloudevents.Outcome {
