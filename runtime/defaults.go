@@ -10,6 +10,9 @@ import (
 // on this machine, in the data folder.
 const defaultBus = "pubsub"
 
+// builtIn is where messages say that the default broker is configured.
+const builtIn = "the built-in default"
+
 // withDefaults adds the default broker to a configuration without any
 // component.
 func withDefaults(set *config.Set, dataDir string) *config.Set {
@@ -20,7 +23,7 @@ func withDefaults(set *config.Set, dataDir string) *config.Set {
 	out.Components = []config.Component{{
 		Name: defaultBus, Type: "pubsub.sqlite", Version: "v1",
 		Metadata: []config.Item{{Name: "connectionString", Value: filepath.Join(dataDir, "pubsub.db")}},
-		Place:    config.Place{File: "the built-in default"},
+		Place:    config.Place{File: builtIn},
 	}}
 	return &out
 }

@@ -143,5 +143,12 @@ func placed(c config.Component, err error) error {
 	if ps, ok := errors.AsType[config.Problems](err); ok {
 		return ps
 	}
-	return config.Problems{{Place: c.Place, Text: fmt.Sprintf("open component %s (%s): %v", c.Name, c.Type, err)}}
+	p := config.Problem{Place: c.Place, Text: err.Error()}
+	if !strings.HasPrefix(p.Text, "open component "+c.Name) {
+		p.Text = fmt.Sprintf("open component %s: %s", c.Name, p.Text)
+	}
+	if c.Place.File == builtIn {
+		p.Hint = "--data-dir names another folder"
+	}
+	return config.Problems{p}
 }
