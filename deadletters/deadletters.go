@@ -44,6 +44,7 @@ const (
 	AppKey      = "dlqapp"
 	ReplaysKey  = "dlqreplays"
 	KeyKey      = "dlqkey"
+	HopsKey     = "dlqhops" // how often a dead letter was given up again, absent at first
 )
 
 // The bounds of what is kept. They may be passed by what is under way when they

@@ -10,6 +10,7 @@ import (
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/cloudevents/expr"
 	"github.com/penstock-io/penstock/deadletters"
+	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/router"
 )
 
@@ -30,10 +31,23 @@ func (ps *parts) deadLetterMetadata(l *router.DeadLetter) map[string]string {
 	if l.Key != "" {
 		m[deadletters.KeyKey] = l.Key
 	}
+	if _, again := l.Delivery.Metadata[deadletters.RouteKey]; again {
+		m[deadletters.HopsKey] = strconv.Itoa(hopsOf(m) + 1)
+	}
 	if l.Delivery.Replays > 0 {
 		m[deadletters.ReplaysKey] = strconv.Itoa(l.Delivery.Replays)
 	}
 	return m
+}
+
+// hopsOf is how often a dead letter was given up again; what is not a number
+// was not written by us.
+func hopsOf(metadata map[string]string) int {
+	n, err := strconv.Atoi(metadata[deadletters.HopsKey])
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
 }
 
 // deadLetterTime bounds the writing of one dead letter; after that it is tried
@@ -50,7 +64,12 @@ func deadLetterTopic(ps *parts, name, topic string) func(context.Context, *route
 		if err != nil {
 			return err
 		}
-		return bus.Forward(ctx, topic, deadLetterBody(l), ps.deadLetterMetadata(l))
+		metadata := ps.deadLetterMetadata(l)
+		if hopsOf(metadata) > router.MaxHops { // kept where it is
+			return fault.New(fault.Invalid, "give the event up to %s/%s: it was given up %d times on dead letter topics, which go round in circles; "+
+				"name a topic that no wildcard of this app matches", name, topic, router.MaxHops)
+		}
+		return bus.Forward(ctx, topic, deadLetterBody(l), metadata)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/router"
 	"github.com/penstock-io/penstock/runtime"
 )
 
@@ -255,6 +256,22 @@ func TestTopicsOfANamespace(t *testing.T) {
 	// other one sees under its name on the broker.
 	in.publish(t, "late?metadata.delay=10ms", `2`)
 	a.next(t, "/late")
+}
+
+// Two wildcards that take each other's dead letters do not pass them round for
+// ever: the last one keeps the event and says why.
+func TestDeadLettersInCircles(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[
+		{"pubsubname":"bus","topic":"a*","route":"/drop","deadLetterTopic":"b-dead"},
+		{"pubsubname":"bus","topic":"b*","route":"/drop","deadLetterTopic":"a-dead"}]`)
+	a.answer("/drop", reply(`{"status":"DROP"}`))
+	in := start(t, a, bus)
+	in.publish(t, "a1", `1`)
+	in.logged(t, 1, "which go round in circles")
+	if n := strings.Count(in.log.String(), "event dead-lettered"); n != router.MaxHops+1 {
+		t.Errorf("dead-lettered %d times, want %d", n, router.MaxHops+1)
+	}
 }
 
 // An event that a wildcard fails on goes to the dead letter topic once, though
