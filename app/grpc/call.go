@@ -105,6 +105,9 @@ func (k *call) pause() time.Duration {
 	return 0
 }
 
+// clockSkew is how much before the end of a call the app may say that it is over.
+const clockSkew = 50 * time.Millisecond
+
 // failed makes the error of a call that gRPC says failed. Unavailable is said by
 // an app that answers and by ourselves when there is none; only the first has
 // been on a connection.
@@ -114,6 +117,11 @@ func (k *call) failed(ctx context.Context, method string, err error) error {
 		return fault.Wrap(context.Cause(ctx), "call app at %s", method)
 	}
 	s := status.Convert(err)
+	// The app's clock, which counts the same time, may be the first to end the
+	// call; that is no code of the app's.
+	if until, ok := ctx.Deadline(); ok && s.Code() == codes.DeadlineExceeded && time.Until(until) < clockSkew {
+		return fault.Wrap(context.DeadlineExceeded, "call app at %s", method)
+	}
 	if k.peer.Addr == nil && s.Code() == codes.Unavailable {
 		return fault.Wrap(app.Unreachable(errors.New(s.Message())), "call app at %s", method)
 	}

@@ -82,6 +82,22 @@ func TestPoliciesSeeTheCode(t *testing.T) {
 	}
 }
 
+// An app whose clock is a little ahead ends a call that takes too long before we
+// do. Whichever comes first, it is a time-out of ours, which a policy for codes
+// does not judge.
+func TestATimeOutHasNoCode(t *testing.T) {
+	t.Parallel()
+	c := connect(t, appgrpc.Options{}, says(0, status.Error(codes.DeadlineExceeded, "over"), nil))
+	o := c.Event(t.Context(), orders, delivery(t, 1), 40*time.Millisecond)
+	gone := resilience.Retry{Limit: 1, Codes: &resilience.Codes{GRPC: []resilience.Range{{From: 14, To: 14}}}}
+	if gone.Refuses(o.Err) || short(o) != "retry (timeout)" {
+		t.Errorf("outcome = %s (%v)", short(o), o.Err)
+	}
+	if o = c.Event(t.Context(), orders, delivery(t, 1), time.Minute); !gone.Refuses(o.Err) {
+		t.Errorf("the app's own code is not seen in %v", o.Err)
+	}
+}
+
 func TestRetryAfterInTheHeader(t *testing.T) {
 	t.Parallel()
 	c := connect(t, appgrpc.Options{}, &fake{event: func(ctx context.Context, _ *rtv1.TopicEventRequest) (*rtv1.TopicEventResponse, error) {
