@@ -192,7 +192,10 @@ func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
 			return m, fmt.Errorf("%w: %w", ErrMetadata, fault.New(fault.Invalid, "publish to %s/%s: this broker cannot delay messages", b.name, r.Topic))
 		}
 	}
-	raw := isTrue(lookup(r.Metadata, "rawPayload"))
+	raw, err := boolean(r.Metadata, "rawPayload")
+	if err != nil {
+		return m, fmt.Errorf("%w: %w", ErrMetadata, err)
+	}
 	if ttl > 0 && (f.TTL || raw && later(&m, f)) {
 		m.Expires = now.Add(ttl)
 	}
@@ -281,6 +284,19 @@ func lookup(metadata map[string]string, key string) string {
 		}
 	}
 	return ""
+}
+
+// boolean reads metadata that is true or false, which it is when it is not there.
+func boolean(metadata map[string]string, key string) (bool, error) {
+	text := lookup(metadata, key)
+	if text == "" {
+		return false, nil
+	}
+	b, err := config.ParseBool(text)
+	if err != nil {
+		return false, fault.New(fault.Invalid, "read metadata %s: %.40q is not a boolean, use true or false", key, text)
+	}
+	return b, nil
 }
 
 func isTrue(v string) bool {

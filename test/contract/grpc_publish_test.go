@@ -34,6 +34,7 @@ func TestGRPCPublishAnswers(t *testing.T) {
 		{"pubsub of another app", &rtv1.PublishEventRequest{PubsubName: "foreign", Topic: "a"}, want{code: codes.InvalidArgument, reason: "DAPR_PUBSUB_NOT_FOUND"}},
 		{"no topic", &rtv1.PublishEventRequest{PubsubName: "mem"}, want{codes.InvalidArgument, "DAPR_PUBSUB_TOPIC_NAME_EMPTY", "mem", "pubsub", "topic is empty in pubsub mem"}},
 		{"bad ttl", &rtv1.PublishEventRequest{PubsubName: "mem", Topic: "a", Metadata: meta("ttlInSeconds", "soon")}, want{code: codes.InvalidArgument, reason: "DAPR_PUBSUB_METADATA_DESERIALIZATION"}},
+		{"bad boolean", &rtv1.PublishEventRequest{PubsubName: "mem", Topic: "a", Metadata: meta("rawPayload", "maybe")}, want{code: codes.InvalidArgument, reason: "DAPR_PUBSUB_METADATA_DESERIALIZATION", in: "rawPayload"}},
 		{"bad delay", &rtv1.PublishEventRequest{PubsubName: "mem", Topic: "a", Metadata: meta("delay", "soon")}, want{code: codes.InvalidArgument}},
 		{"not an event", &rtv1.PublishEventRequest{PubsubName: "mem", Topic: "a", Data: []byte("{"), DataContentType: ceType}, want{codes.InvalidArgument, "DAPR_PUBSUB_CLOUD_EVENT_CREATION", "mem", "pubsub", ""}},
 		{"scope of another app", &rtv1.PublishEventRequest{PubsubName: "scoped", Topic: "b"}, want{codes.PermissionDenied, "DAPR_PUBSUB_FORBIDDEN", "scoped", "pubsub", "topic b is not allowed for app id shop"}},

@@ -52,6 +52,7 @@ func TestPublishAnswers(t *testing.T) {
 		{"empty topic", "POST", "/publish/mem/", "x", 404, "ERR_TOPIC_NAME_EMPTY", "DAPR_PUBSUB_TOPIC_NAME_EMPTY"},
 		{"empty pubsub", "POST", "/publish//a", "x", 404, "ERR_PUBSUB_EMPTY", "DAPR_PUBSUB_NAME_EMPTY"},
 		{"bad ttl", "POST", "/publish/mem/a?metadata.ttlInSeconds=soon", "x", 400, "ERR_PUBSUB_REQUEST_METADATA", "DAPR_PUBSUB_METADATA_DESERIALIZATION"},
+		{"bad boolean", "POST", "/publish/mem/a?metadata.rawPayload=maybe", "x", 400, "ERR_PUBSUB_REQUEST_METADATA", "DAPR_PUBSUB_METADATA_DESERIALIZATION"},
 		{"allowed and in scope", "POST", "/publish/scoped/a", "x", 204, "", ""},
 		{"protected and in scope", "POST", "/publish/scoped/p", "x", 204, "", ""},
 		{"scope of another app", "POST", "/publish/scoped/b", "x", 403, "ERR_PUBSUB_FORBIDDEN", "DAPR_PUBSUB_FORBIDDEN"},
