@@ -100,7 +100,8 @@ func (in *incarnation) settleRetry(ctx context.Context, p *passage, res result) 
 		}
 		usedUp = true
 	}
-	if usedUp && in.route.DeadLetter != nil {
+	// An app that ends together with us fails what it has under way.
+	if usedUp && in.route.DeadLetter != nil && in.flow.soft.Err() == nil {
 		return in.settleLetter(ctx, p, in.newLetter(p, res))
 	}
 	if res.cause == refused && !p.injected {
