@@ -277,3 +277,11 @@ func setTrailer(ctx context.Context, pairs ...string) {
 		panic(err) // not in a call
 	}
 }
+
+// oldName is the client under the deprecated name of bulk publish, which apps
+// still call.
+type oldName interface {
+	BulkPublishEventAlpha1(context.Context, *rtv1.BulkPublishRequest, ...grpc.CallOption) (*rtv1.BulkPublishResponse, error)
+}
+
+func byOldName(c rtv1.DaprClient) oldName { return c }

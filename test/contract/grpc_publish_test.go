@@ -149,7 +149,7 @@ func TestGRPCBulkPublish(t *testing.T) {
 	})
 	t.Run("raw by the old name", func(t *testing.T) {
 		t.Parallel()
-		_, err := client.BulkPublishEventAlpha1(t.Context(), &rtv1.BulkPublishRequest{
+		_, err := byOldName(client).BulkPublishEventAlpha1(t.Context(), &rtv1.BulkPublishRequest{
 			PubsubName: "mem", Topic: "raw", Metadata: map[string]string{"rawPayload": "true"},
 			Entries: []*rtv1.BulkPublishRequestEntry{{EntryId: "1", Event: []byte("\xffraw"), ContentType: "application/json"}},
 		})
@@ -183,7 +183,7 @@ func TestGRPCBulkPublishAnswers(t *testing.T) {
 			t.Parallel()
 			_, err := client.BulkPublishEvent(t.Context(), row.in)
 			row.want.check(t, err)
-			_, err = client.BulkPublishEventAlpha1(t.Context(), row.in)
+			_, err = byOldName(client).BulkPublishEventAlpha1(t.Context(), row.in)
 			row.want.check(t, err)
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -62,11 +63,12 @@ func TestGRPCSubscriptions(t *testing.T) {
 	want{}.check(t, err)
 	got := map[string]string{}
 	for _, s := range doc.GetSubscriptions() {
-		text := s.GetType().String() + " " + s.GetDeadLetterTopic() + " " + s.GetMetadata()["colour"]
+		var text strings.Builder
+		text.WriteString(s.GetType().String() + " " + s.GetDeadLetterTopic() + " " + s.GetMetadata()["colour"])
 		for _, r := range s.GetRules().GetRules() {
-			text += fmt.Sprintf(" {%s %s}", r.GetMatch(), r.GetPath())
+			fmt.Fprintf(&text, " {%s %s}", r.GetMatch(), r.GetPath())
 		}
-		got[s.GetPubsubName()+"/"+s.GetTopic()] = text
+		got[s.GetPubsubName()+"/"+s.GetTopic()] = text.String()
 	}
 	wanted := map[string]string{
 		"mem/rules": `PROGRAMMATIC dead blue {event.type == "a" /a} {event.data.n > 3 /big} { /rest}`,

@@ -87,7 +87,7 @@ func TestGRPCAPIRules(t *testing.T) {
 		return err
 	}
 	bulk := func(c rtv1.DaprClient) error {
-		_, err := c.BulkPublishEventAlpha1(t.Context(), &rtv1.BulkPublishRequest{PubsubName: "mem", Topic: "a"})
+		_, err := byOldName(c).BulkPublishEventAlpha1(t.Context(), &rtv1.BulkPublishRequest{PubsubName: "mem", Topic: "a"})
 		return err
 	}
 	document := func(c rtv1.DaprClient) error {
