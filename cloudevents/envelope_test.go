@@ -143,6 +143,10 @@ func TestWrapKeepsCallersEvent(t *testing.T) {
 		{"everything missing", `{ }`, `{"specversion":"1.0","id":"ID","source":"app","type":"com.dapr.event.sent","time":"NOW"` + filled[:len(filled)-1] + ` }`, nil},
 		{"empty counts as missing", `{"id":"","specversion":null,"source":" ","type":"t","time":"x"}`, `{"id":"ID","specversion":"1.0","source":"app","type":"t","time":"x"` + filled, nil},
 		{"data kept, topic replaced", `{` + full + `,"topic":"mine","data":{"a": 1.0} , "pubsubname":7}`, `{` + full + `,"topic":"orders","data":{"a": 1.0} , "pubsubname":"bus","traceparent":"` + parentA + `","tracestate":"k=v","traceid":"` + parentA + `"}`, nil},
+		{
+			"members kept, topic replaced", `{` + full + `,"my_attr": 1.50,"x-y":"z","topic":{"a":[1]},"Topic":[ 2 ]}`,
+			`{` + full + `,"my_attr": 1.50,"x-y":"z","topic":"orders","Topic":[ 2 ],"pubsubname":"bus","traceparent":"` + parentA + `","tracestate":"k=v","traceid":"` + parentA + `"}`, nil,
+		},
 		{"trace kept", `{` + full + `,"traceparent":"` + parentB + `","tracestate":"z=1"}`, `{` + full + `,"traceparent":"` + parentB + `","tracestate":"z=1","topic":"orders","pubsubname":"bus","traceid":"` + parentB + `"}`, nil},
 		{"trace of traceid kept", `{` + full + `,"traceid":"` + parentB + `"}`, `{` + full + `,"traceid":"` + parentB + `","topic":"orders","pubsubname":"bus","traceparent":"` + parentB + `"}`, nil},
 		{"traceparent number", `{` + full + `,"traceparent":123}`, `{` + full + `,"traceparent":"` + parentA + `","topic":"orders","pubsubname":"bus","tracestate":"k=v","traceid":"` + parentA + `"}`, nil},

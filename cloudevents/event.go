@@ -28,8 +28,12 @@ const (
 	MaxNameLen = 64
 	// MaxValueLen is the longest value of an attribute, in bytes.
 	MaxValueLen = 64 << 10
-	// MaxAttrs is how many attributes an event may have.
+	// MaxAttrs is how many attributes an event may have, its opaque members
+	// included.
 	MaxAttrs = 128
+	// MaxMemberNameLen is the longest name of an opaque member, in bytes. Its
+	// value may be as long as that of an attribute: see MaxValueLen.
+	MaxMemberNameLen = 256
 	// MaxDepth is how deep a structured event may nest, its own object
 	// included; JSON data may nest one level less.
 	MaxDepth = 64
@@ -58,6 +62,7 @@ type Event struct {
 	data     dataKind
 	whole    bool
 	received bool // came in structured form
+	opaque   bool // may have opaque members
 	inline   [16]slot
 }
 
@@ -79,6 +84,7 @@ const (
 	valueLiteral           // an integer, true or false: its text is its value
 	valueFloat             // a whole number with fraction or exponent
 	valueNull              // as good as absent
+	valueOpaque            // no attribute: any JSON under any name
 )
 
 // dataKind says where the payload is and how it is, or will be, written.
@@ -190,11 +196,39 @@ func (e *Event) Literal(name string) bool {
 func (e *Event) Attrs() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for _, s := range e.slots {
-			if s.kind != valueNull && !yield(e.name(s), e.value(s)) {
+			if s.kind != valueNull && s.kind != valueOpaque && !yield(e.name(s), e.value(s)) {
 				return
 			}
 		}
 	}
+}
+
+// Members yields the opaque members: the name as it is spelled, and the JSON
+// value as it is written. CloudEvents has no attribute of that name or with
+// that value, and Attr and Attrs know nothing of them; structured events carry
+// them untouched, because events that Dapr made may have them.
+func (e *Event) Members() iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		for _, s := range e.slots {
+			if s.kind == valueOpaque && !yield(e.name(s), e.text[s.value:s.end:s.end]) {
+				return
+			}
+		}
+	}
+}
+
+// Member returns the JSON value of the opaque member of that name, see
+// [Event.Members].
+func (e *Event) Member(name string) ([]byte, bool) {
+	if !e.opaque {
+		return nil, false
+	}
+	for is, value := range e.Members() {
+		if is == name {
+			return value, true
+		}
+	}
+	return nil, false
 }
 
 // Data returns the payload bytes: a JSON value verbatim, a JSON string of a
@@ -247,14 +281,14 @@ func (e *Event) knownValue(k int) string {
 	return e.value(e.slots[i-1])
 }
 
-// find returns the number of the slot of an attribute, null ones included, or
-// -1.
+// find returns the number of the slot of an attribute, null ones included and
+// opaque members not, or -1.
 func (e *Event) find(name string) int {
 	if k := knownIndex(name); k >= 0 {
 		return int(e.known[k]) - 1
 	}
 	for i := range e.slots {
-		if e.name(e.slots[i]) == name {
+		if e.name(e.slots[i]) == name && e.slots[i].kind != valueOpaque {
 			return i
 		}
 	}
@@ -269,10 +303,27 @@ func (e *Event) record(s slot, name string) {
 	}
 }
 
+// name returns the name of an attribute in lower case, and that of an opaque
+// member as it is spelled.
 func (e *Event) name(s slot) string {
+	if s.odd {
+		return e.oddName(s)
+	}
+	return view(e.text[s.name : s.name+uint32(s.nameLen)])
+}
+
+func (e *Event) oddName(s slot) string {
+	if s.kind == valueOpaque {
+		return e.spelling(s)
+	}
+	return lowerASCII(e.spelling(s))
+}
+
+// spelling returns a name with its escapes resolved.
+func (e *Event) spelling(s slot) string {
 	b := e.text[s.name : s.name+uint32(s.nameLen)]
 	if s.odd {
-		return lowerASCII(string(unescaped(b)))
+		return string(unescaped(b))
 	}
 	return view(b)
 }

@@ -15,6 +15,15 @@ func attrsOf(e *cloudevents.Event) map[string]string {
 	return maps.Collect(e.Attrs())
 }
 
+// membersOf returns all opaque members of e, by name.
+func membersOf(e *cloudevents.Event) map[string]string {
+	members := map[string]string{}
+	for name, value := range e.Members() {
+		members[name] = string(value)
+	}
+	return members
+}
+
 // mustScan scans text and fails the test when it is refused.
 func mustScan(tb testing.TB, text string) *cloudevents.Event {
 	tb.Helper()
@@ -85,6 +94,54 @@ func TestWith(t *testing.T) {
 				t.Errorf("Data() = %s", got.Data())
 			}
 		})
+	}
+}
+
+// TestMembers holds that what CloudEvents does not allow passes through.
+func TestMembers(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("n", 65)
+	text := `{ "x-y" : "z\n" ,` + required + `, "my_attr": 1.50,"Meta": {"a" :[ 1 ]},"topic":{"b":2},"\u005fq":null,"meta":"m","":1e400,"half":"\ud800","` +
+		long + `":true ,"data":{"a":1}, "last":[]}`
+	e := mustScan(t, text)
+	want := map[string]string{
+		"x-y": `"z\n"`, "my_attr": "1.50", "Meta": `{"a" :[ 1 ]}`, "topic": `{"b":2}`, "_q": "null", "": "1e400",
+		"half": `"\ud800"`, long: "true", "last": "[]",
+	}
+	attrs := map[string]string{"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "meta": "m"}
+	check := func(e *cloudevents.Event) {
+		t.Helper()
+		sameAsScan(t, e, attrs)
+		if diff := cmp.Diff(want, membersOf(e)); diff != "" {
+			t.Errorf("members differ (-want +got):\n%s", diff)
+		}
+		for name, value := range want {
+			if got, ok := e.Member(name); !ok || string(got) != value {
+				t.Errorf("Member(%q) = %q, %v, want %q", name, got, ok, value)
+			}
+			if got, ok := e.Attr(name); ok || e.Literal(name) {
+				t.Errorf("Attr(%q) = %q, want none", name, got)
+			}
+		}
+	}
+	check(e)
+	if got, ok := e.Member("meta"); ok {
+		t.Errorf("Member of an attribute is %q", got)
+	}
+	if string(e.JSON()) != text {
+		t.Errorf("JSON() is not what was read: %s", e.JSON())
+	}
+	attrs["added"] = "v"
+	e = e.With(cloudevents.Attr{Name: "added", Value: "v"})
+	check(e)
+	check(e.WithData("", []byte(`[1]`)))
+	attrs["topic"] = "orders"
+	delete(want, "topic")
+	e = e.With(cloudevents.Attr{Name: "topic", Value: "orders"})
+	check(e)
+	replaced := strings.Replace(text, `{"b":2}`, `"orders"`, 1)
+	if got := string(e.JSON()); got != strings.Replace(replaced, `[]}`, `[],"added":"v"}`, 1) {
+		t.Errorf("JSON() = %s", got)
 	}
 }
 

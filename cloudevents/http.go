@@ -188,7 +188,8 @@ func (e *Event) HTTPStructured(h http.Header) []byte {
 }
 
 // HTTPBinary sets the headers of binary mode on h and returns the body, which
-// is Data. Whatever a header cannot hold is percent-encoded. The content type
+// is Data. Whatever a header cannot hold is percent-encoded; opaque members have
+// no header and are left out. The content type
 // is datacontenttype, or application/json where an event with JSON data does
 // not say; other headers named ce-* that h has are removed.
 func (e *Event) HTTPBinary(h http.Header) []byte {

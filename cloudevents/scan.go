@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -15,13 +16,15 @@ import (
 // It refuses, with an error of kind [fault.Invalid] that names the byte: text
 // that is not JSON or not UTF-8 or is beyond the Max limits; a member that is
 // there twice; data beside data_base64; an id, source or type that is missing
-// or blank; a specversion other than 1.0; an attribute whose name is not
-// letters and digits or whose value is not a string, integer or boolean (null
-// is as good as absent), or that has half a surrogate pair.
+// or blank; a specversion other than 1.0; an attribute of the specification
+// that is not a string (null is as good as absent), has half a surrogate pair
+// or is spelled in upper case.
 //
 // It is lenient where producers are: extension names may have upper-case
 // letters (they are read in lower case), integers may be longer than 32 bits,
-// and times, URIs and media types are passed on as they are.
+// and times, URIs and media types are passed on as they are. A member whose
+// name is not letters and digits, or whose value is not a string, integer,
+// boolean or null, is no attribute, but passes through: see [Event.Members].
 func Scan(raw []byte) (*Event, error) {
 	e, err := scan(raw)
 	if err == nil {
@@ -125,19 +128,16 @@ func (e *Event) scanMember(c *cursor, data, encoded *bool) error {
 	}
 }
 
-func (e *Event) scanAttr(c *cursor, s slot, name string) error {
+// scanAttr reads the value of an attribute or opaque member.
+func (e *Event) scanAttr(c *cursor, s slot, spelled string) error {
 	at := int(s.name) - 1
-	if low := lowerASCII(name); low != name {
-		if isReserved(low) || knownIndex(low) >= 0 {
-			return wrong(at, fmt.Sprintf("attribute %q must be written %q", name, low))
-		}
-		name, s.odd = low, true
+	if len(spelled) > MaxMemberNameLen {
+		return wrong(at, fmt.Sprintf("attribute %.64q: the name is longer than %d bytes", spelled, MaxMemberNameLen))
 	}
-	if why := nameFault(name); why != "" && name != "specversion" {
-		return wrong(at, fmt.Sprintf("attribute %.64q: %s", name, why))
-	}
-	if e.find(name) >= 0 {
-		return wrong(at, fmt.Sprintf("attribute %q is there twice", name))
+	name := lowerASCII(spelled)
+	known := knownIndex(name) >= 0
+	if name != spelled && (known || isReserved(name)) {
+		return wrong(at, fmt.Sprintf("attribute %q must be written %q", spelled, name))
 	}
 	if len(e.slots) == MaxAttrs {
 		return wrong(at, fmt.Sprintf("more than %d attributes", MaxAttrs))
@@ -148,17 +148,47 @@ func (e *Event) scanAttr(c *cursor, s slot, name string) error {
 	}
 	s.value = uint32(c.pos)
 	if s.kind, err = c.attrValue(ch); err != nil {
-		return attrFault(err, name)
+		return attrFault(err, spelled)
 	}
 	s.end = uint32(c.pos)
-	if knownIndex(name) >= 0 && s.kind > valueEscaped && s.kind != valueNull {
-		return wrong(int(s.value), fmt.Sprintf("attribute %q: must be a string", name))
+	if known && s.kind > valueEscaped && s.kind != valueNull {
+		return wrong(int(s.value), fmt.Sprintf("attribute %q: must be a string%s", name, halfPair(ch)))
 	}
 	if s.end-s.value > MaxValueLen+2 {
-		return wrong(int(s.value), fmt.Sprintf("attribute %q: longer than %d bytes", name, MaxValueLen))
+		return wrong(int(s.value), fmt.Sprintf("attribute %q: longer than %d bytes", spelled, MaxValueLen))
 	}
+	switch {
+	case s.kind == valueOpaque || !known && !isAttrName(name):
+		s.kind, name = valueOpaque, spelled
+	case name != spelled:
+		s.odd = true
+	}
+	if e.twice(s.kind, name, spelled) {
+		return wrong(at, fmt.Sprintf("attribute %q is there twice", name))
+	}
+	e.opaque = e.opaque || s.kind == valueOpaque
 	e.record(s, name)
 	return nil
+}
+
+// halfPair says what is wrong with a string that is no attribute's value.
+func halfPair(ch byte) string {
+	if ch == '"' {
+		return " without half a surrogate pair"
+	}
+	return ""
+}
+
+// twice tells whether the event has an attribute of that name already, or a
+// member that is spelled so where one of the two is opaque.
+func (e *Event) twice(kind valueKind, name, spelled string) bool {
+	if kind != valueOpaque && e.find(name) >= 0 {
+		return true
+	}
+	if kind != valueOpaque && !e.opaque {
+		return false
+	}
+	return slices.ContainsFunc(e.slots, func(s slot) bool { return e.spelling(s) == spelled })
 }
 
 // attrFault says in which attribute the value is wrong.
@@ -170,7 +200,8 @@ func attrFault(err error, name string) error {
 	return &syntaxError{at: s.at, why: fmt.Sprintf("attribute %q: %s", name, s.why), limit: s.limit}
 }
 
-// attrValue moves over the value of an attribute and tells what it is.
+// attrValue moves over the value of an attribute and tells what it is: opaque
+// when no attribute can have it.
 func (c *cursor) attrValue(ch byte) (valueKind, error) {
 	at := c.pos
 	switch {
@@ -180,11 +211,11 @@ func (c *cursor) attrValue(ch byte) (valueKind, error) {
 			return valueString, err
 		}
 		if loneSurrogate(c.text[at+1 : c.pos-1]) {
-			return 0, wrong(at, "half a surrogate pair")
+			return valueOpaque, nil
 		}
 		return valueEscaped, nil
 	case ch == '{' || ch == '[':
-		return 0, wrong(at, "must be a string, an integer, true, false or null")
+		return valueOpaque, c.skip()
 	case ch == 'n':
 		return valueNull, c.literal("null")
 	case ch != '-' && (ch < '0' || ch > '9'):
@@ -195,7 +226,7 @@ func (c *cursor) attrValue(ch byte) (valueKind, error) {
 		return valueLiteral, err
 	}
 	if _, ok := wholeNumber(view(c.text[at:c.pos])); !ok {
-		return 0, wrong(at, "must be an integer")
+		return valueOpaque, nil
 	}
 	return valueFloat, nil
 }
@@ -300,15 +331,26 @@ func nameFault(name string) string {
 	if name == "" || len(name) > MaxNameLen {
 		return fmt.Sprintf("the name must have 1 to %d characters", MaxNameLen)
 	}
-	for i := range len(name) {
-		if ch := name[i]; (ch < 'a' || ch > 'z') && (ch < '0' || ch > '9') {
-			return "the name may only have lower-case letters and digits"
-		}
+	if !isAttrName(name) {
+		return "the name may only have lower-case letters and digits"
 	}
 	if isReserved(name) {
 		return "the event sets it itself"
 	}
 	return ""
+}
+
+// isAttrName tells whether an attribute may have that name.
+func isAttrName(name string) bool {
+	if name == "" || len(name) > MaxNameLen {
+		return false
+	}
+	for i := range len(name) {
+		if ch := name[i]; (ch < 'a' || ch > 'z') && (ch < '0' || ch > '9') {
+			return false
+		}
+	}
+	return true
 }
 
 // valueFault says why a cannot have its value, or nothing.

@@ -15,12 +15,12 @@ import (
 
 // ToSDK makes an event of the CloudEvents SDK, for code that speaks its type.
 // It shares no memory with e. Integers of 32 bits and booleans keep their type,
-// longer integers become strings. The error is [fault.Invalid]: a time, source
+// longer integers become strings, opaque members are left out. The error is [fault.Invalid]: a time, source
 // or dataschema that the SDK cannot hold, though Scan lets it pass.
 func ToSDK(e *Event) (event.Event, error) {
 	ctx := &event.EventContextV1{}
 	for _, s := range e.slots {
-		if s.kind == valueNull {
+		if s.kind == valueNull || s.kind == valueOpaque {
 			continue
 		}
 		if err := e.toSDK(ctx, s); err != nil {
@@ -140,14 +140,34 @@ func (e *Event) finishSDK(encoded bool, literals []Attr) error {
 		if why := nameFault(a.Name); why != "" || e.find(a.Name) >= 0 || len(e.slots) == MaxAttrs {
 			return fault.New(fault.Invalid, "convert event: attribute %.64q: cannot be set", a.Name)
 		}
-		e.putValue(a.Name, []byte(a.Value), valueLiteral)
+		e.putLiteral(a)
 	}
 	return nil
 }
 
+// notAttr says why an opaque member is no attribute.
+func (e *Event) notAttr(s slot) string {
+	if why := nameFault(lowerASCII(e.name(s))); why != "" {
+		return why
+	}
+	return "the value must be a string, an integer, true, false or null"
+}
+
+// putLiteral appends an attribute whose value is a JSON number or boolean.
+func (e *Event) putLiteral(a Attr) {
+	at := e.begin(a.Name)
+	e.text = append(e.text[:at], a.Value...)
+	e.tail = uint32(len(e.text))
+	e.record(slot{
+		name: uint32(at - 2 - len(a.Name)), nameLen: uint16(len(a.Name)),
+		value: uint32(at), end: e.tail, kind: valueLiteral,
+	}, a.Name)
+}
+
 // Check holds an event to the letter of the specification, as the CloudEvents
 // SDK reads it: beyond what Scan looks at, time is RFC 3339, source a URI
-// reference, dataschema an absolute URI, datacontenttype a media type. Edges
+// reference, dataschema an absolute URI, datacontenttype a media type, and no
+// member is opaque. Edges
 // where strangers hand in events (a webhook) call it after [FromHTTP]; it costs
 // some microseconds and copies the attributes, not the data. The error is
 // [fault.Invalid].
@@ -156,6 +176,9 @@ func Check(e *Event) error {
 	for _, s := range e.slots {
 		if s.kind == valueNull {
 			continue
+		}
+		if s.kind == valueOpaque {
+			return fault.New(fault.Invalid, "check event: attribute %.64q: %s", e.name(s), e.notAttr(s))
 		}
 		if err := e.toSDK(ctx, s); err != nil {
 			return fault.New(fault.Invalid, "check event: attribute %q: %w", e.name(s), err)

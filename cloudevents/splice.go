@@ -47,7 +47,7 @@ func (e *Event) With(attrs ...Attr) *Event {
 func (e *Event) splice(attrs []Attr) *Event {
 	n := &Event{
 		body: e.body, data: e.data, known: e.known,
-		whole: e.whole, received: e.received,
+		whole: e.whole, received: e.received, opaque: e.opaque,
 	}
 	n.slots = n.inline[:0]
 	if most := min(len(e.slots)+len(attrs), MaxAttrs); most > len(n.inline) {
@@ -60,7 +60,9 @@ func (e *Event) splice(attrs []Attr) *Event {
 		shift := uint32(len(n.text) - from) // wraps around when negative
 		moved := s
 		moved.name, moved.value, moved.end = s.name+shift, s.value+shift, s.end+shift
-		if v, ok := last(attrs, e.name(s)); ok {
+		if v, ok := last(attrs, e.name(s)); ok && (s.kind != valueOpaque || e.find(e.name(s)) < 0) {
+			// An opaque member becomes the attribute of its name, but where there
+			// is one beside it: aB beside ab.
 			n.text = append(n.text, e.text[from:s.value]...)
 			n.text = append(n.text, '"')
 			n.text = appendEscaped(n.text, v)
@@ -126,8 +128,8 @@ func stringKind(text []byte) valueKind {
 }
 
 // WithData returns the event with another payload, which is kept, not copied.
-// The attributes stay, but for datacontenttype, which becomes contentType;
-// empty means none. Nil data means no data. JSON beyond [MaxDepth] or
+// The attributes and opaque members stay, but for datacontenttype, which
+// becomes contentType; empty means none. Nil data means no data. JSON beyond [MaxDepth] or
 // [MaxNumberLen] is carried as data_base64, and a content type that [CheckAttr]
 // refuses is as good as none.
 func (e *Event) WithData(contentType string, data []byte) *Event {
@@ -139,7 +141,7 @@ func (e *Event) WithData(contentType string, data []byte) *Event {
 	if err != nil {
 		place = bodyBase64
 	}
-	n := &Event{body: data, data: place, received: e.received}
+	n := &Event{body: data, data: place, received: e.received, opaque: e.opaque}
 	n.slots = n.inline[:0]
 	if len(e.slots) >= len(n.inline) {
 		n.slots = make([]slot, 0, len(e.slots)+1)
@@ -158,23 +160,18 @@ func (e *Event) WithData(contentType string, data []byte) *Event {
 	return n
 }
 
-// copyAttr appends an attribute of from, its value as it is written there.
+// copyAttr appends an attribute or opaque member of from, name and value as
+// they are written there.
 func (e *Event) copyAttr(from *Event, s slot) {
 	if s.kind == valueNull {
 		return
 	}
-	e.putValue(from.name(s), from.text[s.value:s.end], s.kind)
-}
-
-// putValue appends an attribute whose value is JSON already.
-func (e *Event) putValue(name string, value []byte, kind valueKind) {
-	e.text = append(append(e.text, `,"`...), name...)
+	e.text = append(append(e.text, `,"`...), from.text[s.name:s.name+uint32(s.nameLen)]...)
 	e.text = append(e.text, `":`...)
 	at := uint32(len(e.text))
-	e.text = append(e.text, value...)
+	e.text = append(e.text, from.text[s.value:s.end]...)
 	e.tail = uint32(len(e.text))
-	e.record(slot{
-		name: at - 2 - uint32(len(name)), nameLen: uint16(len(name)),
-		value: at, end: e.tail, kind: kind,
-	}, name)
+	moved := s
+	moved.name, moved.value, moved.end = at-2-uint32(s.nameLen), at, e.tail
+	e.record(moved, from.name(s))
 }
