@@ -23,11 +23,14 @@ const (
 	forJQ numbers = true
 )
 
-// object is the whole event: its attributes, and its data.
+// object is the whole event: its attributes, opaque members, and its data.
 func object(e *cloudevents.Event, n numbers) map[string]any {
 	all := make(map[string]any, 12)
 	for name, text := range e.Attrs() {
 		all[name] = attrValue(e, name, text)
+	}
+	for name, raw := range e.Members() {
+		all[name] = memberValue(raw, n)
 	}
 	data := e.Data()
 	if isBinary(data) {
@@ -138,30 +141,25 @@ func number(text string) any {
 	return f
 }
 
+// memberValue is the value of an opaque member: what its JSON says.
+func memberValue(raw []byte, n numbers) any {
+	v, ok := decode(raw, n)
+	if !ok { // a number that no double holds
+		return string(raw)
+	}
+	return v
+}
+
 // attrValue is the value of a context attribute: a string, except that an
 // extension which stands in the JSON as a number or boolean is one.
 func attrValue(e *cloudevents.Event, name, text string) any {
-	if !maybeTyped(name, text) || !e.Structured() {
+	if !maybeTyped(name, text) || !e.Structured() || !e.Literal(name) {
 		return text
 	}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(e.JSON(), &fields) != nil {
-		return text
+	if text == "true" || text == "false" {
+		return text == "true"
 	}
-	raw := fields[name]
-	if len(raw) == 0 || raw[0] == '"' {
-		return text
-	}
-	var v any
-	switch string(raw) {
-	case "true":
-		v = true
-	case "false":
-		v = false
-	default:
-		v = number(string(raw))
-	}
-	return v
+	return number(text)
 }
 
 // maybeTyped tells whether the attribute may have been something else than a

@@ -112,9 +112,45 @@ func TestMatchData(t *testing.T) {
 	})
 }
 
-func testMatch(t *testing.T, rows []verdict) {
+// odd is an event with members that CloudEvents does not allow.
+const odd = `{"specversion":"1.0","id":"1","source":"/s","type":"t","my_attr":1.5,"x-y":"z","Meta":{"a":[1,{"b":null}]},` +
+	`"big_int":9007199254740993,"huge":1e400,"no_thing":null,"list":["a"],"aB":7,"ab":[1],"data":{"n":1}}`
+
+func TestMatchMembers(t *testing.T) {
+	t.Parallel()
+	testMatchOf(t, odd, []verdict{
+		{`event.my_attr == 1.5`, "true"},
+		{`event.my_attr != "1.5"`, "true"},
+		{`event.my_attr > 1`, "true"},
+		{`event["x-y"] == "z"`, "true"},
+		{`event["x-y"] in ["y", "z"]`, "true"},
+		{`event["x-y"].startsWith("z")`, "true"},
+		{`event.Meta.a[0] == 1`, "true"},
+		{`event.Meta.a[1].b == null`, "true"},
+		{`event.big_int == 9007199254740993`, "true"},
+		{`event.huge == "1e400"`, "true"},
+		{`event.no_thing == null`, "true"},
+		{`event.list.exists(i, i == "a")`, "true"},
+		{`event.list == "a"`, "false"},
+		{`has(event.Meta)`, "true"},
+		{`has(event.Meta) && event.type == "t"`, "true"},
+		{`has(event.Meta.a)`, "true"},
+		{`has(event.Meta.b)`, "false"},
+		{`has(event.meta)`, "false"},
+		{`"x-y" in event && !("x-z" in event)`, "true"},
+		{`size(event) == 13`, "true"},
+		{`event.exists(name, name == "Meta")`, "true"},
+		{`event.ab == 7`, "true"},
+		{`event.meta == "x"`, oops + "no such key: meta"},
+		{`event.Meta.a[0].b == 1`, oops + "no such key: b"},
+	})
+}
+
+func testMatch(t *testing.T, rows []verdict) { testMatchOf(t, order, rows) }
+
+func testMatchOf(t *testing.T, text string, rows []verdict) {
 	c := New()
-	e := scan(t, order)
+	e := scan(t, text)
 	for _, r := range rows {
 		t.Run(r.text, func(t *testing.T) {
 			t.Parallel()
@@ -280,6 +316,17 @@ func TestValue(t *testing.T) {
 				t.Errorf("value = %s, want %s", got, r.want)
 			}
 		})
+	}
+}
+
+func TestTemplateMembers(t *testing.T) {
+	t.Parallel()
+	tmpl, err := New().CompileTemplate(`{{ event.my_attr }}/{{ event["x-y"] }}/{{ event.Meta.a[0] }}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tmpl.Render(scan(t, odd)); err != nil || got != "1.5/z/1" {
+		t.Errorf("rendered %q, %v", got, err)
 	}
 }
 

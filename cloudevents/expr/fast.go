@@ -47,6 +47,9 @@ func simplify(x ast.Expr) plainFunc {
 		if ok && x.AsSelect().IsTestOnly() {
 			return func(e *cloudevents.Event) answer {
 				_, found := e.Attr(name)
+				if !found {
+					_, found = e.Member(name)
+				}
 				return answerOf(found)
 			}
 		}

@@ -68,6 +68,8 @@ func FuzzPlain(f *testing.F) {
 		f.Add(s, "type", "order.placed", "3")
 	}
 	f.Add(`event.attempt == "3" || event.attempt != "4"`, "attempt", "3", "3")
+	f.Add(`has(event.zip) && event.zip != "x"`, "zip", "x", `{"a":1}`)
+	f.Add(`event.zip == "1.5" || has(event.Zip)`, "zip", "x", `1.5,"Zip":[]`)
 	f.Add(`!(event.b && event.a == "true")`, "a", "true", "true")
 	c := New()
 	f.Fuzz(func(t *testing.T, text, name, value, raw string) {

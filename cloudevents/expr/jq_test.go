@@ -11,6 +11,27 @@ import (
 	"github.com/penstock-io/penstock/fault"
 )
 
+func TestJQMembers(t *testing.T) {
+	t.Parallel()
+	j, err := New().CompileJQ(`[.my_attr, ."x-y", .Meta, .big_int, .huge, .no_thing]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := scan(t, odd)
+	out, err := j.Apply(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(out.Data()), `[1.5,"z",{"a":[1,{"b":null}]},9007199254740993,1e400,null]`; got != want {
+		t.Errorf("result = %s\nwant     %s", got, want)
+	}
+	for name, want := range e.Members() {
+		if got, _ := out.Member(name); string(got) != string(want) {
+			t.Errorf("member %s is %s after the transform, was %s", name, got, want)
+		}
+	}
+}
+
 func TestJQ(t *testing.T) {
 	t.Parallel()
 	rows := []struct{ name, text, want string }{

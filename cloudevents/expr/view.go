@@ -61,7 +61,7 @@ func (v *view) Find(key ref.Val) (ref.Val, bool) {
 	}
 	text, ok := v.event.Attr(string(name))
 	if !ok {
-		return nil, false
+		return v.findMember(string(name))
 	}
 	switch value := attrValue(v.event, string(name), text).(type) {
 	case string:
@@ -69,6 +69,15 @@ func (v *view) Find(key ref.Val) (ref.Val, bool) {
 	default:
 		return types.DefaultTypeAdapter.NativeToValue(value), true
 	}
+}
+
+// findMember looks an opaque member up, which is parsed only now.
+func (v *view) findMember(name string) (ref.Val, bool) {
+	raw, ok := v.event.Member(name)
+	if !ok {
+		return nil, false
+	}
+	return types.DefaultTypeAdapter.NativeToValue(memberValue(raw, forCEL)), true
 }
 
 func (v *view) findData(parsed bool) (ref.Val, bool) {
