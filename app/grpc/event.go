@@ -1,6 +1,7 @@
 package grpc
 
 import (
+	"encoding/json"
 	"strconv"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 // TopicEvent is an event as OnTopicEvent and streams carry it. Data are the
 // bytes of [cloudevents.Event.Data], which the message shares: nobody may change
 // them. PubSub and topic say where the event was read, whatever the event's own
-// attributes say; they and all others without a field of their own are
-// extensions. Path is where the app wants it; a stream has none.
+// attributes say; they, all others without a field of their own and the opaque
+// members are extensions. Path is where the app wants it; a stream has none.
 func TopicEvent(e *cloudevents.Event, pubsub, topic, path string) *rtv1.TopicEventRequest {
 	return &rtv1.TopicEventRequest{
 		Id:              e.ID(),
@@ -45,7 +46,8 @@ func specVersion(e *cloudevents.Event) string {
 	return v
 }
 
-// extensions are the attributes that have no field of their own.
+// extensions are the attributes that have no field of their own, and the opaque
+// members as the values that their JSON says.
 func extensions(e *cloudevents.Event) *structpb.Struct {
 	n := 0
 	for name := range e.Attrs() {
@@ -69,7 +71,22 @@ func extensions(e *cloudevents.Event) *structpb.Struct {
 		}
 		fields[name] = &values[i]
 	}
+	for name, raw := range e.Members() {
+		fields[name] = memberValue(raw)
+	}
 	return &structpb.Struct{Fields: fields}
+}
+
+// memberValue is the value that raw says, or raw as a text when it has a number
+// that no float64 holds.
+func memberValue(raw []byte) *structpb.Value {
+	var v any
+	if json.Unmarshal(raw, &v) == nil {
+		if value, err := structpb.NewValue(v); err == nil {
+			return value
+		}
+	}
+	return structpb.NewStringValue(string(raw))
 }
 
 // setLiteral makes v the number or boolean that text is. A number that a

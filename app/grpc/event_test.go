@@ -81,6 +81,19 @@ func TestTopicEventLargeNumber(t *testing.T) {
 	}
 }
 
+func TestTopicEventMembers(t *testing.T) {
+	t.Parallel()
+	e := scan(t, `{"specversion":"1.0","id":"1","source":"/s","type":"t","my_attr":1.5,"x-y":"z","Meta":{"a":[1,null,{"b":true}]},"no_thing":null,"huge":1e400,"word":"w"}`)
+	want := map[string]any{
+		"my_attr": 1.5, "x-y": "z", "Meta": map[string]any{"a": []any{1.0, nil, map[string]any{"b": true}}},
+		"no_thing": nil, "huge": "1e400", "word": "w",
+	}
+	got := appgrpc.TopicEvent(e, "", "", "").GetExtensions().AsMap()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("extensions differ (-want +got):\n%s", diff)
+	}
+}
+
 func TestStatusOutcome(t *testing.T) {
 	t.Parallel()
 	rows := []struct {
