@@ -58,6 +58,11 @@ var envelopes = []struct {
 		"id": `"e1"`, "source": `"mine"`, "type": `"t.x"`, "time": `"2020-01-02T03:04:05Z"`, "subject": `"s"`,
 		"ext": `"kept"`, "data": `{"n":1.50}`,
 	}},
+	{
+		name: "cloudevent with any members", contentType: ceType,
+		body: `{"my_attr": 1.50,"Meta":{"a": [1]},"x-y":"z","no_thing":null,"topic":{"a":1},"data":"x"}`,
+		want: map[string]string{"my_attr": `1.50`, "Meta": `{"a": [1]}`, "x-y": `"z"`, "no_thing": `null`, "data": `"x"`},
+	},
 	{name: "cloudevent filled in", contentType: ceType, body: `{"data":"x"}`, want: map[string]string{
 		"specversion": `"1.0"`, "source": `"shop"`, "type": `"com.dapr.event.sent"`, "data": `"x"`,
 	}},
