@@ -14,6 +14,7 @@
 package grpc
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -106,38 +107,25 @@ func New(o Options) (*Channel, error) {
 
 func withDefaults(o Options) Options {
 	o.Address = strings.TrimSuffix(strings.TrimPrefix(o.Address, "["), "]")
-	o.Address = orElse(o.Address, "127.0.0.1")
-	o.Protocol = orElse(o.Protocol, "grpc")
-	o.ProbeTimeout = orElse(o.ProbeTimeout, 3*time.Second)
-	o.DiscoveryTimeout = orElse(o.DiscoveryTimeout, 30*time.Second)
-	o.MaxBody = orElse(o.MaxBody, 4<<20)
+	o.Address = cmp.Or(o.Address, "127.0.0.1")
+	o.Protocol = cmp.Or(o.Protocol, "grpc")
+	o.ProbeTimeout = cmp.Or(o.ProbeTimeout, 3*time.Second)
+	o.DiscoveryTimeout = cmp.Or(o.DiscoveryTimeout, 30*time.Second)
+	o.MaxBody = cmp.Or(o.MaxBody, 4<<20)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o
 }
 
-func orElse[T comparable](v, other T) T {
-	if zero := *new(T); v == zero {
-		return other
-	}
-	return v
-}
-
 func check(o Options) error {
 	switch {
-	case o.Port < 1 || o.Port > 65535:
-		return fault.New(fault.Invalid, "app port %d: want 1 to 65535", o.Port)
 	case o.Protocol != "grpc" && o.Protocol != "grpcs":
 		return fault.New(fault.Invalid, "app protocol %q: want grpc or grpcs", o.Protocol)
-	case net.ParseIP(o.Address) == nil && strings.ContainsAny(o.Address, "/:@?# \t\r\n"):
-		return fault.New(fault.Invalid, "app address %q: want a host name or IP address alone", o.Address)
-	case strings.ContainsFunc(o.Token, func(r rune) bool { return r < ' ' || r > '~' }):
-		return fault.New(fault.Invalid, "app API token: it holds characters that no metadata can carry")
 	case o.MaxBody < 0 || o.ProbeTimeout < 0 || o.DiscoveryTimeout < 0:
 		return fault.New(fault.Invalid, "app limits: none may be negative")
 	}
-	return nil
+	return app.CheckPlace(o.Port, o.Address, o.Token)
 }
 
 // minConnect is what a connection gets to open, as app/http gives it.
@@ -146,7 +134,7 @@ const minConnect = 5 * time.Second
 func dialOptions(o Options) []grpc.DialOption {
 	secure := insecure.NewCredentials()
 	if o.Protocol == "grpcs" {
-		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: isLoopback(o.Address)})
+		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: app.IsLoopback(o.Address)})
 	}
 	dialer := &net.Dialer{Timeout: minConnect, KeepAlive: 15 * time.Second}
 	return []grpc.DialOption{
@@ -169,11 +157,6 @@ func dialOptions(o Options) []grpc.DialOption {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 15 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(int(o.MaxBody))),
 	}
-}
-
-func isLoopback(address string) bool {
-	ip := net.ParseIP(address)
-	return strings.EqualFold(address, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // Close closes the connection; calls under way fail.

@@ -96,11 +96,11 @@ func TestNotGRPC(t *testing.T) {
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	for want, o := range map[string]appgrpc.Options{
-		"app port 0: want 1 to 65535":                                   {},
-		`app protocol "http": want grpc or grpcs`:                       {Port: 1, Protocol: "http"},
-		`app address "http://x": want a host name or IP address alone`:  {Port: 1, Address: "http://x"},
-		"app API token: it holds characters that no metadata can carry": {Port: 1, Token: "a\nb"},
-		"app limits: none may be negative":                              {Port: 1, MaxBody: -1},
+		"app port 0: want 1 to 65535":                                  {},
+		`app protocol "http": want grpc or grpcs`:                      {Port: 1, Protocol: "http"},
+		`app address "http://x": want a host name or IP address alone`: {Port: 1, Address: "http://x"},
+		"app API token: it holds characters that no header can carry":  {Port: 1, Token: "a\nb"},
+		"app limits: none may be negative":                             {Port: 1, MaxBody: -1},
 	} {
 		if _, err := appgrpc.New(o); err == nil || err.Error() != want || fault.KindOf(err) != fault.Invalid {
 			t.Errorf("error = %v, want %s", err, want)

@@ -15,6 +15,7 @@ package http
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -121,12 +122,12 @@ func New(o Options) (*Channel, error) {
 
 func withDefaults(o Options) Options {
 	o.Address = strings.TrimSuffix(strings.TrimPrefix(o.Address, "["), "]")
-	o.Address = orElse(o.Address, "127.0.0.1")
-	o.Protocol = orElse(o.Protocol, "http")
-	o.HealthPath = orElse(o.HealthPath, "/healthz")
-	o.ProbeTimeout = orElse(o.ProbeTimeout, 3*time.Second)
-	o.DiscoveryTimeout = orElse(o.DiscoveryTimeout, 30*time.Second)
-	o.MaxBody = orElse(o.MaxBody, 4<<20)
+	o.Address = cmp.Or(o.Address, "127.0.0.1")
+	o.Protocol = cmp.Or(o.Protocol, "http")
+	o.HealthPath = cmp.Or(o.HealthPath, "/healthz")
+	o.ProbeTimeout = cmp.Or(o.ProbeTimeout, 3*time.Second)
+	o.DiscoveryTimeout = cmp.Or(o.DiscoveryTimeout, 30*time.Second)
+	o.MaxBody = cmp.Or(o.MaxBody, 4<<20)
 	if o.MaxConcurrency <= 0 {
 		o.MaxConcurrency = 256
 	}
@@ -136,28 +137,17 @@ func withDefaults(o Options) Options {
 	return o
 }
 
-func orElse[T comparable](v, other T) T {
-	if zero := *new(T); v == zero {
-		return other
-	}
-	return v
-}
-
 func check(o Options) error {
 	switch {
-	case o.Port < 1 || o.Port > 65535:
-		return fault.New(fault.Invalid, "app port %d: want 1 to 65535", o.Port)
 	case o.Protocol != "http" && o.Protocol != "https" && o.Protocol != "h2c":
 		return fault.New(fault.Invalid, "app protocol %q: want http, https or h2c", o.Protocol)
-	case net.ParseIP(o.Address) == nil && strings.ContainsAny(o.Address, "/:@?# \t\r\n"):
-		return fault.New(fault.Invalid, "app address %q: want a host name or IP address alone", o.Address)
-	case strings.ContainsFunc(o.Token, func(r rune) bool { return r < ' ' || r > '~' }):
-		return fault.New(fault.Invalid, "app API token: it holds characters that no header can carry")
 	case o.MaxBody < 0 || o.ProbeTimeout < 0 || o.DiscoveryTimeout < 0:
 		return fault.New(fault.Invalid, "app limits: none may be negative")
 	}
-	_, err := url.ParseRequestURI(rooted(o.HealthPath))
-	return fault.As(fault.Invalid, err)
+	if _, err := url.ParseRequestURI(rooted(o.HealthPath)); err != nil {
+		return fault.As(fault.Invalid, err)
+	}
+	return app.CheckPlace(o.Port, o.Address, o.Token)
 }
 
 // dialer opens connections; one that cannot be opened is an app.Unreachable
@@ -190,16 +180,11 @@ func newTransport(o Options) *http.Transport {
 	case "https":
 		t.Protocols.SetHTTP1(true)
 		t.Protocols.SetHTTP2(true)
-		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: isLoopback(o.Address)}
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: app.IsLoopback(o.Address)}
 	default:
 		t.Protocols.SetHTTP1(true)
 	}
 	return t
-}
-
-func isLoopback(address string) bool {
-	ip := net.ParseIP(address)
-	return strings.EqualFold(address, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // Close frees the idle connections.
@@ -232,7 +217,7 @@ func (c *Channel) Call(ctx context.Context, r *Request) (*Answer, error) {
 
 func (c *Channel) callWire(ctx context.Context, r *Request, u *url.URL) (*Answer, error) {
 	m := &message{
-		method: orElse(r.Method, http.MethodPost), target: u.RequestURI(), host: c.address,
+		method: cmp.Or(r.Method, http.MethodPost), target: u.RequestURI(), host: c.address,
 		header: c.header(r), body: r.Body,
 	}
 	m.again = harmless(m.method, m.header)
@@ -249,7 +234,7 @@ func (c *Channel) callWire(ctx context.Context, r *Request, u *url.URL) (*Answer
 func (c *Channel) callTransport(ctx context.Context, r *Request, u *url.URL) (*Answer, error) {
 	// A shallow copy with ctx, which NewRequest would make with more work.
 	req := c.base.WithContext(ctx)
-	req.Method = orElse(r.Method, http.MethodPost)
+	req.Method = cmp.Or(r.Method, http.MethodPost)
 	req.URL = u
 	req.Header = c.header(r)
 	if len(r.Body) > 0 {

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
 )
@@ -34,7 +35,9 @@ func channel(t testing.TB, server string, o Options) *Channel {
 		t.Fatal(err)
 	}
 	o.Port, _ = strconv.Atoi(u.Port())
-	o.Address = orElse(o.Address, u.Hostname())
+	if o.Address == "" {
+		o.Address = u.Hostname()
+	}
 	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -399,7 +402,7 @@ func TestOptions(t *testing.T) {
 		}
 	}
 	c, err := New(Options{Port: 80, Address: "[::1]"})
-	if err != nil || c.address != "[::1]:80" || !isLoopback(c.o.Address) {
+	if err != nil || c.address != "[::1]:80" || !app.IsLoopback(c.o.Address) {
 		t.Errorf("address = %v, %v", c, err)
 	}
 }
