@@ -327,22 +327,30 @@ func (f *serveFlags) grace() time.Duration {
 // that has ended ctx, or when run -f is gone by then: the app has a group of its
 // own, and the terminal does not reach it.
 func (p *pair) endAtOnce(ctx context.Context, app *os.Process, ended <-chan struct{}) {
+	if hurried(ctx, ended, p.insisted) {
+		_ = signalGroup(app, syscall.SIGKILL) // there is no time left to tell
+		os.Exit(1)
+	}
+}
+
+// hurried waits for a signal after the one that has ended ctx, or for what also
+// returns by then, and tells whether it came before ended.
+func hurried(ctx context.Context, ended <-chan struct{}, also func() <-chan struct{}) bool {
 	select {
 	case <-ctx.Done():
 	case <-ended:
-		return
+		return false
 	}
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(again)
 	select {
 	case <-again:
-	case <-p.insisted():
+	case <-also():
 	case <-ended:
-		return
+		return false
 	}
-	_ = signalGroup(app, syscall.SIGKILL) // there is no time left to tell
-	os.Exit(1)
+	return true
 }
 
 // insisted is closed when run -f goes while the app is ending; that it was gone

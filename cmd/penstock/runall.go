@@ -171,7 +171,11 @@ func (g *gang) run(ctx context.Context) error {
 	hurry := make(chan struct{})
 	var all, watch sync.WaitGroup
 	ended := make(chan struct{})
-	watch.Go(func() { insist(ctx, hurry, ended) })
+	watch.Go(func() {
+		if hurried(ctx, ended, func() <-chan struct{} { return nil }) {
+			close(hurry)
+		}
+	})
 	for i, a := range g.file.Apps {
 		all.Go(func() { g.one(ctx, g.names[i], a, hurry) })
 	}
@@ -182,23 +186,6 @@ func (g *gang) run(ctx context.Context) error {
 		return exitCode(1)
 	}
 	return nil
-}
-
-// insist closes hurry on a signal after the one that has ended ctx.
-func insist(ctx context.Context, hurry chan<- struct{}, ended <-chan struct{}) {
-	select {
-	case <-ctx.Done():
-	case <-ended:
-		return
-	}
-	again := make(chan os.Signal, 1)
-	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(again)
-	select {
-	case <-again:
-		close(hurry)
-	case <-ended:
-	}
 }
 
 // one runs one app until it has ended.
