@@ -122,7 +122,7 @@ func (f *flow) finish(r *round, d decision) {
 	// The source hears of this one before the next of its key is handed over.
 	outcome := d.tell
 	if p.injected {
-		outcome = p.told(d)
+		outcome = p.injectorHears(d)
 	}
 	f.tell(p, outcome, d.seen.Verdict)
 

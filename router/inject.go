@@ -55,8 +55,8 @@ func (in *incarnation) inject(ctx context.Context, d *cloudevents.Delivery) erro
 	return in.flow.admit(ctx, p)
 }
 
-// told is the outcome for whoever injected the delivery.
-func (p *passage) told(d decision) cloudevents.Outcome {
+// injectorHears is the outcome for whoever injected the delivery.
+func (p *passage) injectorHears(d decision) cloudevents.Outcome {
 	if d.seen.Verdict != cloudevents.Drop {
 		return d.tell
 	}

@@ -20,7 +20,7 @@ import (
 type running struct {
 	sum  uint64
 	sub  *config.Subscription // set for subscriptions, for the metadata document
-	kind string               // DECLARATIVE or PROGRAMMATIC
+	kind string               // DECLARATIVE, PROGRAMMATIC or STREAMING
 	// letters is where its dead letters go; zero when that is no topic.
 	letters topic
 }

@@ -270,6 +270,7 @@ func (r *Runtime) endStream(ctx context.Context, s *stream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.unstarted, s.name)
+	delete(r.paused, s.name) // no other has its number
 	delete(r.paused, s.name) // none is called so again
 }
 
