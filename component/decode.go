@@ -35,7 +35,7 @@ func decode(typ string, items []config.Item, common []Option, o any) config.Prob
 
 func newDecoder(typ string, o any, common []Option) *decoder {
 	d := &decoder{
-		typ: typ, target: reflect.ValueOf(o).Elem(), rest: -1,
+		typ: typ, target: reflect.ValueOf(o).Elem(),
 		byName: map[string]*Option{}, given: map[string]config.Item{},
 	}
 	d.know(optionsOf(d.target.Interface()), common)
@@ -69,7 +69,7 @@ type decoder struct {
 	words  []string           // every known name, for suggestions
 	byName map[string]*Option // lower-case name or alias
 	common map[*Option]bool   // those that are not fields of target
-	rest   int                // index of the field tagged "*", or -1
+	rest   []int              // index of the field tagged "*", or nil
 	any    bool               // another struct takes unknown keys
 	leave  bool               // say nothing about common options
 
@@ -122,10 +122,10 @@ func (d *decoder) item(it config.Item) {
 		return
 	}
 	switch {
-	case opt == nil && d.rest < 0 && !d.any:
+	case opt == nil && d.rest == nil && !d.any:
 		d.strange(it)
 		return
-	case opt == nil && d.rest < 0:
+	case opt == nil && d.rest == nil:
 		return
 	}
 	d.given[key] = it
@@ -185,7 +185,7 @@ func (d *decoder) add(at config.Place, text, hint string) {
 
 // keep puts an item that nothing knows into the field tagged "*".
 func (d *decoder) keep(it config.Item) {
-	f := d.target.Field(d.rest)
+	f := d.target.FieldByIndex(d.rest)
 	if f.IsNil() {
 		f.Set(reflect.ValueOf(map[string]string{}))
 	}
@@ -219,7 +219,7 @@ func (d *decoder) value(it config.Item, opt *Option) {
 // set stores a parsed value, whose type may only be near that of the field.
 func (d *decoder) set(opt *Option, v any) {
 	if v != nil {
-		f := d.target.Field(opt.field)
+		f := d.target.FieldByIndex(opt.field)
 		f.Set(reflect.ValueOf(v).Convert(f.Type()))
 	}
 }

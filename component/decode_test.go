@@ -354,3 +354,40 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// Place has options that several components embed.
+type Place struct {
+	Host  string `meta:"host,required" doc:"Where."`
+	Token Secret `meta:"token" doc:"Credential."`
+}
+
+func (s Place) Check() error {
+	if s.Host == "nowhere" {
+		return OptionErrorf("host", "is no place")
+	}
+	return nil
+}
+
+func TestEmbeddedOptions(t *testing.T) {
+	t.Parallel()
+	type options struct {
+		Place
+		Depth int `meta:"depth" default:"3" doc:"How deep."`
+	}
+	var o options
+	if ps := decode("kind.x", []config.Item{item(1, "host", "h"), item(2, "token", "s")}, nil, &o); len(ps) > 0 {
+		t.Fatal(ps)
+	}
+	if o.Host != "h" || o.Token.Reveal() != "s" || o.Depth != 3 {
+		t.Errorf("decoded %+v", o)
+	}
+	for _, value := range []string{"", "nowhere"} {
+		items := []config.Item{item(1, "host", value)}
+		if value == "" {
+			items = nil
+		}
+		if ps := decode("kind.x", items, nil, new(options)); !strings.Contains(ps.Error(), "host") {
+			t.Errorf("host %q: %v, want a problem that names it", value, ps)
+		}
+	}
+}

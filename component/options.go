@@ -47,6 +47,8 @@ type Ignored struct{}
 // The field type is one of string, bool, int, int64, float64, [time.Duration],
 // [Size], [Secret], []string (comma separated) and [Ignored]. A field
 // map[string]string tagged `meta:"*"` takes all keys that nothing else knows.
+// An embedded struct stands for its fields: the options that all components of
+// one backing system share.
 type Option struct {
 	Name     string   // as written in YAML; compared without regard to case
 	Aliases  []string // other accepted names
@@ -57,8 +59,8 @@ type Option struct {
 	Enum     []string
 	Required bool
 
-	field  int
-	narrow bool // an int, which may have 32 bits
+	field  []int // index of the field, through embedded structs
+	narrow bool  // an int, which may have 32 bits
 }
 
 // OptionsOf reads the field tags of an options struct.
@@ -71,8 +73,10 @@ func optionsOf(o any) []Option {
 	}
 	var opts []Option
 	seen := map[string]bool{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Anonymous && f.Type.Kind() == reflect.Struct {
+			continue // its fields come next
+		}
 		tag, ok := f.Tag.Lookup("meta")
 		if !ok {
 			panic(fmt.Sprintf("component: %s.%s has no meta tag", t, f.Name))
@@ -81,7 +85,7 @@ func optionsOf(o any) []Option {
 		opt := Option{
 			Name: name, Type: typeWord(f.Type), Doc: f.Tag.Get("doc"),
 			Default: f.Tag.Get("default"), Example: f.Tag.Get("example"),
-			Required: flag == "required", field: i, narrow: f.Type.Kind() == reflect.Int,
+			Required: flag == "required", field: f.Index, narrow: f.Type.Kind() == reflect.Int,
 		}
 		if e := f.Tag.Get("enum"); e != "" {
 			opt.Enum = strings.Split(e, "|")
