@@ -82,6 +82,16 @@ var only = map[string][]string{
 	"go.opentelemetry.io/otel/sdk":        {"telemetry"},
 	"github.com/dapr/dapr/pkg/proto":      {"api/grpc", "app/grpc", "pluggable", "examples/pluggable"},
 	"github.com/prometheus/client_golang": {"telemetry"},
+	"github.com/segmentio/kafka-go":       {"client/kafka", "pubsub/kafka", "bindings/kafka", "test"},
+	"github.com/rabbitmq/amqp091-go":      {"client/rabbitmq", "pubsub/rabbitmq", "bindings/rabbitmq", "test"},
+	"github.com/redis/rueidis":            {"client/redis", "pubsub/redis", "bindings/redis", "test"},
+	"github.com/nats-io/nats.go":          {"client/nats", "pubsub/jetstream", "bindings/nats", "test"},
+	"github.com/eclipse":                  {"client/mqtt", "test"},
+	"github.com/aws":                      {"client/aws", "pubsub/snssqs", "bindings/aws", "test"},
+	"github.com/jackc/pgx":                {"client/postgres", "pubsub/postgres", "bindings/postgres", "test"},
+	"github.com/go-sql-driver/mysql":      {"client/mysql", "bindings/mysql", "test"},
+	"github.com/wneessen/go-mail":         {"bindings/smtp"},
+	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},
 }
 
 func TestLibrariesStayInTheirPlace(t *testing.T) {
