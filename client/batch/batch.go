@@ -3,10 +3,11 @@
 // lone write goes out at once and a crowd of them goes out together.
 //
 // A [Writer] serves both directions: publishes, whose callers wait for their own
-// result, and acknowledgements, which nobody waits for. It promises that every
-// item gets exactly one result, that items are written in the order they came
-// when at most one request is under way, and that it has no goroutine while it
-// has nothing to do.
+// result, and acknowledgements, which nobody waits for.
+//
+// Every item gets exactly one result, items are written in the order they came
+// when at most one request is under way, and there is no goroutine while there
+// is nothing to do.
 package batch
 
 import (
