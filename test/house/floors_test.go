@@ -10,7 +10,7 @@ import (
 var floors = map[string]int{
 	"fault":  0,
 	"config": 1, "cloudevents": 1, "telemetry": 1, "instances": 1,
-	"component": 2, "resilience": 2,
+	"component": 2, "resilience": 2, "client/batch": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "client": 3,
 	"all": 4, "pluggable": 4,
 	"router": 5, "app": 5, "invoke": 5, "deadletters": 5,
@@ -24,6 +24,9 @@ var floors = map[string]int{
 var implementations = map[string]bool{"bindings": true, "pubsub": true, "state": true, "secrets": true}
 
 func floor(folder string) (int, bool) {
+	if n, ok := floors[folder]; ok {
+		return n, true
+	}
 	top, _, below := strings.Cut(folder, "/")
 	n, ok := floors[top]
 	if below && implementations[top] {
