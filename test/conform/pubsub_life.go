@@ -217,7 +217,16 @@ func (s *suite) reopenedDelays(t *testing.T) {
 	done()
 	d = s.Reopen(t, d)
 	m = s.subscribe(t, d, pubsub.Subscription{Topic: "t"})
-	x := m.want(t, "retried")
+	rest := map[string]int{"behind it": 1}
+	x := m.next(t)
+	if s.Unordered && string(x.Body) == "behind it" {
+		delete(rest, "behind it")
+		x.Settle(cloudevents.Acked())
+		x = m.next(t)
+	}
+	if string(x.Body) != "retried" {
+		t.Fatalf("received %q, want what was retried", x.Body)
+	}
 	if time.Until(due) > 50*time.Millisecond {
 		t.Errorf("the retry came %s early", time.Until(due))
 	}
@@ -225,7 +234,6 @@ func (s *suite) reopenedDelays(t *testing.T) {
 		t.Errorf("attempt %d, want 2", x.Attempt)
 	}
 	x.Settle(cloudevents.Acked())
-	rest := map[string]int{"behind it": 1}
 	if s.features.Delay {
 		rest["delayed"] = 1
 	}
