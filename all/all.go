@@ -18,6 +18,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
+	rabbitmqpubsub "github.com/penstock-io/penstock/pubsub/rabbitmq"
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
@@ -34,6 +35,7 @@ func Components() component.List {
 		webhook.Component,
 
 		inmemory.Component,
+		rabbitmqpubsub.Component,
 		sqlitepubsub.Component,
 
 		envsecrets.Component,

@@ -1,0 +1,12 @@
+//go:build services
+
+package rabbitmq
+
+import (
+	"os"
+	"testing"
+)
+
+func TestSuitesOnServer(t *testing.T) { // not parallel: the suites count goroutines
+	suites(t, os.Getenv("PENSTOCK_TEST_RABBITMQ"))
+}
