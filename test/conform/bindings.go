@@ -41,6 +41,9 @@ type BindingSetup struct {
 	// NoRedelivery: a retry outcome is not followed by another delivery in the
 	// same Read.
 	NoRedelivery bool
+	// KeepsDelay: a retry's delay and count outlive Close. Where they do not, what
+	// waits for its retry comes again when the component is opened.
+	KeepsDelay bool
 	// Forgets: events that were not settled do not come again after Close.
 	Forgets bool
 

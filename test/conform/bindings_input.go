@@ -219,17 +219,28 @@ func (s *bindingSuite) reopen(t *testing.T) {
 		return
 	}
 	options, env := s.Options(t), environment(t)
-	for i, outcome := range []cloudevents.Outcome{cloudevents.Left("stopping"), cloudevents.Retried(nil, time.Hour)} {
+	delay := time.Hour
+	if s.KeepsDelay {
+		delay = 300 * time.Millisecond
+	}
+	for i, outcome := range []cloudevents.Outcome{cloudevents.Left("stopping"), cloudevents.Retried(nil, delay)} {
 		d := opened(t, s.def, env, options)
 		s.feed(t, options, strings.Repeat("x", i+1))
 		r := s.reader(t, d)
 		first := r.next(t)
+		due := time.Now().Add(outcome.After)
 		first.Settle(outcome)
 		r.stop(t)
 		shut(t, d)
 		d = opened(t, s.def, env, options)
 		r = s.reader(t, d)
-		if !r.again(first.Event.ID(), s.Patience) {
+		if s.KeepsDelay && outcome.Verdict == cloudevents.Retry {
+			second := r.next(t)
+			second.Settle(cloudevents.Acked())
+			if early := time.Until(due); early > 5*time.Millisecond || second.Attempt != 2 || second.Event.ID() != first.Event.ID() {
+				t.Errorf("after close the retry came %s early as attempt %d, want 2 of the same event", early, second.Attempt)
+			}
+		} else if !r.again(first.Event.ID(), s.Patience) {
 			t.Errorf("after %v and close the event did not come again", outcome.Verdict)
 		}
 		r.stop(t)
