@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/file"
 	"github.com/penstock-io/penstock/bindings/http"
 	"github.com/penstock-io/penstock/bindings/localstorage"
+	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/pluggable"
@@ -32,6 +33,7 @@ func Components() component.List {
 		file.Component,
 		http.Component,
 		localstorage.Component,
+		rabbitmqbinding.Component,
 		webhook.Component,
 
 		inmemory.Component,

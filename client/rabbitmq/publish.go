@@ -80,13 +80,13 @@ func (p *publisher) write(ctx context.Context, messages []*Message) []error {
 		publisher: p, messages: messages,
 		errs: make([]error, len(messages)), confirms: make([]*amqp.DeferredConfirmation, len(messages)), done: make([]bool, len(messages)),
 	}
-	for range publishTries {
+	for try := range publishTries {
 		if err := p.ready(ctx); err != nil {
 			a.fail(err)
 			break
 		}
 		stop := context.AfterFunc(ctx, p.session.kill)
-		again := a.run()
+		again := a.run(try == publishTries-1)
 		stop()
 		if !again {
 			break
@@ -122,9 +122,9 @@ func (p *publisher) ready(ctx context.Context) error {
 }
 
 // run publishes what is not done and waits for its confirms. It tells whether
-// another try may help: the channel was closed for want of an exchange that can
-// be declared again.
-func (a *attempt) run() (again bool) {
+// another try may help: an exchange or a queue was missing that can be declared
+// again.
+func (a *attempt) run(last bool) (again bool) {
 	for i, m := range a.messages {
 		if a.done[i] {
 			continue
@@ -146,12 +146,15 @@ func (a *attempt) run() (again bool) {
 		a.fail(err)
 		return false
 	}
-	a.returned()
-	if !a.left() {
+	switch {
+	case a.returned(last):
+		a.session.forget()
+		return true
+	case !a.left():
 		return false
 	}
 	err := a.reason()
-	if fault.KindOf(err) == fault.NotFound && a.session.forget() {
+	if !last && fault.KindOf(err) == fault.NotFound && a.session.forget() {
 		return true
 	}
 	a.fail(err)
@@ -178,7 +181,7 @@ func (a *attempt) confirmed() error {
 		}
 		switch {
 		case c.Acked():
-			a.done[i] = true
+			a.done[i], a.errs[i] = true, nil
 		case !a.ch.IsClosed():
 			a.done[i], a.errs[i] = true, fault.New(fault.Unavailable, "the server refused the message")
 		}
@@ -187,21 +190,24 @@ func (a *attempt) confirmed() error {
 }
 
 // returned finds out which messages no queue has got: the server says so before
-// it confirms them.
-func (a *attempt) returned() {
+// it confirms them. It tells whether one of them has a queue that can be declared
+// again.
+func (a *attempt) returned(last bool) (again bool) {
 	for {
 		select {
 		case r, ok := <-a.returns:
 			if !ok {
-				return
+				return again
 			}
 			for i, m := range a.messages {
 				if m.Mandatory && m.Key == r.RoutingKey && identity(m.MessageId, m.Headers) == identity(r.MessageId, r.Headers) {
-					a.done[i], a.errs[i] = true, fault.New(fault.NotFound, "no queue gets the message: %.100s", r.ReplyText)
+					a.errs[i] = fault.New(fault.NotFound, "no queue gets the message: %.100s", r.ReplyText)
+					a.done[i] = last || m.Topology == nil
+					again = again || !a.done[i]
 				}
 			}
 		default:
-			return
+			return again
 		}
 	}
 }
@@ -242,7 +248,10 @@ func (a *attempt) reason() error {
 func (a *attempt) fail(err error) {
 	for i := range a.done {
 		if !a.done[i] {
-			a.done[i], a.errs[i] = true, err
+			a.done[i] = true
+			if a.errs[i] == nil { // else it is why it was tried again
+				a.errs[i] = err
+			}
 		}
 	}
 }

@@ -18,10 +18,10 @@ const publishTimeout = 60 * time.Second
 
 // Publish implements pubsub.Driver.
 func (d *driver) Publish(ctx context.Context, topic string, batch []pubsub.Message) error {
-	if !d.calls.begin() {
+	if !d.calls.Begin() {
 		return errClosed
 	}
-	defer d.calls.end()
+	defer d.calls.End()
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	exchange := d.exchange(topic)

@@ -15,7 +15,6 @@ package rabbitmq
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"net/url"
 	"slices"
@@ -67,7 +66,7 @@ spec:
 
 type options struct {
 	client.Options
-	ConnectionString string           `meta:"connectionString" alias:"host" doc:"Address as amqp://user:password@host:port/vhost, or amqps:// for TLS." example:"amqp://user:password@rabbitmq:5672/"`
+	ConnectionString component.Secret `meta:"connectionString" alias:"host" doc:"Address as amqp://user:password@host:port/vhost, or amqps:// for TLS." example:"amqp://user:password@rabbitmq:5672/"`
 	Protocol         string           `meta:"protocol"   doc:"amqp or amqps, with hostname; with connectionString it must be the same as there." enum:"amqp|amqps"`
 	Hostname         string           `meta:"hostname"   default:"localhost" doc:"Host, and port if it is not the usual one, where there is no connectionString." example:"rabbitmq:5672"`
 	Username         string           `meta:"username"   doc:"User, with hostname; guest when empty."`
@@ -97,8 +96,8 @@ type options struct {
 // Check implements component.Checker.
 func (o options) Check() error {
 	errs := []error{o.config().Check("connectionString", "saslExternal")}
-	if o.ConnectionString != "" && o.Protocol != "" {
-		if u, err := url.Parse(o.ConnectionString); err == nil && u.Scheme != o.Protocol {
+	if !o.ConnectionString.IsZero() && o.Protocol != "" {
+		if u, err := url.Parse(o.ConnectionString.Reveal()); err == nil && u.Scheme != o.Protocol {
 			errs = append(errs, component.OptionErrorf("protocol", "is not that of connectionString"))
 		}
 	}
@@ -121,7 +120,7 @@ func (o options) Check() error {
 }
 
 func (o options) config() client.Config {
-	c := client.Config{Options: o.Options, URL: o.ConnectionString, External: o.SaslExternal, ReconnectWait: o.ReconnectWait}
+	c := client.Config{Options: o.Options, URL: o.ConnectionString.Reveal(), External: o.SaslExternal, ReconnectWait: o.ReconnectWait}
 	if c.URL != "" {
 		return c
 	}
@@ -139,14 +138,15 @@ func (o options) config() client.Config {
 	return c
 }
 
+var errClosed = fault.New(fault.Unavailable, "the broker is closed")
+
 // driver is one opened component.
 type driver struct {
 	options options
 	client  *client.Client
 	reader  *client.Reader
 	release func() error
-	id      string // begins the ids of messages
-	calls   calls
+	calls   client.Calls
 }
 
 func open(ctx context.Context, env component.Env, o options) (pubsub.Driver, error) {
@@ -154,7 +154,7 @@ func open(ctx context.Context, env component.Env, o options) (pubsub.Driver, err
 	if err != nil {
 		return nil, err
 	}
-	return &driver{options: o, client: c, reader: c.NewReader(ctx), release: release, id: rand.Text()}, nil
+	return &driver{options: o, client: c, reader: c.NewReader(ctx), release: release}, nil
 }
 
 // Features implements pubsub.Featured.
@@ -181,9 +181,8 @@ func (d *driver) Prepare(ctx context.Context, s pubsub.Subscription) error {
 // Close implements pubsub.Driver: it waits for publishes and for outcomes to be
 // written until ctx ends.
 func (d *driver) Close(ctx context.Context) error {
-	if !d.calls.close() {
+	if !d.calls.Close() {
 		return nil
 	}
-	err := d.reader.Close(ctx)
-	return errors.Join(err, d.calls.wait(ctx), d.release())
+	return errors.Join(d.reader.Close(ctx), d.calls.Wait(ctx), d.release())
 }
