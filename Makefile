@@ -39,7 +39,7 @@ house: ## the project's own rules: floors, sizes, docs, modules
 	$(GO) test -count=1 ./test/house
 
 race: ## the tests of everything concurrent, with the race detector
-	$(GO) test -race $$($(GO) list ./... | grep -v -e /test/house -e /test/crash -e /test/bench -e /test/walkthrough -e /test/contract)
+	$(GO) test -race $$($(GO) list ./... | grep -v -e /test/house -e /test/crash -e /test/ledger -e /test/bench -e /test/walkthrough -e /test/contract)
 
 fix: ## format and modernise
 	$(TOOL) gofumpt -w $$(git ls-files '*.go')
@@ -59,7 +59,10 @@ test-sdk: build ## run the official SDKs that need another language
 crash: build ## kill -9, SIGTERM and reloads under load, at full length
 	$(GO) test -count=1 -v ./test/crash -args -full
 
+ledger: ## prove that nothing is lost: every fault with every broker, at full length
+	$(GO) test -count=1 -v -timeout 60m -run 'TestLedger$$' ./test/ledger -args -full
+
 clean: ## remove what was built
 	rm -rf bin .penstock
 
-.PHONY: help build demo test check format vet lint house race fix docs bench test-sdk crash clean
+.PHONY: help build demo test check format vet lint house race fix docs bench test-sdk crash ledger clean

@@ -1,0 +1,123 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver
+)
+
+// order is what a broker promises of the events of one key.
+type order int
+
+const (
+	always     order = iota
+	oneReplica       // while one sidecar reads
+	noOrder
+)
+
+// broker is what the rows need to know of one.
+type broker struct {
+	name string
+	// open makes it ready before the first row; nil when there is nothing to do.
+	open func(*testing.T)
+	// resource is the YAML of the component, called bus.
+	resource func(*run) string
+	// addr is where its server listens; nil when it has none.
+	addr func() string
+	// watch tells what the broker holds, without penstock; nil when it does not
+	// show that.
+	watch func(*run) (look lookFunc, done func())
+	every time.Duration // between two looks; 0 is 50 ms
+	order order
+	// server stops and starts its server; nil when it has none.
+	server server
+	// remove takes the queue, stream or group away, and there tells whether it is
+	// there; nil when there is none to take away.
+	remove func(context.Context, *run) error
+	there  func(context.Context, *run) (bool, error)
+	// alone: one sidecar serves a group, the others stand by.
+	alone bool
+	// not are rows that do not apply, with the reason.
+	not map[string]string
+}
+
+// server is a broker's server that belongs to the test alone. Start uses the
+// port and the data of before.
+type server interface {
+	Stop()
+	Start()
+	Kill()
+}
+
+// lookFunc looks at the broker once.
+type lookFunc func(context.Context) (seen, error)
+
+// seen is one of: the events that the broker holds, those that it knows as
+// acknowledged, or the number of those that it holds.
+type seen struct {
+	held  map[string]bool
+	acked []string
+	count int
+}
+
+func (b *broker) interval() time.Duration {
+	if b.every > 0 {
+		return b.every
+	}
+	return 50 * time.Millisecond
+}
+
+func (b *broker) ordered(r *row) bool {
+	switch b.order {
+	case always:
+		return true
+	case oneReplica:
+		return !r.many
+	}
+	return false
+}
+
+func sqliteBroker() *broker {
+	file := func(x *run) string { return filepath.Join(x.dir, "bus.db") }
+	return &broker{
+		name: "sqlite",
+		resource: func(x *run) string {
+			return fmt.Sprintf("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec:\n  type: pubsub.sqlite\n  version: v1\n"+
+				"  metadata: [{name: connectionString, value: %q}, {name: redeliverInterval, value: 2s}]\n", file(x))
+		},
+		watch: func(x *run) (lookFunc, func()) { return watchSQLite(x, file(x)) },
+		alone: true,
+	}
+}
+
+// watchSQLite reads which events wait for the group.
+func watchSQLite(x *run, file string) (lookFunc, func()) {
+	db, err := sql.Open("sqlite", "file:"+file+"?mode=ro")
+	if err != nil {
+		x.Error(err)
+	}
+	return func(ctx context.Context) (s seen, err error) {
+		rows, err := db.QueryContext(ctx, `SELECT m.body FROM pubsub_pending p JOIN pubsub_messages m ON m.id = p.id
+			JOIN pubsub_queues q ON q.id = p.queue WHERE q.topic = ?`, x.name)
+		if err != nil {
+			return s, err
+		}
+		defer rows.Close()
+		s.held = map[string]bool{}
+		for rows.Next() {
+			var body []byte
+			if err := rows.Scan(&body); err != nil {
+				return s, err
+			}
+			if id, ok := idIn(body); ok {
+				s.held[id] = true
+			}
+		}
+		return s, rows.Err()
+	}, func() { db.Close() }
+}
