@@ -1,5 +1,3 @@
-//go:build services
-
 package rabbitmq
 
 import (
