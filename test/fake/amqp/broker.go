@@ -229,6 +229,12 @@ func (q *queue) number(name string) (int64, bool) {
 	return 0, false
 }
 
+// full tells that a queue refuses more.
+func (q *queue) full() bool {
+	most, ok := q.number("x-max-length")
+	return ok && q.args["x-overflow"] == "reject-publish" && int64(len(q.ready)) >= most
+}
+
 // put puts a copy of a message at the end of a queue.
 func (b *broker) put(q *queue, m message) {
 	q.place++

@@ -288,9 +288,27 @@ func (ch *channel) published(p *publish) *exception {
 		ch.conn.content(ch.id, w, p.message.properties, p.message.body)
 	}
 	for _, q := range to {
+		if q.full() {
+			ch.confirm1(120)
+			return nil
+		}
+	}
+	for _, q := range to {
 		s.broker.put(q, p.message)
 	}
 	return nil
+}
+
+// confirm1 confirms the newest message alone, by ack or nack.
+func (ch *channel) confirm1(id uint16) {
+	if !ch.confirming {
+		return
+	}
+	newest := ch.received
+	ch.received--
+	ch.confirm()
+	ch.received, ch.confirmed = newest, newest
+	ch.conn.method(ch.id, method(60, id).huge(newest).bool(false))
 }
 
 // confirm confirms what has come so far, all at once.
