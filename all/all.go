@@ -20,6 +20,7 @@ import (
 	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	rabbitmqpubsub "github.com/penstock-io/penstock/pubsub/rabbitmq"
+	"github.com/penstock-io/penstock/pubsub/snssqs"
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
@@ -37,6 +38,7 @@ func Components() component.List {
 		webhook.Component,
 
 		inmemory.Component,
+		snssqs.Component,
 		rabbitmqpubsub.Component,
 		sqlitepubsub.Component,
 

@@ -37,6 +37,13 @@ type PubSubSetup struct {
 	// ReturnAfter is the longest time until a message that was left is
 	// delivered again; zero is at once.
 	ReturnAfter time.Duration
+	// MaxBody is the longest message the broker takes; zero is a megabyte at
+	// least.
+	MaxBody int
+	// GroupsByBroker: the broker itself hands out one message of a key at a time,
+	// by the key it was published with. Another key of the subscription is left to
+	// the router.
+	GroupsByBroker bool
 	// Patience is how long a case waits for a message; a minute when zero.
 	Patience time.Duration
 }
@@ -57,6 +64,7 @@ type pubSubCase struct {
 }
 
 func ordered(s *suite) bool  { return !s.Unordered }
+func keyed(s *suite) bool    { return !s.Unordered && !s.GroupsByBroker }
 func gives(s *suite) bool    { return s.features.GiveBack }
 func durable(s *suite) bool  { return s.Reopen != nil }
 func delays(s *suite) bool   { return s.features.Delay }

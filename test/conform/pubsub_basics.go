@@ -47,6 +47,9 @@ func (s *suite) intact(t *testing.T) {
 		"1 MiB":    bytes.Repeat([]byte{0, 1, 2, 0xff}, 1<<18),
 	}
 	for name, body := range bodies {
+		if s.MaxBody > 0 {
+			body = body[:min(len(body), s.MaxBody)]
+		}
 		metadata := map[string]string{"name": name, "Case-Kept": "Ünïcode, \"quoted\"", "empty": ""}
 		publish(t, d, "t", pubsub.Message{Data: body, Metadata: metadata, Key: "k"})
 		got := m.next(t)
