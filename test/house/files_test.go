@@ -35,12 +35,15 @@ var kinds = map[string]bool{
 
 // others are the files of other kinds, or folders of such, each with its reason.
 var others = map[string]string{
-	".ci/run":          "the one command of the build server",
-	".gitignore":       "for git",
-	"Makefile":         "the targets",
-	"examples/shop/":   "payloads of providers for the demo",
-	"test/sdk/node/":   "the official JavaScript SDK against the binary",
-	"test/sdk/python/": "the official Python SDK against the binary",
+	".ci/run":                        "the one command of the build server",
+	".gitignore":                     "for git",
+	"Makefile":                       "the targets",
+	"examples/shop/":                 "payloads of providers for the demo",
+	"test/services/kafka/":           "what Maven fetches, and its sums",
+	"test/services/requirements.txt": "what pip fetches, with its sums",
+	"test/services/smtp.py":          "the SMTP server of the tests, made from aiosmtpd",
+	"test/sdk/node/":                 "the official JavaScript SDK against the binary",
+	"test/sdk/python/":               "the official Python SDK against the binary",
 }
 
 func TestNoOtherLanguages(t *testing.T) {

@@ -1,0 +1,105 @@
+package services
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+)
+
+// brokers is how many there are, each with a replica of everything.
+const brokers = 3
+
+// kafka is a cluster of three brokers which are its controllers too. A topic
+// that is not there is made when it is used, with three partitions and three
+// replicas, of which two must have a record before it is confirmed.
+func kafka() recipe {
+	java := program("java", "default-jre-headless")
+	return recipe{name: "kafka", ports: 2 * brokers, tools: []tool{java, kafkaJars()}, version: kafkaVersion, lay: func(s *Server) error {
+		voters := make([]string, brokers)
+		for i := range voters {
+			voters[i] = fmt.Sprintf("%d@%s", i+1, s.at(brokers+i))
+		}
+		if err := s.write(log4j, "log4j.properties"); err != nil {
+			return err
+		}
+		addrs := make([]string, brokers)
+		for i := range addrs {
+			addrs[i] = s.at(i)
+			name := fmt.Sprint(i + 1)
+			err := errors.Join(
+				s.write(fmt.Sprintf(broker, i+1, strings.Join(voters, ","), addrs[i], s.at(brokers+i), addrs[i], s.path(name, "data")), name, "broker.properties"),
+				// What kafka-storage.sh would write, without a Java of its own.
+				s.write(fmt.Sprintf("version=1\ncluster.id=cGVuc3RvY2stdGVzdC0wMA\nnode.id=%d\n", i+1), name, "data", "meta.properties"))
+			if err != nil {
+				return err
+			}
+			s.node(i, clustered, java.found(), "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC",
+				"-Dlog4j.configuration=file:"+s.path("log4j.properties"),
+				"-cp", filepath.Join(kafkaJars().found(), "*"), "kafka.Kafka", s.path(name, "broker.properties"))
+		}
+		s.Addr = strings.Join(addrs, ",")
+		return nil
+	}}
+}
+
+const log4j = `log4j.rootLogger=WARN, out
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.layout=org.apache.log4j.PatternLayout
+log4j.appender.out.layout.ConversionPattern=%d %p %c{1} %m%n
+`
+
+// broker is the configuration of one: number, voters, address, the
+// controller's, the address again, folder.
+const broker = `process.roles=broker,controller
+node.id=%d
+controller.quorum.voters=%s
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://%s,CONTROLLER://%s
+advertised.listeners=PLAINTEXT://%s
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs=%s
+auto.create.topics.enable=true
+num.partitions=3
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+offsets.topic.num.partitions=6
+transaction.state.log.replication.factor=3
+transaction.state.log.num.partitions=6
+transaction.state.log.min.isr=2
+group.initial.rebalance.delay.ms=0
+num.network.threads=2
+num.io.threads=2
+log.cleaner.dedupe.buffer.size=8000000
+`
+
+// clustered is ready when the broker knows all three: a topic with three
+// replicas cannot be made before. It asks with a Metadata request (key 3,
+// version 1) for all topics and reads the number of brokers.
+func clustered(ctx context.Context, addr string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if limit, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(limit) // without it the read below waits longer
+	}
+	ask := []byte{0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+	if _, err := conn.Write(ask); err != nil {
+		return err
+	}
+	answer := make([]byte, 12) // size, number of the request, number of brokers
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return err
+	}
+	if n := binary.BigEndian.Uint32(answer[8:]); n != brokers {
+		return fmt.Errorf("%s knows %d of %d brokers", addr, n, brokers)
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/penstock-io/penstock/test/services"
+)
+
+// event is one line of "go test -json".
+type event struct {
+	Action, Package, Test, Output string
+	Elapsed                       float64
+}
+
+// key is a test of a package.
+type key struct{ pkg, test string }
+
+// row is a component on a server.
+type row struct{ component, server string }
+
+// report counts the cases that passed, by component and server.
+type report struct {
+	out     io.Writer
+	servers map[key]map[string]bool // by top-level test: what it asked for
+	parents map[key]bool            // tests that have cases of their own
+	passed  []key
+	skipped []key
+	failed  int
+	outputs map[key]*strings.Builder
+}
+
+func newReport(out io.Writer) *report {
+	return &report{out: out, servers: map[key]map[string]bool{}, parents: map[key]bool{}, outputs: map[key]*strings.Builder{}}
+}
+
+// line takes a line of the stream; what is not an event, such as the words of a
+// compiler, is printed.
+func (r *report) line(line []byte) {
+	var e event
+	if json.Unmarshal(line, &e) != nil {
+		fmt.Fprintf(r.out, "%s", line)
+		return
+	}
+	k := key{e.Package, e.Test}
+	switch e.Action {
+	case "run":
+		if i := strings.LastIndexByte(e.Test, '/'); i >= 0 {
+			r.parents[key{e.Package, e.Test[:i]}] = true
+		}
+	case "output", "build-output":
+		r.output(k, e.Output)
+	case "pass":
+		if e.Test != "" {
+			r.passed = append(r.passed, k)
+		} else {
+			fmt.Fprintf(r.out, "ok    %6.1f s  %s\n", e.Elapsed, e.Package)
+		}
+		delete(r.outputs, k)
+	case "skip":
+		r.skip(k)
+	case "fail", "build-fail":
+		r.fail(k)
+	}
+}
+
+func (r *report) output(k key, text string) {
+	if _, name, ok := strings.Cut(text, services.InUse); ok {
+		name, _, _ = strings.Cut(strings.TrimSpace(name), " ")
+		top := k.top()
+		if r.servers[top] == nil {
+			r.servers[top] = map[string]bool{}
+		}
+		r.servers[top][name] = true
+	}
+	if r.outputs[k] == nil {
+		r.outputs[k] = &strings.Builder{}
+	}
+	r.outputs[k].WriteString(text)
+}
+
+func (r *report) fail(k key) {
+	r.failed++
+	if b := r.outputs[k]; b != nil {
+		fmt.Fprint(r.out, b.String())
+	}
+	delete(r.outputs, k)
+}
+
+// skip counts a test that skipped. A package without a test to run is one too:
+// its tests were asked for.
+func (r *report) skip(k key) {
+	r.skipped = append(r.skipped, k)
+	fmt.Fprintln(r.out, "SKIP ", k.pkg, k.test)
+	if b := r.outputs[k]; b != nil {
+		fmt.Fprint(r.out, b.String())
+	}
+}
+
+func (k key) top() key {
+	k.test, _, _ = strings.Cut(k.test, "/")
+	return k
+}
+
+func (r *report) cases() map[row]int {
+	n := map[row]int{}
+	for _, k := range r.passed {
+		if r.parents[k] {
+			continue
+		}
+		for server := range r.servers[k.top()] {
+			n[row{strings.TrimPrefix(k.pkg, module), server}]++
+		}
+	}
+	return n
+}
+
+const module = "github.com/penstock-io/penstock/"
+
+// good tells whether tests ran, all passed and none skipped.
+func (r *report) good() bool { return r.failed == 0 && len(r.skipped) == 0 && len(r.passed) > 0 }
+
+// print writes the table and the sum.
+func (r *report) print() {
+	n := r.cases()
+	rows := slices.SortedFunc(maps.Keys(n), func(a, b row) int {
+		return strings.Compare(a.component+" "+a.server, b.component+" "+b.server)
+	})
+	fmt.Fprintf(r.out, "\n%-28s %-12s %6s\n", "component", "server", "cases")
+	sum := 0
+	for _, k := range rows {
+		fmt.Fprintf(r.out, "%-28s %-12s %6d\n", k.component, k.server, n[k])
+		sum += n[k]
+	}
+	fmt.Fprintf(r.out, "%d passed, %d failed, %d skipped\n", sum, r.failed, len(r.skipped))
+}

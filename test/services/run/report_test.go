@@ -1,0 +1,81 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const stream = `{"Action":"run","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestReal"}
+{"Action":"output","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestReal","Output":"    x_test.go:9: server in use: redis at 127.0.0.1:1\n"}
+{"Action":"run","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestReal/a"}
+{"Action":"run","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestReal/b"}
+{"Action":"pass","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestReal/a"}
+{"Action":"pass","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestReal/b"}
+{"Action":"pass","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestReal"}
+{"Action":"run","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestFake"}
+{"Action":"pass","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestFake"}
+`
+
+func read(text string) (*report, string) {
+	var out strings.Builder
+	r := newReport(&out)
+	for line := range strings.Lines(text) {
+		r.line([]byte(line))
+	}
+	r.print()
+	return r, out.String()
+}
+
+func TestReportCountsCasesByServer(t *testing.T) {
+	t.Parallel()
+	r, out := read(stream)
+	n := r.cases()
+	if len(n) != 1 || n[row{"pubsub/x", "redis"}] != 2 {
+		t.Errorf("cases are %v", n)
+	}
+	if !r.good() || !strings.HasSuffix(out, "2 passed, 0 failed, 0 skipped\n") {
+		t.Errorf("good is %t after:\n%s", r.good(), out)
+	}
+}
+
+func TestReportFailsOnSkipsFailuresAndNothing(t *testing.T) {
+	t.Parallel()
+	for name, more := range map[string]string{
+		"skip": stream + `{"Action":"skip","Package":"p","Test":"TestX"}`,
+		"fail": stream + `{"Action":"output","Package":"p","Test":"TestX","Output":"why\n"}` + "\n" + `{"Action":"fail","Package":"p","Test":"TestX"}`,
+		"none": `{"Action":"pass","Package":"p"}`,
+	} {
+		r, out := read(more)
+		if r.good() {
+			t.Errorf("%s: good after:\n%s", name, out)
+		}
+		if name == "fail" && !strings.Contains(out, "why\n") {
+			t.Errorf("the failed test's output is not in:\n%s", out)
+		}
+	}
+}
+
+func TestTestsOfServersAreFound(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"a/x_services_test.go": "func TestOne(t *testing.T) {}\nfunc help() {}\n",
+		"b/y_services_test.go": "func TestTwo(t *testing.T) {}\n",
+		"c/z_test.go":          "func TestThree(t *testing.T) {}\n",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packages, names, err := find(dir)
+	if err != nil || len(packages) != 2 || !slices.Equal(names, []string{"TestOne", "TestTwo"}) {
+		t.Errorf("found %v, %v, %v", packages, names, err)
+	}
+}
