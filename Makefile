@@ -30,10 +30,11 @@ format: ## fail when a file is not gofumpt-formatted
 
 vet: ## go vet, and go fix for old idioms
 	$(GO) vet ./...
+	$(GO) vet -tags services ./...
 	$(GO) fix -diff ./...
 
 lint: ## staticcheck
-	$(TOOL) staticcheck ./...
+	$(TOOL) staticcheck -tags services ./...
 
 house: ## the project's own rules: floors, sizes, docs, modules
 	$(GO) test -count=1 ./test/house
@@ -56,6 +57,10 @@ test-sdk: build ## run the official SDKs that need another language
 	cd test/sdk/python && python3 -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
 	cd test/sdk/python && PENSTOCK=$(abspath $(BIN)) .venv/bin/python -W ignore -m unittest -b
 
+test-services: ## install and start the real servers, run the tests that need them
+	$(GO) build -o bin/services ./test/services/run
+	bin/services -test
+
 crash: build ## kill -9, SIGTERM and reloads under load, at full length
 	$(GO) test -count=1 -v ./test/crash -args -full
 
@@ -65,4 +70,4 @@ ledger: ## prove that nothing is lost: every fault with every broker, at full le
 clean: ## remove what was built
 	rm -rf bin .penstock
 
-.PHONY: help build demo test check format vet lint house race fix docs bench test-sdk crash ledger clean
+.PHONY: help build demo test check format vet lint house race fix docs bench test-sdk test-services crash ledger clean
