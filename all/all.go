@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/file"
 	"github.com/penstock-io/penstock/bindings/http"
 	"github.com/penstock-io/penstock/bindings/localstorage"
+	postgresbinding "github.com/penstock-io/penstock/bindings/postgres"
 	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
@@ -35,6 +36,7 @@ func Components() component.List {
 		http.Component,
 		localstorage.Component,
 		rabbitmqbinding.Component,
+		postgresbinding.Component,
 		webhook.Component,
 
 		inmemory.Component,
