@@ -27,12 +27,7 @@ func (k *consumer) end() {
 			k.reader.hold(k.session, k.feed.Queue)
 		}
 		k.within(func() { _ = k.ch.Cancel(k.tag, false) }) // else the channel is gone
-		for d := range k.messages {
-			k.mu.Lock()
-			k.known.add(d.DeliveryTag)
-			k.mu.Unlock()
-			k.answer(d.DeliveryTag, requeue)
-		}
+		k.putBack()
 	}
 	k.mu.Lock()
 	k.ended = true
@@ -46,6 +41,23 @@ func (k *consumer) end() {
 	if last || k.ch.IsClosed() {
 		k.retire()
 	}
+}
+
+// putBack gives back what was fetched and that nobody has taken. It waits until
+// the server has it in its place, so that the next Read does not begin behind it.
+func (k *consumer) putBack() {
+	var back []answer
+	for d := range k.messages {
+		k.mu.Lock()
+		k.known.add(d.DeliveryTag)
+		k.mu.Unlock()
+		back = append(back, answer{d.DeliveryTag, requeue})
+	}
+	if len(back) == 0 {
+		return
+	}
+	_ = k.acks.Do(k.reader.client.consume.ctx, back...) // a channel that is gone gives all back
+	k.within(func() { _ = k.ch.Qos(1, 0, false) })      // answered in turn
 }
 
 // within runs what asks the server for something.
@@ -81,15 +93,20 @@ func (k *consumer) close(ctx context.Context) (err error) {
 		k.reader.mu.Lock()
 		delete(k.reader.consumers, k)
 		k.reader.mu.Unlock()
+		close(k.gone)
 	})
 	return err
 }
 
 // anchor keeps a queue that the server deletes with its last consumer. It has the
-// lowest priority, takes one message at most, and gives that back.
+// lowest priority and takes one message at most, which is the first that the
+// next Read hands out.
 type anchor struct {
-	ch    *amqp.Channel
-	timer *time.Timer
+	session  *session
+	ch       *amqp.Channel
+	tag      string
+	messages <-chan amqp.Delivery
+	timer    *time.Timer
 }
 
 // hold keeps a queue until the next Read of it, or for lingerTime.
@@ -101,35 +118,55 @@ func (r *Reader) hold(s *session, queue string) {
 	if err != nil {
 		return // the connection is gone, and with it the queue
 	}
+	a := &anchor{session: s, ch: ch, tag: "penstock-hold-" + rand.Text()}
 	_ = ch.Qos(1, 0, false) // Consume fails too
-	_, err = ch.Consume(queue, "penstock-hold-"+rand.Text(), false, false, false, false, amqp.Table{"x-priority": int32(-1000)})
+	a.messages, err = ch.Consume(queue, a.tag, false, false, false, false, amqp.Table{"x-priority": int32(-1000)})
 	if err != nil {
 		_ = ch.Close() // the queue is gone
 		return
 	}
-	a := &anchor{ch: ch}
 	r.mu.Lock()
 	old := r.anchors[queue]
-	if r.closed {
-		r.mu.Unlock()
-		a.lift()
-		return
+	closed := r.closed
+	if !closed {
+		r.anchors[queue] = a
+		a.timer = time.AfterFunc(lingerTime, func() { r.take(queue).lift() })
 	}
-	r.anchors[queue] = a
-	a.timer = time.AfterFunc(lingerTime, func() { r.release(queue) })
 	r.mu.Unlock()
+	if closed {
+		a.lift()
+	}
 	old.lift()
 }
 
-// release lets go of a queue that is held.
-func (r *Reader) release(queue string) {
-	r.mu.Lock()
-	a := r.anchors[queue]
-	delete(r.anchors, queue)
-	r.mu.Unlock()
-	a.lift()
+// headTime is how long a message that the anchor has is waited for.
+const headTime = 50 * time.Millisecond
+
+// head changes the message that the anchor has for the first of the queue: since
+// it took it, others may have come back before that.
+func (a *anchor) head() {
+	_ = a.ch.Qos(1, 0, false) // what was delivered has come before the answer
+	timer := time.NewTimer(headTime)
+	defer timer.Stop()
+	select {
+	case d, ok := <-a.messages:
+		if ok {
+			_ = a.ch.Nack(d.DeliveryTag, false, true) // a channel that is gone gives it back
+		}
+	case <-timer.C:
+	}
 }
 
+// take returns what holds a queue, or nil; it is the caller's then.
+func (r *Reader) take(queue string) *anchor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.anchors[queue]
+	delete(r.anchors, queue)
+	return a
+}
+
+// lift lets go of the queue.
 func (a *anchor) lift() {
 	if a == nil {
 		return

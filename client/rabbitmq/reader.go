@@ -103,26 +103,58 @@ func (r *Reader) enter() bool {
 
 // consume begins to consume on a new channel.
 func (r *Reader) consume(ctx context.Context, f Feed) (*consumer, error) {
+	if f.Single {
+		if err := r.others(ctx, f.Queue); err != nil {
+			return nil, err
+		}
+	}
 	s, err := r.client.consume.session(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	ch, err := s.conn.Channel()
-	if err != nil {
-		return nil, fault.Wrap(Classify(err), "open channel")
+	k := &consumer{
+		reader: r, feed: f, session: s, tag: "penstock-" + rand.Text(), anchor: r.take(f.Queue), gone: make(chan struct{}),
 	}
-	k := &consumer{reader: r, feed: f, session: s, ch: ch, tag: "penstock-" + rand.Text()}
-	k.closed = ch.NotifyClose(make(chan *amqp.Error, 1))
+	if a := k.anchor; a == nil || a.session != s || a.ch.IsClosed() || !a.timer.Stop() {
+		a.lift()
+		k.anchor = nil
+		if k.ch, err = s.conn.Channel(); err != nil {
+			return nil, fault.Wrap(Classify(err), "open channel")
+		}
+	} else {
+		k.ch = a.ch
+		a.head()
+	}
+	k.closed = k.ch.NotifyClose(make(chan *amqp.Error, 1))
 	k.acks = batch.NewWriter(r.ctx, batch.Options[answer]{Write: k.answers, Most: 4096})
 	if err := k.begin(); err != nil {
-		_ = ch.Close() // the server may have closed it
+		_ = k.ch.Close() // the server may have closed it
 		return nil, err
 	}
 	r.mu.Lock()
 	r.consumers[k] = struct{}{}
 	r.mu.Unlock()
-	r.release(f.Queue)
 	return k, nil
+}
+
+// others waits until what earlier Reads of a queue have under way is settled.
+func (r *Reader) others(ctx context.Context, queue string) error {
+	r.mu.Lock()
+	var gone []chan struct{}
+	for k := range r.consumers {
+		if k.feed.Queue == queue {
+			gone = append(gone, k.gone)
+		}
+	}
+	r.mu.Unlock()
+	for _, g := range gone {
+		select {
+		case <-g:
+		case <-ctx.Done():
+			return fault.Wrap(ctx.Err(), "wait for what is under way")
+		}
+	}
+	return nil
 }
 
 // begin declares the queue and asks for its messages.
@@ -190,6 +222,7 @@ type consumer struct {
 	tag      string
 	closed   chan *amqp.Error
 	messages <-chan amqp.Delivery
+	anchor   *anchor // whose channel it is, or nil
 	acks     *batch.Writer[answer]
 	retries  sync.WaitGroup // being published
 
@@ -201,10 +234,19 @@ type consumer struct {
 
 	closing bool // no more retries are counted in
 	once    sync.Once
+	gone    chan struct{} // closed when the channel is
 }
 
 // serve hands out messages until ctx ends or none come any more.
 func (k *consumer) serve(ctx context.Context, emit cloudevents.EmitFunc) error {
+	if k.anchor != nil {
+		k.within(func() { _ = k.ch.Cancel(k.anchor.tag, false) }) // else the channel is gone
+		for d := range k.anchor.messages {
+			if err := k.hand(ctx, &d, emit); err != nil {
+				return err
+			}
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
