@@ -21,6 +21,7 @@ import (
 	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	rabbitmqpubsub "github.com/penstock-io/penstock/pubsub/rabbitmq"
+	redispubsub "github.com/penstock-io/penstock/pubsub/redis"
 	"github.com/penstock-io/penstock/pubsub/snssqs"
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
@@ -41,6 +42,7 @@ func Components() component.List {
 
 		inmemory.Component,
 		snssqs.Component,
+		redispubsub.Component,
 		rabbitmqpubsub.Component,
 		sqlitepubsub.Component,
 
