@@ -13,6 +13,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/exec"
 	"github.com/penstock-io/penstock/bindings/file"
 	"github.com/penstock-io/penstock/bindings/http"
+	kafkabinding "github.com/penstock-io/penstock/bindings/kafka"
 	"github.com/penstock-io/penstock/bindings/localstorage"
 	postgresbinding "github.com/penstock-io/penstock/bindings/postgres"
 	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
@@ -20,6 +21,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
+	kafkapubsub "github.com/penstock-io/penstock/pubsub/kafka"
 	rabbitmqpubsub "github.com/penstock-io/penstock/pubsub/rabbitmq"
 	redispubsub "github.com/penstock-io/penstock/pubsub/redis"
 	"github.com/penstock-io/penstock/pubsub/snssqs"
@@ -35,6 +37,7 @@ func Components() component.List {
 		exec.Component,
 		file.Component,
 		http.Component,
+		kafkabinding.Component,
 		localstorage.Component,
 		rabbitmqbinding.Component,
 		postgresbinding.Component,
@@ -44,6 +47,7 @@ func Components() component.List {
 		snssqs.Component,
 		redispubsub.Component,
 		rabbitmqpubsub.Component,
+		kafkapubsub.Component,
 		sqlitepubsub.Component,
 
 		envsecrets.Component,

@@ -1,0 +1,474 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/fault"
+)
+
+const (
+	rebalanceTimeout = 10 * time.Second
+	shortSession     = 3500 * time.Millisecond
+	usualSession     = 6 * time.Second
+	// leaveTime is how long a member may take to leave its group before it is
+	// cut off.
+	leaveTime = 3 * time.Second
+)
+
+// Subscription is what to read and what to make of it.
+type Subscription struct {
+	Group  string
+	Topics []string
+	// Build fills in Body, Event, Metadata, Key and Topic of a delivery.
+	Build func(r *Record, d *cloudevents.Delivery)
+	// Key returns what orders a delivery inside its partition: one of a key is
+	// under way at a time. Empty: nothing does.
+	Key func(d *cloudevents.Delivery) string
+	// LeftStays: what was left does not come again before the next Subscribe.
+	LeftStays bool
+}
+
+// Consumer reads for the subscriptions of one component. Each is a member of
+// its group.
+type Consumer struct {
+	c    *Cluster
+	ctx  context.Context
+	stop context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	members []*member
+	work    sync.WaitGroup
+}
+
+// Consumer makes a consumer.
+func (c *Cluster) Consumer(ctx context.Context) *Consumer {
+	k := &Consumer{c: c}
+	k.ctx, k.stop = context.WithCancel(context.WithoutCancel(ctx))
+	return k
+}
+
+// member is one membership in a group. It lives longer than the subscription
+// that made it: as long as something is under way it keeps its partitions, so
+// that outcomes count.
+type member struct {
+	c         *Cluster
+	sub       Subscription
+	ctx       context.Context // of the membership
+	cancel    context.CancelFunc
+	out       atomic.Int64 // how many are handed out
+	quiet     chan struct{}
+	commitNow chan struct{}
+	ended     chan struct{}
+	conns     *connections
+	session   time.Duration
+	had       map[string]bool // topics of which the group had offsets before
+	parts     map[place]*partition
+
+	mu       sync.Mutex
+	attached *attachment
+	changed  chan struct{} // closed when attached changes
+	ending   bool
+	err      error
+}
+
+// attachment is a subscription that a member hands out to.
+type attachment struct {
+	ctx   context.Context
+	emit  cloudevents.EmitFunc
+	build func(*Record, *cloudevents.Delivery)
+	key   func(*cloudevents.Delivery) string
+	work  sync.WaitGroup
+}
+
+// Subscribe hands out records until ctx ends, then returns nil; outcomes may
+// still come until Close. An error means that going on by itself makes no sense:
+// credentials were refused, the topic is not there, or emit failed.
+func (k *Consumer) Subscribe(ctx context.Context, s Subscription, emit cloudevents.EmitFunc) error {
+	a := &attachment{ctx: ctx, emit: emit, build: s.Build, key: s.Key}
+	for {
+		m, err := k.member(ctx, s, a)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if m == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			m.detach(a)
+			return nil
+		case <-m.ended:
+			a.work.Wait()
+			if ctx.Err() != nil {
+				return nil
+			}
+			return m.err
+		}
+	}
+}
+
+// member finds one that was left with something under way, or makes one.
+func (k *Consumer) member(ctx context.Context, s Subscription, a *attachment) (*member, error) {
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return nil, errClosed
+	}
+	for _, m := range k.members {
+		if m.sub.Group == s.Group && slices.Equal(m.sub.Topics, s.Topics) && m.attach(a) {
+			k.mu.Unlock()
+			return m, nil
+		}
+	}
+	k.mu.Unlock()
+	had, err := k.c.prepare(ctx, s.Group, s.Topics)
+	if err != nil {
+		return nil, err
+	}
+	o := &k.c.options
+	m := &member{
+		c: k.c, sub: s, quiet: make(chan struct{}, 1), commitNow: make(chan struct{}, 1), ended: make(chan struct{}),
+		conns: newConnections(o.DialTimeout, o.KeepAlive), session: o.SessionTimeout, had: had,
+		parts: map[place]*partition{}, attached: a, changed: make(chan struct{}),
+	}
+	m.ctx, m.cancel = context.WithCancel(k.ctx)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		m.cancel()
+		return nil, errClosed
+	}
+	k.members = append(k.members, m)
+	k.work.Go(func() {
+		m.run()
+		k.mu.Lock()
+		k.members = slices.DeleteFunc(k.members, func(x *member) bool { return x == m })
+		k.mu.Unlock()
+	})
+	return m, nil
+}
+
+// attach takes over a member whose subscription ended.
+func (m *member) attach(a *attachment) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sub.LeftStays || m.ending || m.attached != nil || m.ctx.Err() != nil {
+		return false // what was left comes with another membership
+	}
+	m.set(a)
+	return true
+}
+
+func (m *member) set(a *attachment) {
+	m.attached = a
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// detach ends handing out; the member leaves when nothing is under way.
+func (m *member) detach(a *attachment) {
+	m.mu.Lock()
+	m.set(nil)
+	m.mu.Unlock()
+	a.work.Wait()
+	ring(m.quiet)
+}
+
+// attachment returns the current one, or nil, and what is closed at its end.
+func (m *member) attachment() (*attachment, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.attached != nil {
+		m.attached.work.Add(1)
+	}
+	return m.attached, m.changed
+}
+
+// over tells whether the member has nothing to stay for, and then no
+// subscription can have it any more.
+func (m *member) over() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() != nil || m.err != nil || m.attached == nil && m.out.Load() == 0 {
+		m.ending = true
+	}
+	return m.ending
+}
+
+// fail ends the member with an error.
+func (m *member) fail(err error) {
+	m.mu.Lock()
+	if m.err == nil {
+		m.err = err
+	}
+	m.mu.Unlock()
+	ring(m.quiet)
+}
+
+// run is the life of a membership, one generation of the group after the other.
+func (m *member) run() {
+	defer close(m.ended)
+	defer m.cancel()
+	defer m.forget()
+	group, err := m.join()
+	lost := false
+	for err == nil && !m.over() {
+		var gen *kafka.Generation
+		gen, err = m.next(group)
+		switch {
+		case err == nil:
+			if lost {
+				m.c.log.Info("consumer group works again", "group", m.sub.Group)
+			}
+			lost = false
+			over := make(chan struct{})
+			gen.Start(func(ctx context.Context) {
+				defer close(over)
+				m.generation(ctx, gen)
+			})
+			<-over
+		case m.over():
+		case is(err, kafka.InvalidSessionTimeout) && m.c.options.SessionTimeout == 0 && m.session != usualSession:
+			m.leave(group)
+			m.session = usualSession
+			group, err = m.join()
+		case again(err) || is(err, kafka.InconsistentGroupProtocol):
+			if !lost && !is(err, kafka.RebalanceInProgress, kafka.UnknownMemberId, kafka.IllegalGeneration) {
+				lost = true
+				m.c.log.Warn("consumer group is out of reach, it is tried again", "group", m.sub.Group, "error", err)
+			}
+			err = nil
+		}
+	}
+	if group != nil {
+		m.leave(group)
+	}
+	if err == nil || m.ctx.Err() != nil {
+		err = errClosed
+	}
+	m.fail(fault.Wrap(classify(err), "read as group %s", m.sub.Group))
+}
+
+// next waits for a generation; it ends early when the member is over.
+func (m *member) next(group *kafka.ConsumerGroup) (*kafka.Generation, error) {
+	ctx, cancel := context.WithCancel(m.ctx)
+	defer cancel()
+	type result struct {
+		gen *kafka.Generation
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		gen, err := group.Next(ctx)
+		got <- result{gen, err}
+	}()
+	for {
+		select {
+		case r := <-got:
+			return r.gen, r.err
+		case <-m.quiet:
+			if m.over() {
+				cancel()
+				r := <-got
+				return r.gen, r.err
+			}
+		}
+	}
+}
+
+// join makes the membership.
+func (m *member) join() (*kafka.ConsumerGroup, error) {
+	if m.session == 0 {
+		m.session = max(shortSession, 2*m.c.options.HeartbeatInterval)
+	}
+	return kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		ID: m.sub.Group, Brokers: m.c.seeds, Topics: m.sub.Topics, Dialer: m.c.dialer(m.conns),
+		GroupBalancers: m.c.options.balancers(), HeartbeatInterval: m.c.options.HeartbeatInterval,
+		SessionTimeout: m.session, RebalanceTimeout: rebalanceTimeout, JoinGroupBackoff: 300 * time.Millisecond,
+		StartOffset: kafka.FirstOffset,
+	})
+}
+
+// leave ends the membership, which makes the group share out its partitions at
+// once.
+func (m *member) leave(group *kafka.ConsumerGroup) {
+	gone := make(chan struct{})
+	go func() {
+		_ = group.Close() // never fails
+		close(gone)
+	}()
+	t := time.NewTimer(leaveTime)
+	defer t.Stop()
+	select {
+	case <-gone:
+	case <-t.C:
+		m.conns.cut()
+		<-gone
+	}
+}
+
+func (m *member) forget() {
+	for _, p := range m.parts {
+		p.forget()
+	}
+	m.conns.cut()
+}
+
+// Close ends all subscriptions, commits what was acknowledged and leaves the
+// groups. What is not settled comes again, to whoever reads then.
+func (k *Consumer) Close(ctx context.Context) error {
+	k.mu.Lock()
+	k.closed = true
+	members := slices.Clone(k.members)
+	k.mu.Unlock()
+	k.stop()
+	for _, m := range members {
+		ring(m.quiet)
+	}
+	gone := make(chan struct{})
+	go func() {
+		k.work.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+		for _, m := range members {
+			m.conns.cut()
+		}
+		<-gone
+		return fault.Wrap(ctx.Err(), "leave consumer groups")
+	}
+}
+
+// Prepare makes the offsets of a group, so that everything written from now on
+// is for it.
+func (k *Consumer) Prepare(ctx context.Context, group string, topics []string) error {
+	_, err := k.c.prepare(ctx, group, topics)
+	return err
+}
+
+// prepare commits where the group begins on partitions of which it has no
+// offset. It returns the topics of which it had one. A group that has members
+// does that itself.
+func (c *Cluster) prepare(ctx context.Context, group string, topics []string) (map[string]bool, error) {
+	had := map[string]bool{}
+	for try := 0; ; try++ {
+		err := c.pin(ctx, group, topics, had)
+		if err == nil || is(err, kafka.UnknownMemberId, kafka.RebalanceInProgress, kafka.IllegalGeneration) {
+			return had, nil
+		}
+		if !again(err) || try == 20 {
+			return nil, fault.Wrap(classify(err), "prepare group %s of %s", group, strings.Join(topics, ", "))
+		}
+		if err := pause(ctx, try); err != nil {
+			return nil, fault.Wrap(classify(err), "prepare group %s", group)
+		}
+		c.relearn(ctx)
+	}
+}
+
+func (c *Cluster) pin(ctx context.Context, group string, topics []string, had map[string]bool) error {
+	ctx, cancel := context.WithTimeout(ctx, c.options.ReadTimeout)
+	defer cancel()
+	ask := map[string][]int{}
+	for _, t := range topics {
+		n, err := c.partitions(ctx, t)
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			ask[t] = append(ask[t], i)
+		}
+	}
+	res, err := c.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: ask})
+	if err == nil {
+		err = res.Error
+	}
+	if err != nil && !is(err, kafka.GroupIdNotFound) {
+		return err
+	}
+	commits := map[string][]kafka.OffsetCommit{}
+	for t, missing := range ask {
+		if err == nil {
+			missing = nil
+			for _, p := range res.Topics[t] {
+				if p.Error != nil {
+					return p.Error
+				}
+				if p.CommittedOffset < 0 {
+					missing = append(missing, p.Partition)
+				} else {
+					had[t] = true
+				}
+			}
+		}
+		if len(missing) == 0 {
+			continue
+		}
+		offsets, err := c.begin(ctx, t, missing, had[t])
+		if err != nil {
+			return err
+		}
+		for p, offset := range offsets {
+			commits[t] = append(commits[t], kafka.OffsetCommit{Partition: p, Offset: offset})
+		}
+	}
+	if len(commits) == 0 {
+		return nil
+	}
+	done, err := c.client.OffsetCommit(ctx, &kafka.OffsetCommitRequest{GroupID: group, GenerationID: -1, Topics: commits})
+	if err != nil {
+		return err
+	}
+	for _, parts := range done.Topics {
+		for _, p := range parts {
+			err = errors.Join(err, p.Error)
+		}
+	}
+	return err
+}
+
+// begin returns where a group begins on partitions of which it has no offset.
+// One that has read the topic before begins a new partition at its start, or it
+// would miss what was written before it saw the partition.
+func (c *Cluster) begin(ctx context.Context, topic string, parts []int, known bool) (map[int]int64, error) {
+	oldest := known || c.options.InitialOffset == "oldest"
+	req := &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{}, IsolationLevel: kafka.ReadCommitted}
+	for _, p := range parts {
+		at := kafka.LastOffsetOf(p)
+		if oldest {
+			at = kafka.FirstOffsetOf(p)
+		}
+		req.Topics[topic] = append(req.Topics[topic], at)
+	}
+	res, err := c.client.ListOffsets(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	offsets := map[int]int64{}
+	for _, p := range res.Topics[topic] {
+		if p.Error != nil {
+			return nil, p.Error
+		}
+		offsets[p.Partition] = p.LastOffset
+		if oldest {
+			offsets[p.Partition] = p.FirstOffset
+		}
+	}
+	return offsets, nil
+}

@@ -1,0 +1,283 @@
+package kafka
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/penstock-io/penstock/fault"
+)
+
+// generation reads the partitions that the member has in one generation of its
+// group. At its end nothing is handed out any more, what is under way has a
+// moment to be settled, and all that is done is committed, before the member
+// asks for partitions again.
+func (m *member) generation(ended context.Context, gen *kafka.Generation) {
+	ctx, cancel := context.WithCancel(m.ctx)
+	defer cancel()
+	if err := m.assign(ctx, gen); err != nil {
+		if !again(err) {
+			m.fail(classify(err))
+		}
+		_ = pause(ctx, 3) // and then the group is joined again
+		return
+	}
+	var work sync.WaitGroup
+	for _, p := range m.parts {
+		work.Go(func() { m.fetch(ctx, p) })
+		work.Go(func() { m.emit(ctx, p) })
+	}
+	m.watch(ctx, ended, gen)
+	cancel()
+	work.Wait()
+	if m.ctx.Err() == nil {
+		m.drain(gen)
+	}
+	m.commit(gen)
+}
+
+// assign makes the partitions of a generation. One that the member had before,
+// and nobody committed since, goes on with what it holds: outcomes of what was
+// handed out count again.
+func (m *member) assign(ctx context.Context, gen *kafka.Generation) error {
+	now := map[place]*partition{}
+	pin := map[string]map[int]int64{}
+	for topic, list := range gen.Assignments {
+		var missing []int
+		for _, a := range list {
+			at := place{topic, a.ID}
+			switch old := m.parts[at]; {
+			case a.Offset < 0:
+				missing = append(missing, a.ID)
+			case old != nil && old.committed == a.Offset:
+				now[at] = old
+			default:
+				now[at] = newPartition(m, at, a.Offset)
+			}
+		}
+		if len(missing) > 0 {
+			offsets, err := m.c.begin(ctx, topic, missing, m.had[topic])
+			if err != nil {
+				m.c.relearn(ctx)
+				return err
+			}
+			pin[topic] = offsets
+			for id, offset := range offsets {
+				at := place{topic, id}
+				now[at] = newPartition(m, at, offset)
+			}
+		}
+	}
+	if len(pin) > 0 {
+		if err := gen.CommitOffsets(pin); err != nil {
+			return err
+		}
+	}
+	for at, p := range m.parts {
+		if now[at] != p {
+			p.forget()
+		}
+	}
+	for at := range now {
+		m.had[at.topic] = true
+	}
+	m.parts = now
+	return nil
+}
+
+// watch commits now and then until the generation or the member ends, or the
+// topics have other partitions than they had.
+func (m *member) watch(ctx, ended context.Context, gen *kafka.Generation) {
+	tick := time.NewTicker(m.c.options.CommitInterval)
+	defer tick.Stop()
+	look := time.NewTicker(2 * time.Second)
+	defer look.Stop()
+	shape := m.shape(ctx)
+	for {
+		select {
+		case <-ended.Done():
+			return
+		case <-m.ctx.Done():
+			return
+		case <-m.quiet:
+			if m.over() {
+				return
+			}
+		case <-tick.C:
+			m.commit(gen)
+		case <-m.commitNow:
+			m.commit(gen)
+		case <-look.C:
+			if now := m.shape(ctx); now >= 0 && now != shape {
+				return
+			}
+		}
+	}
+}
+
+// shape is how many partitions the topics have; -1 when that is not known.
+func (m *member) shape(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	all := 0
+	for _, t := range m.sub.Topics {
+		n, err := m.c.known(ctx, t)
+		if err != nil {
+			return -1
+		}
+		if n == 0 { // deleted: have it made again where the brokers do that
+			if n, err = m.c.ask(ctx, t); err != nil {
+				return -1
+			}
+		}
+		all += n
+	}
+	return all
+}
+
+// commit commits what is done. Only the member's current generation can.
+func (m *member) commit(gen *kafka.Generation) {
+	offsets := map[string]map[int]int64{}
+	for at, p := range m.parts {
+		if offset, news := p.position(); news {
+			if offsets[at.topic] == nil {
+				offsets[at.topic] = map[int]int64{}
+			}
+			offsets[at.topic][at.partition] = offset
+		}
+	}
+	if len(offsets) == 0 {
+		return
+	}
+	if err := gen.CommitOffsets(offsets); err != nil {
+		return // the generation is over, or soon will be; then it comes again
+	}
+	for topic, parts := range offsets {
+		for id, offset := range parts {
+			m.parts[place{topic, id}].commit(offset)
+		}
+	}
+}
+
+// drain waits until nothing is under way, and keeps the membership meanwhile.
+func (m *member) drain(gen *kafka.Generation) {
+	last := time.NewTimer(m.c.options.RebalanceDrain)
+	defer last.Stop()
+	beat := time.NewTicker(m.c.options.HeartbeatInterval)
+	defer beat.Stop()
+	for m.out.Load() > 0 {
+		select {
+		case <-m.quiet:
+		case <-last.C:
+			return
+		case <-m.ctx.Done():
+			return
+		case <-beat.C:
+			res, err := m.c.client.Heartbeat(m.ctx, &kafka.HeartbeatRequest{
+				GroupID: gen.GroupID, GenerationID: gen.ID, MemberID: gen.MemberID,
+			})
+			if err == nil && is(res.Error, kafka.UnknownMemberId, kafka.IllegalGeneration) {
+				return // others have the partitions
+			}
+		}
+	}
+	ring(m.quiet)
+}
+
+// fetch reads a partition until ctx ends.
+func (m *member) fetch(ctx context.Context, p *partition) {
+	for try := 0; ctx.Err() == nil; {
+		if p.full() {
+			select {
+			case <-p.room:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		f, err := m.c.fetch(ctx, p.at.topic, p.at.partition, p.next)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			p.add(f)
+			try = 0
+			continue
+		case is(err, kafka.OffsetOutOfRange):
+			err = m.reset(ctx, p)
+		}
+		if err == nil {
+			continue
+		}
+		if !again(err) {
+			m.fail(fault.Wrap(classify(err), "read topic %s partition %d", p.at.topic, p.at.partition))
+			return
+		}
+		if pause(ctx, try) == nil {
+			m.c.relearn(ctx)
+		}
+		try++
+	}
+}
+
+// reset is for an offset that the broker does not have: records were deleted
+// before they were read, or the topic is a new one.
+func (m *member) reset(ctx context.Context, p *partition) error {
+	o := m.c.options
+	o.InitialOffset = o.OutOfRange
+	c := *m.c
+	c.options = o
+	offsets, err := c.begin(ctx, p.at.topic, []int{p.at.partition}, false)
+	if err != nil {
+		return err
+	}
+	to := offsets[p.at.partition]
+	m.c.log.Error("the broker does not have the group's offset any more: messages may be lost",
+		"group", m.sub.Group, "topic", p.at.topic, "partition", p.at.partition, "offset", p.next, "continued", to, "policy", o.OutOfRange)
+	if o.OutOfRange == "stop" {
+		return fault.New(fault.Invalid, "offset %d is out of range; see onOffsetOutOfRange", p.next)
+	}
+	p.restart(to)
+	return nil
+}
+
+// restart goes on at another offset; what is under way means nothing there.
+func (p *partition) restart(offset int64) {
+	p.forget()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gone, p.keys, p.fresh, p.bytes = false, map[string][]*item{}, 0, 0
+	p.next, p.committed = offset, min(offset, p.committed)-1
+}
+
+// emit hands out what a partition has, to whichever subscription the member
+// has, until ctx ends.
+func (m *member) emit(ctx context.Context, p *partition) {
+	for ctx.Err() == nil {
+		a, changed := m.attachment()
+		if a == nil {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		both, cancel := context.WithCancel(a.ctx)
+		stop := context.AfterFunc(ctx, cancel)
+		err := p.serve(both, a)
+		stop()
+		cancel()
+		a.work.Done()
+		if err != nil {
+			m.fail(fault.Wrap(err, "hand over message"))
+			return
+		}
+		if a.ctx.Err() != nil {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+		}
+	}
+}
