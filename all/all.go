@@ -17,6 +17,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/localstorage"
 	postgresbinding "github.com/penstock-io/penstock/bindings/postgres"
 	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
+	sqlitebinding "github.com/penstock-io/penstock/bindings/sqlite"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/pluggable"
@@ -41,6 +42,7 @@ func Components() component.List {
 		localstorage.Component,
 		rabbitmqbinding.Component,
 		postgresbinding.Component,
+		sqlitebinding.Component,
 		webhook.Component,
 
 		inmemory.Component,
