@@ -3,10 +3,11 @@
 package rabbitmq
 
 import (
-	"os"
 	"testing"
+
+	"github.com/penstock-io/penstock/test/services"
 )
 
 func TestSuiteOnServer(t *testing.T) { // not parallel: the suite counts goroutines
-	suite(t, os.Getenv("PENSTOCK_TEST_RABBITMQ"))
+	suite(t, services.Need(t, "rabbitmq"))
 }

@@ -3,12 +3,13 @@
 package rabbitmq
 
 import (
-	"os"
 	"testing"
+
+	"github.com/penstock-io/penstock/test/services"
 )
 
 func TestSuitesOnServer(t *testing.T) { // not parallel: the suites count goroutines
-	suites(t, os.Getenv("PENSTOCK_TEST_RABBITMQ"))
+	suites(t, services.Need(t, "rabbitmq"))
 }
 
-func TestCasesOnServer(t *testing.T) { cases(t, os.Getenv("PENSTOCK_TEST_RABBITMQ")) }
+func TestCasesOnServer(t *testing.T) { cases(t, services.Need(t, "rabbitmq")) }
