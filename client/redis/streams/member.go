@@ -92,7 +92,9 @@ func (m *member) read(ctx context.Context, emit cloudevents.EmitFunc) error {
 		}
 		// A source that fails seldom is run again at once: then it is seen to
 		// be broken. Else waiting here is sooner.
-		if !fault.Retriable(err) || time.Since(began) >= wellTime {
+		// A group that is gone is made again by enter.
+		lost := fault.KindOf(err) == fault.NotFound
+		if !lost && (!fault.Retriable(err) || time.Since(began) >= wellTime) {
 			return err
 		}
 		m.sleep(ctx, pause)

@@ -1,0 +1,90 @@
+package streams
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"github.com/penstock-io/penstock/client/redis"
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/component"
+)
+
+func groups(t *testing.T, addr string) *Groups {
+	t.Helper()
+	c, err := redis.Open(t.Context(), component.Env{}, redis.Options{RedisHost: addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := New(t.Context(), Options{Client: c, Logger: slog.New(slog.DiscardHandler), Timeout: time.Minute, Count: 10})
+	t.Cleanup(func() {
+		_ = g.Close(context.WithoutCancel(t.Context())) // a dead one cannot
+		_ = c.Close()
+	})
+	return g
+}
+
+// next reads one entry and leaves the read running in the background.
+func (g *Groups) next(t *testing.T) <-chan *cloudevents.Delivery {
+	t.Helper()
+	got := make(chan *cloudevents.Delivery, 10)
+	go func() {
+		_ = g.Read(t.Context(), "s", "g", func(d *cloudevents.Delivery, e *Entry) { d.Body = []byte(e.Fields[0].Value) },
+			func(_ context.Context, d *cloudevents.Delivery) error { got <- d; return nil })
+	}()
+	return got
+}
+
+func want(t *testing.T, got <-chan *cloudevents.Delivery, body string) *cloudevents.Delivery {
+	t.Helper()
+	select {
+	case d := <-got:
+		if string(d.Body) != body {
+			t.Fatalf("received %q, want %q", d.Body, body)
+		}
+		return d
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%q does not come", body)
+		return nil
+	}
+}
+
+func add(t *testing.T, s *miniredis.Miniredis, body string) {
+	t.Helper()
+	if _, err := s.XAdd("s", "*", []string{"data", body}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTakeOver stops one reader as a crash would: it gives nothing free.
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	s := miniredis.RunT(t)
+	s.ClockTTL(true)
+	add(t, s, "x")
+	dead := groups(t, s.Addr())
+	want(t, dead.next(t), "x")
+	dead.cancel()
+	began := time.Now()
+	alive := groups(t, s.Addr())
+	want(t, alive.next(t), "x").Settle(cloudevents.Acked())
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took over after %s", took)
+	}
+}
+
+// TestGroupDeleted deletes all there is under a reader.
+func TestGroupDeleted(t *testing.T) {
+	t.Parallel()
+	s := miniredis.RunT(t)
+	s.ClockTTL(true)
+	add(t, s, "x")
+	got := groups(t, s.Addr()).next(t)
+	want(t, got, "x").Settle(cloudevents.Acked())
+	s.FlushAll()
+	add(t, s, "y")
+	want(t, got, "y").Settle(cloudevents.Acked())
+}
