@@ -1,12 +1,14 @@
 package kafka
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/pubsub"
@@ -61,9 +63,27 @@ func TestConformance(t *testing.T) {
 	}, conform.PubSubSetup{Patience: 20 * time.Second, GroupsByBroker: true})
 }
 
+// TestWatermill has one partition in each topic: there is no order across them.
 func TestWatermill(t *testing.T) {
-	c := fake(t)
-	conform.Watermill(t, func(t *testing.T) pubsub.Driver { return opened(t, brokers(c)) })
+	c := fake(t, kfake.DefaultNumPartitions(1))
+	conform.Watermill(t, func(t *testing.T) pubsub.Driver {
+		return apart{opened(t, brokers(c), config.Item{Name: "rebalanceDrain", Value: "200ms"})}
+	})
+}
+
+// apart gives each topic a group of its own: the suite reads dozens of topics
+// as one group and joins and leaves all the time, and every one of that shares
+// out the partitions of all.
+type apart struct{ *driver }
+
+func (a apart) Subscribe(ctx context.Context, s pubsub.Subscription, emit cloudevents.EmitFunc) error {
+	s.Group += s.Topic
+	return a.driver.Subscribe(ctx, s, emit)
+}
+
+func (a apart) Prepare(ctx context.Context, s pubsub.Subscription) error {
+	s.Group += s.Topic
+	return a.driver.Prepare(ctx, s)
 }
 
 func TestPrepared(t *testing.T) {
