@@ -65,7 +65,7 @@ crash: build ## kill -9, SIGTERM and reloads under load, at full length
 	$(GO) test -count=1 -v ./test/crash -args -full
 
 ledger: ## prove that nothing is lost: every fault with every broker, at full length
-	$(GO) test -count=1 -v -timeout 60m -run 'TestLedger$$' ./test/ledger -args -full
+	$(GO) test -count=1 -v -timeout 60m -tags services -run 'TestLedger$$' ./test/ledger -args -full
 
 clean: ## remove what was built
 	rm -rf bin .penstock

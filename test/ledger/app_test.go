@@ -55,14 +55,26 @@ func (a *app) port() int {
 	a.t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", freePort(a.t)))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	p := l.Addr().(*net.TCPAddr).Port
+	p := freePort(a.t)
+	l := listen(a.t, p)
 	a.ports = append(a.ports, p)
 	a.servers = append(a.servers, a.serve(l, fmt.Sprint(len(a.ports)-1)))
 	return p
+}
+
+// listen opens a port that was open a moment ago: a process that is being
+// started may have it for as long as it takes to run its program.
+func listen(t *testing.T, p int) (l net.Listener) {
+	t.Helper()
+	var err error
+	ok := eventually(5*time.Second, func() bool {
+		l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
+		return err == nil
+	})
+	if !ok {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func (a *app) serve(l net.Listener, replica string) *http.Server {
@@ -95,11 +107,7 @@ func (a *app) up() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i, p := range a.ports {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		a.servers[i] = a.serve(l, fmt.Sprint(i))
+		a.servers[i] = a.serve(listen(a.t, p), fmt.Sprint(i))
 	}
 }
 

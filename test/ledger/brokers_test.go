@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ const (
 
 // broker is what the rows need to know of one.
 type broker struct {
-	name string
+	name, version string
 	// open makes it ready before the first row; nil when there is nothing to do.
 	open func(*testing.T)
 	// resource is the YAML of the component, called bus.
@@ -33,9 +34,13 @@ type broker struct {
 	// show that.
 	watch func(*run) (look lookFunc, done func())
 	every time.Duration // between two looks; 0 is 50 ms
+	// idle: what it holds shows only while no sidecar runs.
+	idle  bool
 	order order
-	// server stops and starts its server; nil when it has none.
-	server server
+	// server stops and starts its server; hasServer tells before open that there
+	// is one.
+	server    server
+	hasServer bool
 	// remove takes the queue, stream or group away, and there tells whether it is
 	// there; nil when there is none to take away.
 	remove func(context.Context, *run) error
@@ -82,13 +87,22 @@ func (b *broker) ordered(r *row) bool {
 	return false
 }
 
+// componentYAML is the YAML of a broker called bus; options are names and values.
+func componentYAML(kind string, options ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec:\n  type: %s\n  version: v1\n  metadata:\n", kind)
+	for i := 0; i+1 < len(options); i += 2 {
+		fmt.Fprintf(&b, "    - {name: %s, value: %q}\n", options[i], options[i+1])
+	}
+	return b.String()
+}
+
 func sqliteBroker() *broker {
 	file := func(x *run) string { return filepath.Join(x.dir, "bus.db") }
 	return &broker{
 		name: "sqlite",
 		resource: func(x *run) string {
-			return fmt.Sprintf("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec:\n  type: pubsub.sqlite\n  version: v1\n"+
-				"  metadata: [{name: connectionString, value: %q}, {name: redeliverInterval, value: 2s}]\n", file(x))
+			return componentYAML("pubsub.sqlite", "connectionString", file(x), "redeliverInterval", "2s")
 		},
 		watch: func(x *run) (lookFunc, func()) { return watchSQLite(x, file(x)) },
 		alone: true,

@@ -17,8 +17,8 @@ type Rules struct {
 	Exclusive bool
 	// Poison are the events that must become dead letters, and no others.
 	Poison map[string]bool
-	// Recovery is how long after a fault was healed the next event may take to be
-	// delivered; 0 is any time.
+	// Recovery is how long after a fault was healed the first event that is
+	// published then may take to be delivered; 0 is any time.
 	Recovery time.Duration
 	// Takeover is how long after a fault strikes every event that was promised
 	// before may take to be delivered; 0 is any time.
@@ -46,7 +46,8 @@ type Report struct {
 	Letter    []string // dead letters that should not be, are missing or have other bytes
 
 	Duplicates, Bound int
-	// Recovery is the longest time from a healed fault to the next delivery, and
+	// Recovery is the longest time from a healed fault to the delivery of an event that
+	// was published afterwards, and
 	// Takeover that from a fault to the delivery of all that was promised before.
 	Recovery, Takeover time.Duration
 	// Drained is how long after the last fault nothing was awaited any more;
@@ -293,7 +294,11 @@ func (c *checker) early() {
 			}
 		}
 	}
-	if counted || len(c.books.Broker) == 0 {
+	if counted {
+		c.rest(c.books.Broker[len(c.books.Broker)-1].Held, lives)
+		return
+	}
+	if len(c.books.Broker) == 0 {
 		return
 	}
 	for _, l := range lives {
@@ -314,6 +319,20 @@ func (c *checker) counted(p Entry, lives []*life) {
 	}
 	if p.Held < owed {
 		c.report.Early = append(c.report.Early, fmt.Sprintf("at %v the broker held %d of %d", p.At.Round(time.Millisecond), p.Held, owed))
+	}
+}
+
+// rest compares what the broker holds at the end with what it may hold: events
+// of which the producer has no answer.
+func (c *checker) rest(held int, lives []*life) {
+	may := 0
+	for _, l := range lives {
+		if l.promise == never && !l.refused && !l.arrived() {
+			may++
+		}
+	}
+	if held > may {
+		c.report.Unsettled = append(c.report.Unsettled, fmt.Sprintf("the broker holds %d", held))
 	}
 }
 
@@ -362,22 +381,13 @@ func (c *checker) overlaps() {
 // times finds out how long it took to go on.
 func (c *checker) times() {
 	r := c.report
-	firsts := make([]time.Duration, 0, len(c.lives))
-	for _, l := range c.lives {
-		if l.effect < never {
-			firsts = append(firsts, l.effect)
-		}
-	}
-	slices.Sort(firsts)
 	last := time.Duration(0)
 	r.Drained = -1
 	for _, e := range c.books.Faults {
 		switch e.What {
 		case Healed:
 			last = e.At
-			if i, _ := slices.BinarySearch(firsts, e.At); i < len(firsts) {
-				r.Recovery = max(r.Recovery, firsts[i]-e.At)
-			}
+			r.Recovery = max(r.Recovery, c.recovery(e.At))
 		case Fault:
 			last = e.At
 			r.Takeover = max(r.Takeover, c.takeover(e.At))
@@ -385,6 +395,21 @@ func (c *checker) times() {
 			r.Drained = e.At - last
 		}
 	}
+}
+
+// recovery is how long after a time the first event that was published since
+// was delivered.
+func (c *checker) recovery(at time.Duration) time.Duration {
+	first := never
+	for _, l := range c.lives {
+		if l.intent >= at {
+			first = min(first, l.effect)
+		}
+	}
+	if first == never {
+		return 0 // nothing was published since
+	}
+	return first - at
 }
 
 // takeover is how long after a time all that had been promised until then was

@@ -119,6 +119,8 @@ func ackAndLetterRows() []checkRow {
 		{"never acknowledged", sent + arrived + "position a1,drained", Rules{Watched: true}, "never acknowledged: 1: a2"},
 		{"too few held", sent + "effect a1,held 0,effect a2,drained", Rules{}, "acknowledged early: 1: at 6ms the broker held 0 of 1"},
 		{"enough held", sent + "held 2,effect a1,held 1,effect a2,held 0,drained", Rules{Watched: true}, ""},
+		{"held at the end", sent + arrived + "held 1,drained", Rules{Watched: true}, "never acknowledged: 1: the broker holds 1"},
+		{"held without an answer", sent + arrived + "intent b1,unknown b1,held 1,drained", Rules{Watched: true}, ""},
 		{"published while it was counted", "intent a1,ok a1,effect a1,intent a2,ok a2,held 0,effect a2,drained", Rules{}, ""},
 		{"poison", sent + "effect a1,letter a2,drained", Rules{Poison: map[string]bool{"a2": true}, Order: true}, ""},
 		{
@@ -132,7 +134,7 @@ func ackAndLetterRows() []checkRow {
 		{"a letter of nothing", sent + arrived + "letter c1,drained", Rules{}, "dead letters: 1: c1 was never sent"},
 		{"deleted", "intent a1,ok a1,intent a2,deleted,ok a2,recreated,intent a3,ok a3,effect a3,drained", Rules{Order: true}, ""},
 		{"lost after it was there again", "intent a1,ok a1,deleted,recreated,intent a2,ok a2,intent a3,ok a3,effect a3,drained", Rules{}, "lost: 1: a2"},
-		{"slow to recover", sent + "fault 0,healed," + arrived + "drained", Rules{Recovery: time.Millisecond}, "delivered again after 2ms, at most 1ms"},
+		{"slow to recover", sent + "fault 0,healed," + arrived + "intent b1,ok b1,effect b1,drained", Rules{Recovery: time.Millisecond}, "delivered again after 9ms, at most 1ms"},
 		{"slow to take over", sent + "fault 0," + arrived + "drained", Rules{Takeover: 4 * time.Millisecond}, "taken over after 5ms, at most 4ms"},
 	}
 }
@@ -153,12 +155,12 @@ func TestCheck(t *testing.T) {
 func TestCheckCounts(t *testing.T) {
 	t.Parallel()
 	r := Check(read(t, "intent a1,ok a1,intent a2,unknown a2,intent a3,ok a3,intent b1,ok b1,fault 2,effect a1,effect a2,effect a1,deleted,recreated,"+
-		"letter a3,intent c1,ok c1,healed,effect c1,drained"), Rules{Poison: map[string]bool{"a3": true}})
+		"letter a3,healed,intent c1,effect c1,ok c1,drained"), Rules{Poison: map[string]bool{"a3": true}})
 	if problems := r.Problems(); problems != nil {
 		t.Errorf("problems %q", problems)
 	}
 	got := fmt.Sprint(r.Accepted, r.Delivered, r.Recovered, r.Letters, r.Duplicates, r.Bound, r.Excluded, r.Recovery, r.Takeover, r.Drained)
-	if want := "4 3 1 1 1 2 [b1] 1ms 1ms 2ms"; got != want {
+	if want := "4 3 1 1 1 2 [b1] 2ms 1ms 4ms"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -16,7 +16,7 @@ func TestLedger(t *testing.T) {
 	began := time.Now()
 	tab := &table{}
 	t.Run("broker", func(t *testing.T) {
-		for _, b := range append([]*broker{sqliteBroker()}, serverBrokers(t)...) {
+		for _, b := range append([]*broker{sqliteBroker()}, serverBrokers()...) {
 			t.Run(b.name, func(t *testing.T) {
 				t.Parallel()
 				b.play(t, tab)
@@ -75,7 +75,7 @@ func (b *broker) lacks(r *row) string {
 	switch {
 	case b.not[r.name] != "":
 		return b.not[r.name]
-	case r.server && b.server == nil, r.proxied && b.addr == nil:
+	case r.server && !b.hasServer, r.proxied && !b.hasServer:
 		return "has no server"
 	case r.removes && b.remove == nil:
 		return "nobody else can delete it"

@@ -78,10 +78,8 @@ func begins(problems []string, want string) bool {
 
 func mutantBroker(kind string) *broker {
 	return &broker{
-		name: "mutant " + kind,
-		resource: func(*run) string {
-			return "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec: {type: pubsub.mutant, version: v1}\n"
-		},
-		watch: func(x *run) (lookFunc, func()) { return watchSQLite(x, filepath.Join(x.dir, "data-0", "penstock.db")) },
+		name:     "mutant " + kind,
+		resource: func(*run) string { return componentYAML("pubsub.mutant") },
+		watch:    func(x *run) (lookFunc, func()) { return watchSQLite(x, filepath.Join(x.dir, "data-0", "penstock.db")) },
 	}
 }

@@ -2,7 +2,5 @@
 
 package ledger
 
-import "testing"
-
 // serverBrokers are none where there are no servers.
-func serverBrokers(*testing.T) []*broker { return nil }
+func serverBrokers() []*broker { return nil }

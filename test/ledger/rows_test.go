@@ -138,7 +138,10 @@ func kills(x *run) {
 	for range length(4, 20) {
 		wait(x.pick(200*time.Millisecond, 800*time.Millisecond))
 		x.fault("kill -9", window)
-		s.Kill()
+		x.kill(s)
+		if x.broker.idle {
+			wait(2 * notice)
+		}
 		x.start(s)
 		x.healed()
 	}
@@ -153,6 +156,9 @@ func terminate(x *run) {
 		wait(length(1500*time.Millisecond, 5*time.Second))
 		x.fault("SIGTERM", 0)
 		x.stop(s)
+		if x.broker.idle {
+			wait(2 * notice)
+		}
 		x.app.work.Store(int64(5 * time.Millisecond))
 		x.start(s)
 		x.healed()
@@ -168,7 +174,7 @@ func takeover(x *run) {
 	x.retire(a)
 	wait(100 * time.Millisecond)
 	x.fault("kill -9 of one of two", window)
-	a.Kill()
+	x.kill(a)
 	x.healed()
 	wait(6 * time.Second)
 	x.start(a)
@@ -176,7 +182,7 @@ func takeover(x *run) {
 	x.retire(b)
 	wait(100 * time.Millisecond)
 	x.fault("kill -9 of the other", window)
-	b.Kill()
+	x.kill(b)
 	x.healed()
 	wait(length(time.Second, 5*time.Second))
 }

@@ -50,6 +50,8 @@ type run struct {
 
 	mu       sync.Mutex
 	sidecars []*process.Sidecar
+	up       int                // sidecars that run
+	quiet    time.Duration      // since when none does
 	live     []*process.Sidecar // those that publishes go to
 	wrong    []string           // what a row found itself
 	polling  sync.WaitGroup
@@ -145,6 +147,7 @@ func (x *run) sidecar() *process.Sidecar {
 // start starts a sidecar and sends publishes to it.
 func (x *run) start(s *process.Sidecar) {
 	x.Helper()
+	x.count(1)
 	if err := s.Start(40 * time.Second); err != nil {
 		x.Fatal(err)
 	}
@@ -170,6 +173,39 @@ func (x *run) stop(s *process.Sidecar) {
 	if err := s.Stop(25 * time.Second); err != nil {
 		x.problem("a stop was not clean: %v", err)
 	}
+	x.count(-1)
+}
+
+// kill ends a sidecar with SIGKILL.
+func (x *run) kill(s *process.Sidecar) {
+	s.Kill()
+	x.count(-1)
+}
+
+func (x *run) count(n int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.up += n
+	x.quiet = x.keeper.Now()
+}
+
+// nobody tells whether no sidecar has been running since before a time, and long
+// enough for the broker to notice.
+func (x *run) nobody(since time.Duration) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.up == 0 && x.quiet+notice < since
+}
+
+// notice is how long a broker may take to notice that a process has gone.
+const notice = 300 * time.Millisecond
+
+// group is the consumer group of the row's subscription or pipeline.
+func (x *run) group() string {
+	if x.row.resources != nil {
+		return x.name + "-load"
+	}
+	return x.name
 }
 
 func (x *run) publishURL(key int) string {
@@ -212,14 +248,14 @@ func (x *run) play() (*Report, []string) {
 		x.keeper.Fault(Entry{What: Drained})
 	}
 	wait(length(300*time.Millisecond, 3*time.Second)) // for what comes once more
-	eventually(min(x.patience, 10*time.Second), x.nothingHeld)
-	cancel()
-	x.polling.Wait()
 	for _, s := range x.sidecars {
 		if s.Running() {
 			x.stop(s)
 		}
 	}
+	eventually(min(x.patience, 10*time.Second), x.nothingHeld)
+	cancel()
+	x.polling.Wait()
 	x.rules.Poison = x.load.poisoned
 	r := Check(x.keeper.Close(), x.rules)
 	return r, append(r.Problems(), x.wrong...)
@@ -273,8 +309,8 @@ func (x *run) look(ctx context.Context, look lookFunc) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	seen, err := look(ctx)
-	if err != nil {
-		return // the broker is away
+	if err != nil || x.broker.idle && !x.nobody(e.From) {
+		return // the broker is away, or does not show
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
