@@ -39,6 +39,12 @@ func (p *pump) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 }
 
 func bench(b *testing.B, keys, lanes int, policy resilience.Policy) {
+	b.Helper()
+	benchTarget(b, keys, lanes, Target{Name: "t", Send: ackAll, Policy: policy})
+}
+
+func benchTarget(b *testing.B, keys, lanes int, t Target) {
+	b.Helper()
 	p := &pump{n: b.N, left: make(chan struct{}, 1024)}
 	for i := range keys {
 		p.keys = append(p.keys, fmt.Sprintf("key-%d", i))
@@ -53,7 +59,7 @@ func bench(b *testing.B, keys, lanes int, policy resilience.Policy) {
 	<-r.inner.Running()
 	b.ReportAllocs()
 	b.ResetTimer()
-	if err := r.Add(Route{Name: "r", Source: p, Lanes: lanes, Targets: []Target{{Name: "t", Send: ackAll, Policy: policy}}}); err != nil {
+	if err := r.Add(Route{Name: "r", Source: p, Lanes: lanes, Targets: []Target{t}}); err != nil {
 		b.Fatal(err)
 	}
 	for range b.N {

@@ -95,16 +95,7 @@ func (in *incarnation) carry(ctx context.Context, p *passage) (res result) {
 			res = in.panicked(p, v)
 		}
 	}()
-	begin(p)
-	in.decode(p)
-	if err := p.trip.err; err != nil {
-		return unreadable(err)
-	}
-	if o := in.runSteps(ctx, p); o != nil {
-		p.trip.failed = true
-		return result{Outcome: *o}
-	}
-	if res := in.claim(ctx, p); res != nil {
+	if res := in.prepare(ctx, p); res != nil {
 		return *res
 	}
 	for p.trip.target < len(in.route.Targets) {
@@ -116,6 +107,22 @@ func (in *incarnation) carry(ctx context.Context, p *passage) (res result) {
 		p.trip.tries = 0
 	}
 	return result{Outcome: cloudevents.Acked()}
+}
+
+// prepare does what comes before the targets. It returns what the round ends
+// with when that is before them.
+func (in *incarnation) prepare(ctx context.Context, p *passage) *result {
+	begin(p)
+	in.decode(p)
+	if err := p.trip.err; err != nil {
+		res := unreadable(err)
+		return &res
+	}
+	if o := in.runSteps(ctx, p); o != nil {
+		p.trip.failed = true
+		return &result{Outcome: *o}
+	}
+	return in.claim(ctx, p)
 }
 
 // begin counts the attempt that this round is.
@@ -176,35 +183,45 @@ type try struct {
 	cloudevents.Outcome
 }
 
-// send is one try of one target, under its breaker and time-out. While the
-// breaker is open it waits here and keeps its place, so that nothing is taken
-// from the source only to be refused.
+// send is one try of one target, under its breaker and time-out.
 func (in *incarnation) send(ctx context.Context, p *passage, t *Target) result {
 	var o try
-	call := func(ctx context.Context) error {
+	err := in.attempt(ctx, t, func(ctx context.Context) error {
 		o = try{true, t.Send(ctx, p.d)}
 		return asError(o.Outcome)
-	}
+	}, &o.made)
+	return judge(p, o.Outcome, err)
+}
+
+// attempt makes a call under the target's policy. While the breaker is open it
+// waits here and keeps its place, so that nothing is taken from the source only
+// to be refused.
+func (in *incarnation) attempt(ctx context.Context, t *Target, call func(context.Context) error, made *bool) error {
 	err := t.Policy.Try(ctx, call)
-	for !o.made && errors.Is(err, resilience.ErrOpen) && t.Policy.Breaker.Wait(in.flow.soft) == nil {
+	for !*made && errors.Is(err, resilience.ErrOpen) && t.Policy.Breaker.Wait(in.flow.soft) == nil {
 		err = t.Policy.Try(ctx, call)
 	}
+	return err
+}
+
+// judge makes a result of what a target said and of how the call ended.
+func judge(p *passage, o cloudevents.Outcome, err error) result {
 	switch {
 	case o.Verdict == cloudevents.Ack, o.Verdict == cloudevents.Drop:
-		return result{o.Outcome, failed}
+		return result{o, failed}
 	case errors.Is(err, resilience.ErrOpen):
 		return result{cloudevents.Retried(err, fault.RetryAfter(err)), refused}
 	case o.Verdict == cloudevents.Leave && fault.KindOf(err) != fault.Timeout:
-		return result{o.Outcome, failed}
+		return result{o, failed}
 	case o.Verdict == cloudevents.Leave:
 		// To the target, the policy's time-out looks like being cut short.
-		o.Outcome = cloudevents.Retried(err, 0)
+		o = cloudevents.Retried(err, 0)
 	case fault.KindOf(err) == fault.Timeout:
 		o.Err = err
 	}
 	p.trip.tries++
 	p.trip.failed = true
-	return result{o.Outcome, failed}
+	return result{o, failed}
 }
 
 // asError is how an outcome looks to a breaker: only a Retry is a failure.

@@ -19,6 +19,7 @@ import (
 type round struct {
 	passage *passage
 	message message.Message // what Watermill carries in our own routes
+	crew    []*round        // the others that this one's message carries
 
 	mu    sync.Mutex
 	ended bool

@@ -16,7 +16,7 @@ import (
 var errStopped = fault.New(fault.Unavailable, "take event: the route is stopping")
 
 // flow holds what a route has taken from its source and hands it over, at most
-// limit at a time, one after the other for each key. Read it in this order:
+// so many at a time, one after the other for each key. Read it in this order:
 // admit (a delivery comes in), dispatch (it is handed over), finish (its round
 // is over: told to the source, or parked), wake (its time has come). Stopping
 // is stop, then cut, then abandon.
@@ -24,11 +24,13 @@ var errStopped = fault.New(fault.Unavailable, "take event: the route is stopping
 // The flow never waits itself, except for the window in admit. hand must take a
 // round without blocking; whoever took it calls finish once.
 type flow struct {
-	limit  int
-	window *window
-	hand   func(*round)
-	log    *slog.Logger
-	tally  *tally
+	// places is how many hand-overs are under way at most, load how many rounds
+	// one of them has at most.
+	places, load int
+	window       *window
+	hand         func(*round)
+	log          *slog.Logger
+	tally        *tally
 	// base is what contexts of rounds take their values from; it never ends.
 	base context.Context
 	// soft ends at the first step of stopping, with errStopped as its cause.
@@ -43,15 +45,17 @@ type flow struct {
 	mu       sync.Mutex
 	lanes    lanes
 	held     []*passage // all that are not gone, in no order
-	running  int        // how many are under way
+	handed   int        // how many hand-overs are under way
+	running  int        // how many passages are
 	untold   int        // how many were admitted and not told
 	paused   bool
 	stopping bool
 }
 
 func newFlow(r *Route, log *slog.Logger) *flow {
+	places, load := r.places()
 	return &flow{
-		limit: r.Lanes, window: newWindow(r), log: log, tally: &tally{}, paused: r.Paused,
+		places: places, load: load, window: newWindow(r), log: log, tally: &tally{}, paused: r.Paused,
 		idle: make(chan struct{}),
 	}
 }
@@ -84,55 +88,98 @@ func (f *flow) admit(ctx context.Context, p *passage) error {
 
 // dispatch hands over while there are free places. It runs under mu.
 func (f *flow) dispatch() {
-	for !f.paused && f.running < f.limit {
-		p := f.lanes.pop()
-		if p == nil {
+	for !f.paused && f.handed < f.places {
+		r := f.next()
+		if r == nil {
 			return
 		}
-		p.state = under
-		f.running++
-		f.hand(p.newRound())
+		for n := 1; n < f.load; n++ {
+			with := f.next()
+			if with == nil {
+				break
+			}
+			r.crew = append(r.crew, with)
+		}
+		f.handed++
+		f.hand(r)
 	}
 }
 
-// finish ends a round: the source is told, or the passage waits for the next.
-func (f *flow) finish(r *round, d decision) {
-	r.end()
-	p := r.passage
+// next begins a round of the passage that has been ready for longest; nil when
+// there is none. It runs under mu.
+func (f *flow) next() *round {
+	p := f.lanes.pop()
+	if p == nil {
+		return nil
+	}
+	p.state = under
+	f.running++
+	return p.newRound()
+}
+
+// finish ends the rounds of one hand-over: for each the source is told, or the
+// passage waits for the next.
+func (f *flow) finish(rounds []*round, ds []decision) {
+	for _, r := range rounds {
+		r.end()
+	}
 	f.mu.Lock()
-	if p.state != under { // abandoned meanwhile: the source has been told
+	if rounds[0].passage.state != under { // abandoned meanwhile: the source has been told
 		f.mu.Unlock()
-		p.unclaim()
+		for _, r := range rounds {
+			r.passage.unclaim()
+		}
 		return
 	}
-	f.running--
-	if d.again && !f.stopping {
-		f.park(p, d.wait)
-		f.dispatch()
-		f.mu.Unlock()
+	f.handed--
+	f.running -= len(rounds)
+	told := f.divide(rounds, ds)
+	f.dispatch()
+	f.mu.Unlock()
+	if told == 0 {
 		return
 	}
-	if d.again {
-		d = leave(stoppingReason)
-	}
-	f.claim(p)
-	f.dispatch()
-	f.mu.Unlock()
 
-	// The source hears of this one before the next of its key is handed over.
-	outcome := d.tell
-	if p.injected {
-		outcome = p.injectorHears(d)
+	// The source hears of these before the next of their keys are handed over.
+	for i, r := range rounds {
+		if d := &ds[i]; !d.again {
+			outcome := d.tell
+			if r.passage.injected {
+				outcome = r.passage.injectorHears(*d)
+			}
+			f.tell(r.passage, outcome, d.seen.Verdict)
+		}
 	}
-	f.tell(p, outcome, d.seen.Verdict)
 
+	var left []*passage
 	f.mu.Lock()
-	// What was injected is kept by somebody else: its source gave those behind it.
-	left := f.follow(p, d.tell.Verdict == cloudevents.Leave && !p.injected)
+	for i, r := range rounds {
+		if d := &ds[i]; !d.again {
+			// What was injected is kept by somebody else: its source gave those behind it.
+			left = append(left, f.follow(r.passage, d.tell.Verdict == cloudevents.Leave && !r.passage.injected)...)
+		}
+	}
 	f.dispatch()
 	f.mu.Unlock()
-	f.told(1)
+	f.told(told)
 	f.leave(left)
+}
+
+// divide parks what is to have another round and claims the rest, of which it
+// returns the number. It runs under mu.
+func (f *flow) divide(rounds []*round, ds []decision) (claimed int) {
+	for i, r := range rounds {
+		if ds[i].again && !f.stopping {
+			f.park(r.passage, ds[i].wait)
+			continue
+		}
+		if ds[i].again {
+			ds[i] = leave(stoppingReason)
+		}
+		f.claim(r.passage)
+		claimed++
+	}
+	return claimed
 }
 
 // follow lets the next one of p's key get ready; when p was left, all of its
@@ -302,7 +349,7 @@ func (f *flow) sweep() (claimed []*passage) {
 func (f *flow) abandon() int {
 	f.mu.Lock()
 	n := f.running
-	f.running = 0
+	f.running, f.handed = 0, 0
 	left := slices.Clone(f.held)
 	for _, p := range left {
 		p.abandoned = p.state == under

@@ -100,15 +100,19 @@ func (in *incarnation) hand(r *round) {
 	in.out <- &r.message
 }
 
-// serve is the Watermill handler: one message is one round.
+// serve is the Watermill handler: one message is one round, or several that go
+// to the target together.
 func (in *incarnation) serve(m *message.Message) error {
 	growStack()
 	r := roundFrom(m.Context())
+	if r.crew != nil {
+		return in.serveAll(m, r)
+	}
 	d := in.handle(r)
 	if d.again || d.tell.Verdict != cloudevents.Ack {
 		m.Nack() // Watermill's own Ack, which follows, then has no effect
 	}
-	in.flow.finish(r, d)
+	in.flow.finish([]*round{r}, []decision{d})
 	return nil
 }
 

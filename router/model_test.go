@@ -28,6 +28,7 @@ type scenario struct {
 	LetterFails     int // writes that fail at first, for each letter
 	GiveBack, Gated bool
 	Targets         int
+	Batched         bool // the target serves several at once
 	Messages        []plan
 	Moves           []move
 }
@@ -74,6 +75,7 @@ func drawScenario(t *rapid.T) scenario {
 		Letters:     rapid.Bool().Draw(t, "letters"), LetterFails: rapid.IntRange(0, 2).Draw(t, "letter fails"),
 		GiveBack: rapid.Bool().Draw(t, "give back"), Gated: rapid.Bool().Draw(t, "gated"),
 		Targets:  rapid.IntRange(1, 2).Draw(t, "targets"),
+		Batched:  rapid.Bool().Draw(t, "batched"),
 		Messages: rapid.SliceOfN(plans, 1, 30).Draw(t, "messages"),
 		Moves:    rapid.SliceOfN(moves, 0, 8).Draw(t, "moves"),
 	}
@@ -273,6 +275,25 @@ func (m *model) send(target int) func(context.Context, *cloudevents.Delivery) cl
 	}
 }
 
+// sendAll is the one target serving several at once. A panic would be that of
+// all, so there is none.
+func (m *model) sendAll(ctx context.Context, ds []*cloudevents.Delivery) []cloudevents.Outcome {
+	outcomes := make([]cloudevents.Outcome, len(ds))
+	var all sync.WaitGroup
+	for i, d := range ds {
+		all.Go(func() {
+			defer func() {
+				if recover() != nil {
+					outcomes[i] = nope
+				}
+			}()
+			outcomes[i] = m.send(0)(ctx, d)
+		})
+	}
+	all.Wait()
+	return outcomes
+}
+
 func (m *model) answer(what string) (string, cloudevents.Outcome) {
 	switch what {
 	case "ack":
@@ -311,6 +332,9 @@ func (m *model) route() Route {
 		r.Targets = append(r.Targets, Target{Name: strconv.Itoa(i), Send: m.send(i), Policy: resilience.Policy{
 			Timeout: 20 * time.Second, Retry: resilience.Retry{Initial: 100 * time.Millisecond, Max: time.Second, Limit: m.Limit},
 		}})
+	}
+	if m.Batched {
+		r.Targets[0].SendAll = m.sendAll
 	}
 	if m.Letters {
 		r.DeadLetter = m.bury

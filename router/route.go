@@ -15,6 +15,9 @@ const (
 	defaultWindowBytes = 64 << 20
 	// maxLanes bounds what is set aside for a route: one pointer for each lane.
 	maxLanes = 1 << 16
+	// carriers is how many calls of a target with SendAll are under way at once:
+	// enough that one fills while others are out.
+	carriers = 4
 )
 
 // Source is where a route's events come from. Run fetches and emits until ctx
@@ -39,6 +42,11 @@ type Target struct {
 	// Send may be called from several goroutines at once, never twice at once
 	// for one delivery. It must return when ctx ends: that is the hard stop.
 	Send func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome
+	// SendAll, when not nil, serves several deliveries in one call and returns
+	// one outcome each; no two of them have the same key. A route that has this
+	// target alone uses it for what is ready together, so that its Lanes are
+	// spread over four calls at most; what is ready alone goes to Send.
+	SendAll func(ctx context.Context, ds []*cloudevents.Delivery) []cloudevents.Outcome
 	// Policy bounds and breaks each call of Send and says how often a Retry is
 	// tried again. Between tries the delivery waits without holding a place:
 	// other keys go on, however many fail.
@@ -124,6 +132,16 @@ func (r Route) prepared() (Route, error) {
 	r.Window = cmp.Or(r.Window, max(defaultWindow, 4*r.Lanes))
 	r.WindowBytes = cmp.Or(r.WindowBytes, defaultWindowBytes)
 	return r, nil
+}
+
+// places returns how many hand-overs are under way at once and how many
+// deliveries one of them has at most.
+func (r *Route) places() (places, load int) {
+	if len(r.Targets) != 1 || r.Targets[0].SendAll == nil || r.Lanes == 1 {
+		return r.Lanes, 1
+	}
+	places = min(carriers, r.Lanes)
+	return places, r.Lanes / places
 }
 
 func (r Route) check() error {

@@ -172,7 +172,7 @@ func (s *subscription) lend(r *round) {
 		}
 	}
 	r.passage.trip.failed = res.Verdict == cloudevents.Retry
-	s.in.flow.finish(r, s.in.settle(r, r.passage, res))
+	s.in.flow.finish([]*round{r}, []decision{s.in.settle(r, r.passage, res)})
 }
 
 func await(r *round, m *message.Message) cloudevents.Outcome {
