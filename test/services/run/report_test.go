@@ -58,6 +58,14 @@ func TestReportFailsOnSkipsFailuresAndNothing(t *testing.T) {
 	}
 }
 
+func TestCasesOfWatermillThatDoNotApplyAreCountedApart(t *testing.T) {
+	t.Parallel()
+	r, out := read(stream + `{"Action":"skip","Package":"p","Test":"TestX/watermill/many_lanes/TestNoAck/1"}`)
+	if !r.good() || !strings.Contains(out, "\n1 cases of Watermill's suite") {
+		t.Errorf("good is %t after:\n%s", r.good(), out)
+	}
+}
+
 func TestTestsOfServersAreFound(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
