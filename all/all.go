@@ -17,6 +17,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/localstorage"
 	postgresbinding "github.com/penstock-io/penstock/bindings/postgres"
 	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
+	"github.com/penstock-io/penstock/bindings/smtp"
 	sqlitebinding "github.com/penstock-io/penstock/bindings/sqlite"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
@@ -43,6 +44,7 @@ func Components() component.List {
 		rabbitmqbinding.Component,
 		postgresbinding.Component,
 		sqlitebinding.Component,
+		smtp.Component,
 		webhook.Component,
 
 		inmemory.Component,
