@@ -223,12 +223,6 @@ func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
 	return m, nil
 }
 
-// PublishEvent publishes an event as it is, with topic and pubsubname set: the
-// way of pipelines and dead letters. Scopes apply as for an app.
-func (b *Bus) PublishEvent(ctx context.Context, topic string, e *cloudevents.Event, metadata map[string]string) error {
-	return b.Publish(ctx, &PublishRequest{Topic: topic, Data: e.JSON(), ContentType: cloudevents.ContentType, Metadata: metadata})
-}
-
 // Forward publishes bytes as they are, without envelope or scopes: the way of
 // dead letters, which must reach their topic whatever the app may use.
 func (b *Bus) Forward(ctx context.Context, topic string, body []byte, metadata map[string]string) error {

@@ -285,7 +285,9 @@ func (rs *routes) target(c *compiler, p config.Pipeline, to config.Endpoint) rou
 		t.Send = toBinding(rs.parts, to.Binding, operationOf(to), c.templates(to))
 	case to.PubSub != "":
 		t.Name = fmt.Sprintf("pubsub:%s/%s", to.PubSub, to.Topic)
-		t.Send = toTopic(rs.parts, to.PubSub, c.template(to.Topic, to.TopicPlace, "topic"), c.templates(to))
+		topic, metadata := c.template(to.Topic, to.TopicPlace, "topic"), c.templates(to)
+		t.Send = toTopic(rs.parts, to.PubSub, topic, metadata)
+		t.SendAll = toTopicAll(rs.parts, to.PubSub, topic, metadata)
 	default:
 		t.Name = "app:" + to.Route
 		t.Send = toApp(rs.app, &app.Address{Path: to.Route, PubSub: p.From.PubSub, Topic: p.From.Topic, Binding: p.From.Binding})

@@ -1,11 +1,13 @@
 package runtime_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -236,6 +238,41 @@ spec:
 	got := a.next(t, "/out")
 	if got.header.Get("partitionKey") != "k1" || got.header.Get("colour") != "blue" {
 		t.Errorf("metadata did not travel: %v", got.header)
+	}
+}
+
+// TestPipelineToManyTopicsLosesNone sends many events at once to the topics that
+// their data names; one that names none is dead-lettered.
+func TestPipelineToManyTopicsLosesNone(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[{"pubsubname":"bus","topic":"even","route":"/even"},{"pubsubname":"bus","topic":"odd","route":"/odd"},{"pubsubname":"bus","topic":"graves","route":"/graves"}]`)
+	in := start(t, a, bus+`
+apiVersion: penstock.dev/v1
+kind: Pipeline
+metadata: {name: p}
+spec:
+  from: {pubsub: bus, topic: in}
+  concurrency: 64
+  to: [{pubsub: {name: bus, topic: '{{ event.data.to }}'}}]
+  deadLetter: {pubsub: bus, topic: graves}
+---
+`)
+	const n = 100
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			in.publish(t, "in", fmt.Sprintf(`{"to":%q,"n":%d}`, []string{"even", "odd"}[i%2], i))
+		})
+	}
+	all.Wait()
+	in.publish(t, "in", `{"to":"","n":-1}`)
+	seen := map[string]map[string]bool{"/even": {}, "/odd": {}, "/graves": {}}
+	for range n + 1 {
+		c := <-a.calls
+		seen[c.path][c.body] = true
+	}
+	if len(seen["/even"]) != n/2 || len(seen["/odd"]) != n/2 || len(seen["/graves"]) != 1 {
+		t.Errorf("even %d, odd %d, dead letters %d", len(seen["/even"]), len(seen["/odd"]), len(seen["/graves"]))
 	}
 }
 

@@ -9,11 +9,15 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/cloudevents/expr"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/router"
 )
 
 // sendFunc is the Send of a router.Target.
 type sendFunc = func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome
+
+// sendAllFunc is the SendAll of a router.Target.
+type sendAllFunc = func(ctx context.Context, ds []*cloudevents.Delivery) []cloudevents.Outcome
 
 // rule sends events that match to a path of the app.
 type rule struct {
@@ -88,24 +92,85 @@ func render(templates map[string]*expr.Template, e *cloudevents.Event) (map[stri
 // values of the request metadata.
 func toTopic(ps *parts, name string, topic *expr.Template, metadata map[string]*expr.Template) sendFunc {
 	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
-		t, err := topic.Render(d.Event)
-		if err != nil {
-			return outcomeOf(fault.New(fault.Invalid, "render topic: %w", err))
-		}
-		rendered, err := render(metadata, d.Event)
-		if err != nil {
-			return outcomeOf(err)
-		}
-		e, err := router.Hop(d.Event)
+		r, err := onward(d.Event, topic, metadata)
 		if err != nil {
 			return outcomeOf(err)
 		}
 		bus, err := ps.bus(name)
 		if err == nil {
-			err = bus.PublishEvent(ctx, t, e, rendered)
+			err = bus.Publish(ctx, &r)
 		}
 		return outcomeOf(ps.held(name, err))
 	}
+}
+
+// toTopicAll is toTopic for several events in one call: one publish for each of
+// the topics they go to.
+func toTopicAll(ps *parts, name string, topic *expr.Template, metadata map[string]*expr.Template) sendAllFunc {
+	return func(ctx context.Context, ds []*cloudevents.Delivery) []cloudevents.Outcome {
+		outcomes := make([]cloudevents.Outcome, len(ds))
+		var topics []string
+		lots := map[string]*lot{}
+		for i, d := range ds {
+			r, err := onward(d.Event, topic, metadata)
+			if err != nil {
+				outcomes[i] = outcomeOf(err)
+				continue
+			}
+			l := lots[r.Topic]
+			if l == nil {
+				l = &lot{}
+				lots[r.Topic] = l
+				topics = append(topics, r.Topic)
+			}
+			l.requests, l.at = append(l.requests, r), append(l.at, i)
+		}
+		for _, t := range topics {
+			l := lots[t]
+			for j, err := range l.publish(ctx, ps, name, t) {
+				outcomes[l.at[j]] = outcomeOf(ps.held(name, err))
+			}
+		}
+		return outcomes
+	}
+}
+
+// lot is what goes to one topic, with its place among the deliveries.
+type lot struct {
+	requests []pubsub.PublishRequest
+	at       []int
+}
+
+// publish returns one error for each of the lot.
+func (l *lot) publish(ctx context.Context, ps *parts, name, topic string) []error {
+	bus, err := ps.bus(name)
+	if err == nil {
+		var errs []error
+		if errs, err = bus.BulkPublish(ctx, topic, l.requests); errs != nil {
+			return errs
+		}
+	}
+	errs := make([]error, len(l.requests))
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// onward is the request that publishes an event once more.
+func onward(e *cloudevents.Event, topic *expr.Template, metadata map[string]*expr.Template) (r pubsub.PublishRequest, err error) {
+	if r.Topic, err = topic.Render(e); err != nil {
+		return r, fault.New(fault.Invalid, "render topic: %w", err)
+	}
+	if r.Metadata, err = render(metadata, e); err != nil {
+		return r, err
+	}
+	next, err := router.Hop(e)
+	if err != nil {
+		return r, err
+	}
+	r.Data, r.ContentType = next.JSON(), cloudevents.ContentType
+	return r, nil
 }
 
 // invoke calls an output binding by name.
