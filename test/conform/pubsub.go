@@ -46,6 +46,9 @@ type PubSubSetup struct {
 	GroupsByBroker bool
 	// Patience is how long a case waits for a message; a minute when zero.
 	Patience time.Duration
+	// Largest is the longest body that the server is set up to take; 1 MiB when
+	// zero.
+	Largest int
 }
 
 // suite is what the cases work with.
@@ -78,6 +81,9 @@ func PubSub(t *testing.T, open func(t *testing.T) pubsub.Driver, setup PubSubSet
 	t.Helper()
 	if setup.Patience == 0 {
 		setup.Patience = time.Minute
+	}
+	if setup.Largest == 0 {
+		setup.Largest = 1 << 20
 	}
 	s := &suite{PubSubSetup: setup, open: open}
 	probe := open(t)
