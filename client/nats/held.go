@@ -1,0 +1,345 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-io/penstock/client/batch"
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/fault"
+)
+
+// taken is one message that the server waits for an answer to.
+type taken struct {
+	cloudevents.Delivery
+	held       *held
+	at         *place
+	born       time.Time // the stream's
+	reply      string
+	seq        uint64 // in the stream
+	delivered  int    // as the server counts
+	settled    atomic.Bool
+	done       chan struct{} // closed by Settle; nil unless somebody waits
+	prev, next *taken        // in held, the oldest first; guarded by its lock
+}
+
+// answer is one on its way to the server.
+type answer struct {
+	at    *place
+	born  time.Time
+	reply string
+	body  []byte
+}
+
+// place is what is known of one durable consumer, across deletions. Guarded by
+// the lock of held.
+type place struct {
+	born   time.Time         // the stream's
+	top    uint64            // the highest sequence taken
+	given  map[uint64]int    // given back by sequence: how often that was no attempt
+	static map[string]string // the metadata of messages without headers, by subject
+	topic  string
+}
+
+// held is everything that the server waits for an answer to. It extends their
+// time as long as they are held, and sends the answers.
+type held struct {
+	ctx     context.Context
+	nc      *nats.Conn
+	o       ConsumerOptions
+	warn    func(msg string, args ...any)
+	answers *batch.Writer[answer]
+
+	mu     sync.Mutex
+	first  taken // of a ring, the oldest next
+	places map[string]*place
+	every  time.Duration // between extensions; 0 before there is a consumer
+	beat   *time.Ticker
+	ended  chan struct{} // closed when extending has ended
+	shut   bool
+}
+
+const mostGiven = 65536 // sequences remembered of one consumer
+
+func newHeld(ctx context.Context, nc *nats.Conn, o ConsumerOptions, warn func(string, ...any)) *held {
+	h := &held{ctx: ctx, nc: nc, o: o, warn: warn, places: map[string]*place{}}
+	h.first.prev, h.first.next = &h.first, &h.first
+	h.answers = batch.NewWriter(ctx, batch.Options[answer]{Write: h.send, Most: 1024})
+	return h
+}
+
+// place returns what is known of a consumer; a new incarnation of its stream
+// begins afresh.
+func (h *held) place(key string, born time.Time) *place {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.places[key]
+	if p == nil {
+		p = &place{born: born, given: map[uint64]int{}, static: map[string]string{}}
+		h.places[key] = p
+	}
+	if !p.born.Equal(born) {
+		p.born, p.top = born, 0
+		clear(p.given)
+	}
+	return p
+}
+
+// resume is the sequence where a consumer that was deleted goes on; zero when
+// nothing was read.
+func (p *place) resume() uint64 {
+	if p.top == 0 {
+		return 0
+	}
+	from := p.top + 1
+	for seq := range p.given {
+		from = min(from, seq)
+	}
+	return from
+}
+
+// take makes a delivery of a message and holds it; nil for one that is none.
+func (h *held) take(b *binding, m jetstream.Msg) *taken {
+	meta, err := m.Metadata()
+	if err != nil {
+		h.warn("message of NATS is not from a stream", "subject", m.Subject(), "error", err)
+		return nil
+	}
+	x := &taken{
+		held: h, at: b.place, born: b.born, reply: m.Reply(), seq: meta.Sequence.Stream,
+		delivered: int(min(meta.NumDelivered, 1<<30)),
+	}
+	subject := m.Subject()
+	x.Body = m.Data()
+	x.Topic = subject
+	x.Settle = x.settle
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x.Attempt = max(1, x.delivered-b.place.given[x.seq])
+	b.place.top = max(b.place.top, x.seq)
+	x.Metadata, x.Key = b.place.metadata(subject, m.Headers())
+	x.prev, x.next = h.first.prev, &h.first
+	x.prev.next, h.first.prev = x, x
+	return x
+}
+
+// metadata of a message: that of its headers and the subject. Messages of one
+// subject without headers share it; nobody changes it.
+func (p *place) metadata(subject string, header nats.Header) (m map[string]string, key string) {
+	if len(header) == 0 || len(header) == 1 && header[nats.MsgIdHdr] != nil {
+		if p.topic != subject {
+			p.topic, p.static = subject, map[string]string{"Topic": subject}
+		}
+		return p.static, ""
+	}
+	m = make(map[string]string, len(header)+1)
+	key = metadata(header, m)
+	m["Topic"] = subject
+	return m, key
+}
+
+func ackBody() []byte  { return []byte("+ACK") }
+func workBody() []byte { return []byte("+WPI") }
+
+// settle implements Delivery.Settle.
+func (x *taken) settle(o cloudevents.Outcome) {
+	if !x.settled.CompareAndSwap(false, true) {
+		return
+	}
+	h := x.held
+	body, given := ackBody(), -1
+	switch o.Verdict {
+	case cloudevents.Retry:
+		body, given = h.retry(x, o)
+	case cloudevents.Leave:
+		body, given = []byte("-NAK"), 1
+	}
+	h.mu.Lock()
+	h.unlink(x)
+	if x.at.born.Equal(x.born) {
+		x.at.note(x.seq, given)
+	}
+	shut := h.shut
+	h.mu.Unlock()
+	if !shut {
+		h.answers.Add(answer{x.at, x.born, x.reply, body}, nil)
+	}
+	if x.done != nil {
+		close(x.done)
+	}
+}
+
+// note remembers a message that was given back, uncounted or not, or forgets one
+// that is done.
+func (p *place) note(seq uint64, given int) {
+	switch {
+	case given < 0:
+		if len(p.given) > 0 {
+			delete(p.given, seq)
+		}
+	case len(p.given) < mostGiven:
+		p.given[seq] += given
+	}
+}
+
+// unlink takes x out of the ring.
+func (h *held) unlink(x *taken) {
+	if x.next != nil {
+		x.prev.next, x.next.prev = x.next, x.prev
+		x.prev, x.next = nil, nil
+	}
+}
+
+// retry is the answer that gives a message back with a delay, or gives it up when
+// it had all its attempts.
+func (h *held) retry(x *taken, o cloudevents.Outcome) (body []byte, given int) {
+	if h.o.MaxDeliver > 0 && x.Attempt >= h.o.MaxDeliver {
+		h.warn("message given up: it had all its attempts (maxDeliver)",
+			"subject", x.Topic, "sequence", x.seq, "attempt", x.Attempt, "reason", o.Reason)
+		return []byte("+TERM"), -1
+	}
+	after := o.After
+	if n := len(h.o.BackOff); n > 0 {
+		after = max(after, h.o.BackOff[min(x.Attempt, n)-1])
+	}
+	if after <= 0 {
+		return []byte("-NAK"), 0
+	}
+	return fmt.Appendf(nil, `-NAK {"delay": %d}`, after.Nanoseconds()), 0
+}
+
+// putBack gives back what was never handed out.
+func (h *held) putBack(list []*taken) {
+	for _, x := range list {
+		x.settle(cloudevents.Left("not handed out"))
+	}
+}
+
+// send writes answers. Those that cannot be sent now wait for the connection;
+// those for a stream that was made anew are not sent at all.
+func (h *held) send(ctx context.Context, list []answer) []error {
+	for i := range list {
+		for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
+			if h.stale(&list[i]) {
+				break
+			}
+			err := h.nc.Publish(list[i].reply, list[i].body)
+			if err == nil || h.nc.IsClosed() {
+				break
+			}
+			t := time.NewTimer(wait)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+				return batch.All(len(list), fault.Wrap(err, "acknowledge"))
+			}
+		}
+	}
+	return nil
+}
+
+func (h *held) stale(a *answer) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !a.at.born.Equal(a.born)
+}
+
+// heartbeat sees to it that what is held is extended well within wait.
+func (h *held) heartbeat(wait time.Duration) {
+	every := max(wait/4, 5*time.Millisecond)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.shut || h.every > 0 && h.every <= every {
+		return
+	}
+	h.every = every
+	if h.beat != nil {
+		h.beat.Reset(every)
+		return
+	}
+	h.beat, h.ended = time.NewTicker(every), make(chan struct{})
+	go h.extend(h.beat, h.ended)
+}
+
+// extend tells the server about everything that is still held, until ctx ends.
+func (h *held) extend(beat *time.Ticker, ended chan struct{}) {
+	defer close(ended)
+	defer beat.Stop()
+	before := map[*taken]bool{} // held at the last beat
+	var late []*taken
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case <-beat.C:
+		}
+		late = late[:0]
+		now := map[*taken]bool{}
+		h.mu.Lock()
+		for x := h.first.next; x != &h.first; x = x.next {
+			now[x] = true
+			if before[x] && x.at.born.Equal(x.born) {
+				late = append(late, x)
+			}
+		}
+		h.mu.Unlock()
+		before = now
+		for _, x := range late {
+			if x.settled.Load() {
+				continue // it would undo the delay of a retry
+			}
+			if h.nc.Publish(x.reply, workBody()) != nil {
+				break // no connection: the next beat tries again
+			}
+		}
+		clear(late)
+	}
+}
+
+// close gives back what is held and waits until all answers are with the server.
+func (h *held) close(ctx context.Context) error {
+	h.mu.Lock()
+	var rest []*taken
+	for x := h.first.next; x != &h.first; x = x.next {
+		rest = append(rest, x)
+	}
+	ended := h.ended
+	h.mu.Unlock()
+	h.putBack(rest)
+	h.mu.Lock()
+	h.shut = true
+	h.mu.Unlock()
+	if ended != nil {
+		<-ended
+	}
+	if h.nc.IsClosed() {
+		return nil
+	}
+	if !h.nc.IsConnected() { // nobody to tell: the server will find out by itself
+		short, cancel := context.WithCancel(ctx)
+		cancel()
+		_ = h.answers.Close(short)
+		return nil
+	}
+	if err := h.answers.Close(ctx); err != nil {
+		return err
+	}
+	return fault.Wrap(Classify(h.nc.FlushWithContext(flushing(ctx))), "flush acknowledgements")
+}
+
+// flushing is ctx; the library wants a deadline.
+func flushing(ctx context.Context) context.Context {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	context.AfterFunc(ctx, cancel)
+	return ctx
+}

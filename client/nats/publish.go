@@ -1,0 +1,170 @@
+package nats
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-io/penstock/fault"
+)
+
+const (
+	mostPending    = 4096 // publishes whose answer is not there yet, of one publisher
+	publishTimeout = 10 * time.Second
+)
+
+// Message is one to publish. Data and Metadata are not changed.
+type Message struct {
+	Data     []byte
+	Metadata map[string]string
+	Key      string // the ordering key, which travels beside the data
+	// ID makes the server take a message that is published twice within its
+	// window only once; empty is never.
+	ID string
+}
+
+// Publisher writes to streams. It may be used by many goroutines.
+type Publisher struct {
+	conn    *Conn
+	streams StreamOptions
+	window  chan struct{} // a place for each publish under way
+	opts    []jetstream.PublishOpt
+}
+
+// Publisher returns a publisher. Streams that are missing are made as the options
+// say.
+func (c *Conn) Publisher(streams StreamOptions) *Publisher {
+	return &Publisher{
+		conn: c, streams: streams, window: make(chan struct{}, mostPending),
+		opts: []jetstream.PublishOpt{jetstream.WithRetryAttempts(0), jetstream.WithStallWait(publishTimeout)},
+	}
+}
+
+// Publish writes messages in order and returns when each is confirmed or not:
+// nil when all are stored, else one error per message. A subject that no stream
+// has gets one.
+func (p *Publisher) Publish(ctx context.Context, subject string, ms []Message) []error {
+	if err := validSubject(subject); err != nil {
+		return all(len(ms), err)
+	}
+	errs := p.round(ctx, subject, ms, nil)
+	if !slices.ContainsFunc(errs, noStream) {
+		return errs
+	}
+	if _, err := p.conn.ensureStream(ctx, subject, p.streams); err != nil {
+		for i := range errs {
+			if noStream(errs[i]) {
+				errs[i] = fault.Wrap(Classify(err), "make stream for subject %q", subject)
+			}
+		}
+		return errs
+	}
+	return p.round(ctx, subject, ms, errs)
+}
+
+func noStream(err error) bool {
+	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
+}
+
+func all(n int, err error) []error { return slices.Repeat([]error{err}, n) }
+
+// round publishes once: everything, or where before is given what found no
+// stream in it.
+func (p *Publisher) round(ctx context.Context, subject string, ms []Message, before []error) []error {
+	var errs []error
+	fail := func(i int, err error) {
+		if errs == nil {
+			errs = make([]error, len(ms))
+		}
+		errs[i] = err
+	}
+	futures := make([]jetstream.PubAckFuture, len(ms))
+	for i := range ms {
+		if before != nil && !noStream(before[i]) {
+			if before[i] != nil {
+				fail(i, before[i])
+			}
+			continue
+		}
+		f, err := p.send(ctx, subject, &ms[i])
+		if err != nil {
+			fail(i, Classify(err))
+			continue
+		}
+		futures[i] = f
+	}
+	for i, f := range futures {
+		if f == nil {
+			continue
+		}
+		if err := p.await(ctx, f, subject, &ms[i]); err != nil {
+			fail(i, Classify(err))
+		}
+	}
+	return errs
+}
+
+// send begins a publish, which keeps a place in the window until await.
+func (p *Publisher) send(ctx context.Context, subject string, m *Message) (jetstream.PubAckFuture, error) {
+	if limit := p.conn.nc.MaxPayload(); limit > 0 && int64(len(m.Data)) > limit {
+		return nil, fault.New(fault.Invalid, "publish %d bytes: the server takes %d (max_payload)", len(m.Data), limit)
+	}
+	select {
+	case p.window <- struct{}{}:
+	default:
+		select {
+		case p.window <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	f, err := p.conn.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: m.Data, Header: headers(m.Metadata, m.Key, m.ID)}, p.opts...)
+	if err != nil {
+		<-p.window
+		return nil, err
+	}
+	return f, nil
+}
+
+func (p *Publisher) await(ctx context.Context, f jetstream.PubAckFuture, subject string, m *Message) error {
+	defer func() { <-p.window }()
+	select {
+	case ack := <-f.Ok():
+		if ack.Duplicate {
+			return p.recognized(ctx, ack, subject, m)
+		}
+		return nil
+	case err := <-f.Err():
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// recognized looks at what the server takes for the same message. The server
+// compares ids, and for the whole stream: a dead letter has the id of its event.
+// What is another message is stored without an id.
+func (p *Publisher) recognized(ctx context.Context, ack *jetstream.PubAck, subject string, m *Message) error {
+	stream, err := p.conn.js.Stream(ctx, ack.Stream)
+	if err != nil {
+		return err
+	}
+	old, err := stream.GetMsg(ctx, ack.Sequence)
+	if err == nil && old.Subject == subject && bytes.Equal(old.Data, m.Data) {
+		was, is := map[string]string{}, map[string]string{}
+		if metadata(old.Header, was) == metadata(headers(m.Metadata, m.Key, m.ID), is) && maps.Equal(was, is) {
+			return nil
+		}
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return err
+	}
+	_, err = p.conn.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: m.Data, Header: headers(m.Metadata, m.Key, "")})
+	return err
+}
