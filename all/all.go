@@ -23,6 +23,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
+	"github.com/penstock-io/penstock/pubsub/jetstream"
 	kafkapubsub "github.com/penstock-io/penstock/pubsub/kafka"
 	rabbitmqpubsub "github.com/penstock-io/penstock/pubsub/rabbitmq"
 	redispubsub "github.com/penstock-io/penstock/pubsub/redis"
@@ -48,6 +49,7 @@ func Components() component.List {
 		webhook.Component,
 
 		inmemory.Component,
+		jetstream.Component,
 		snssqs.Component,
 		redispubsub.Component,
 		rabbitmqpubsub.Component,
