@@ -27,7 +27,6 @@ import (
 	kafkapubsub "github.com/penstock-io/penstock/pubsub/kafka"
 	rabbitmqpubsub "github.com/penstock-io/penstock/pubsub/rabbitmq"
 	redispubsub "github.com/penstock-io/penstock/pubsub/redis"
-	"github.com/penstock-io/penstock/pubsub/snssqs"
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
@@ -50,7 +49,6 @@ func Components() component.List {
 
 		inmemory.Component,
 		jetstream.Component,
-		snssqs.Component,
 		redispubsub.Component,
 		rabbitmqpubsub.Component,
 		kafkapubsub.Component,
