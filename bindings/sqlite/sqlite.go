@@ -107,13 +107,23 @@ func (b *binding) Invoke(ctx context.Context, r *bindings.Request) (*bindings.Re
 		resp.Data, err = b.query(ctx, statement, args)
 	}
 	if err != nil {
-		return nil, fault.Wrap(client.Classify(err), "run statement")
+		return nil, fault.Wrap(classify(err), "run statement")
 	}
 	end := time.Now()
 	resp.Metadata["start-time"] = start.UTC().Format(time.RFC3339Nano)
 	resp.Metadata["end-time"] = end.UTC().Format(time.RFC3339Nano)
 	resp.Metadata["duration"] = end.Sub(start).String()
 	return resp, nil
+}
+
+// classify calls what SQLite will not run invalid: the statement is wrong, and
+// trying it again does not mend it.
+func classify(err error) error {
+	err = client.Classify(err)
+	if fault.KindOf(err) == fault.Internal {
+		return fault.As(fault.Invalid, err)
+	}
+	return err
 }
 
 // number keeps whole numbers whole.

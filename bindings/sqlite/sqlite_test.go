@@ -40,6 +40,8 @@ func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
 		Fails: []conform.BindingFailure{
 			{Name: "no sql", Kind: fault.Invalid, Request: bindings.Request{Operation: "exec"}},
 			{Name: "bad params", Kind: fault.Invalid, Request: ask("exec", "SELECT 1", "{")},
+			{Name: "bad statement", Kind: fault.Invalid, Request: ask("exec", "SELEKT 1", "")},
+			{Name: "bad query", Kind: fault.Invalid, Request: ask("query", "SELECT nothing FROM nowhere", "")},
 		},
 	})
 }
