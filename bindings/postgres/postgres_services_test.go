@@ -5,12 +5,12 @@ package postgres
 import (
 	"encoding/base64"
 	"encoding/json"
-	"os"
 	"testing"
 
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/test/conform"
+	"github.com/penstock-io/penstock/test/services"
 )
 
 func ask(sql, params string) bindings.Request {
@@ -18,10 +18,7 @@ func ask(sql, params string) bindings.Request {
 }
 
 func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
-	server := os.Getenv("PENSTOCK_TEST_POSTGRES")
-	if server == "" {
-		t.Fatal("PENSTOCK_TEST_POSTGRES is not set")
-	}
+	server := services.Need(t, "postgres")
 	conform.Binding(t, Component, conform.BindingSetup{
 		Options: func(*testing.T) map[string]string { return map[string]string{"connectionString": server} },
 		Wrong: map[string]map[string]string{

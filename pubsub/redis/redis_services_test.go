@@ -3,12 +3,12 @@
 package redis
 
 import (
-	"os"
 	"testing"
 	"time"
 
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/test/conform"
+	"github.com/penstock-io/penstock/test/services"
 )
 
 func TestConformanceOnServer(t *testing.T) {
@@ -26,9 +26,5 @@ func TestWatermillOnServer(t *testing.T) {
 // server returns the address of the real server.
 func server(t *testing.T) string {
 	t.Helper()
-	addr := os.Getenv("PENSTOCK_TEST_REDIS")
-	if addr == "" {
-		t.Fatal("PENSTOCK_TEST_REDIS is not set")
-	}
-	return addr
+	return services.Need(t, "redis")
 }
