@@ -110,19 +110,24 @@ func (o Options) text() (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString(given)
-	for _, kv := range [...][2]string{
+	for _, kv := range o.overrides(host) {
+		if kv[1] != "" {
+			b.WriteString(" " + kv[0] + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(kv[1]) + "'")
+		}
+	}
+	return b.String(), nil
+}
+
+// overrides are the options that stand above the connection string.
+func (o Options) overrides(host string) [6][2]string {
+	return [...][2]string{
 		{"host", host},
 		{"port", o.Port},
 		{"dbname", o.Database},
 		{"user", o.User},
 		{"password", o.Password.Reveal()},
 		{"sslrootcert", o.SSLRootCert},
-	} {
-		if kv[1] != "" {
-			b.WriteString(" " + kv[0] + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(kv[1]) + "'")
-		}
 	}
-	return b.String(), nil
 }
 
 func (o Options) url(given, host string) (string, error) {
@@ -133,14 +138,7 @@ func (o Options) url(given, host string) (string, error) {
 	// The library reads a plus as a plus; of a word given twice the last counts.
 	var query strings.Builder
 	query.WriteString(u.RawQuery)
-	for _, kv := range [...][2]string{
-		{"host", host},
-		{"port", o.Port},
-		{"dbname", o.Database},
-		{"user", o.User},
-		{"password", o.Password.Reveal()},
-		{"sslrootcert", o.SSLRootCert},
-	} {
+	for _, kv := range o.overrides(host) {
 		if kv[1] != "" {
 			query.WriteString("&" + kv[0] + "=" + strings.ReplaceAll(url.QueryEscape(kv[1]), "+", "%20"))
 		}
