@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"testing"
@@ -196,7 +197,7 @@ func differs(t *testing.T, url string) {
 
 // kindIn is the kind of the first failure of a batch.
 func kindIn(err error) fault.Kind {
-	if be, ok := err.(*pubsub.BatchError); ok { //nolint:errorlint // it is what Publish returns
+	if be, ok := errors.AsType[*pubsub.BatchError](err); ok {
 		for _, e := range be.Errs {
 			if e != nil {
 				return fault.KindOf(e)
