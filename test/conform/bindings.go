@@ -10,8 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
@@ -113,8 +111,8 @@ func Binding(t *testing.T, def component.Definition, setup BindingSetup) {
 // noLeak checks after everything else, the clean-ups of a setup included, that
 // no goroutine is left.
 func noLeak(t *testing.T) {
-	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+	check := leaks()
+	t.Cleanup(func() { check(t) })
 }
 
 // definition checks what all components share: docs, the example and what

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/pubsub"
 )
@@ -97,9 +95,9 @@ func PubSub(t *testing.T, open func(t *testing.T) pubsub.Driver, setup PubSubSet
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
-			before := goleak.IgnoreCurrent()
+			check := leaks()
 			c.run(s, t)
-			goleak.VerifyNone(t, before)
+			check(t)
 		})
 	}
 }
