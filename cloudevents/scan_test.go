@@ -247,7 +247,7 @@ func TestScanBounds(t *testing.T) {
 			t.Parallel()
 			start := time.Now()
 			_, err := cloudevents.Scan([]byte(tt.text))
-			if took := time.Since(start); took > 30*time.Second {
+			if took := time.Since(start); took > 3*time.Minute {
 				t.Errorf("took %v", took)
 			}
 			if tt.want != "" {

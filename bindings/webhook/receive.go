@@ -23,6 +23,9 @@ import (
 // the memory they can hold.
 const smallBody = 64 << 10
 
+// discarded is how much of a refused body is read for its sender's sake.
+const discarded = 256 << 10
+
 // answer is what a request gets back.
 type answer struct {
 	status int
@@ -136,6 +139,9 @@ func (h *hook) readBody(w http.ResponseWriter, r *http.Request) ([]byte, answer,
 		select {
 		case h.slots <- struct{}{}:
 		default:
+			// A sender that wants the connection closed sees a reset instead of the
+			// answer while it still writes.
+			_, _ = io.CopyN(io.Discard, limited, discarded)
 			return nil, later(http.StatusTooManyRequests, "too many requests at once", time.Second), false
 		}
 		// Only a sender that has come so far is believed about the length.
