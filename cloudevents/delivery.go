@@ -34,6 +34,10 @@ type Delivery struct {
 	// Origin names where it came from, for logs and dead letters:
 	// "bus/orders" or "github".
 	Origin string
+	// Answer, when it is not nil, is told what a target answered to the event,
+	// before Settle; the last answer counts. Sources that can answer set it. The
+	// bytes are not changed afterwards; contentType may be empty.
+	Answer func(contentType string, data []byte)
 	// Settle tells the source the outcome. It is called exactly once, from any
 	// goroutine, and does not block on the network: a source that must write
 	// to acknowledge does so in a batch of its own.

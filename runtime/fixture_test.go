@@ -37,7 +37,7 @@ import (
 func components() component.List {
 	return component.List{
 		cron.Component, localstorage.Component, webhook.Component, inmemory.Component, sqlite.Component,
-		secretsfile.Component, farBus, farStore, plainBus,
+		secretsfile.Component, farBus, farStore, plainBus, asking,
 	}
 }
 

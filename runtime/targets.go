@@ -66,7 +66,10 @@ func toBinding(ps *parts, name, operation string, metadata map[string]*expr.Temp
 		if err != nil {
 			return outcomeOf(err)
 		}
-		_, err = invoke(ctx, ps, name, &bindings.Request{Operation: operation, Data: d.Event.Data(), Metadata: rendered})
+		resp, err := invoke(ctx, ps, name, &bindings.Request{Operation: operation, Data: d.Event.Data(), Metadata: rendered})
+		if resp != nil && d.Answer != nil {
+			d.Answer("", resp.Data)
+		}
 		return outcomeOf(ps.held(name, err))
 	}
 }

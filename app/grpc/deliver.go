@@ -57,6 +57,9 @@ func (c *Channel) Binding(ctx context.Context, to *app.Address, d *cloudevents.D
 	if err := c.invoke(c.outgoing(ctx, d.Event, d.Metadata), m, r, &answer, &call{}); err != nil {
 		return nil, app.Unanswered(ctx, m.name, err)
 	}
+	if d.Answer != nil {
+		d.Answer("", answer.GetData())
+	}
 	return readReply(&answer), cloudevents.Acked()
 }
 

@@ -313,9 +313,14 @@ func TestBinding(t *testing.T) {
 	}
 	for _, r := range rows {
 		reply = r.in
+		var told []byte
+		d.Answer = func(_ string, data []byte) { told = data }
 		answer, o := c.Binding(t.Context(), to, d, time.Minute)
 		if o.Verdict != cloudevents.Ack {
 			t.Errorf("%s: %s", r.name, short(o))
+		}
+		if string(told) != string(r.in.GetData()) {
+			t.Errorf("%s: the source is told %q, want the data %q", r.name, told, r.in.GetData())
 		}
 		if diff := cmp.Diff(r.want, answer); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", r.name, diff)

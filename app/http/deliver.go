@@ -46,7 +46,21 @@ func (c *Channel) Binding(ctx context.Context, to *app.Address, d *cloudevents.D
 	if answer.Status/100 != 2 {
 		return nil, app.Retried(statusError(to.Path, answer, time.Now()))
 	}
-	return readReply(answer.Body), cloudevents.Acked()
+	reply := readReply(answer.Body)
+	if d.Answer != nil {
+		tellAnswer(d, answer, reply)
+	}
+	return reply, cloudevents.Acked()
+}
+
+// tellAnswer hands the app's answer to a source that can pass it on: the data of
+// a reply that asks for something, else the body as it is.
+func tellAnswer(d *cloudevents.Delivery, a *Answer, r *app.Reply) {
+	if r != nil {
+		d.Answer("", r.Data)
+		return
+	}
+	d.Answer(a.Header.Get("Content-Type"), a.Body)
 }
 
 // headerFor makes the headers that do not come from the metadata. Deliveries
