@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,6 +33,9 @@ type Options struct {
 	Folder                    string
 	Token, Username, Password string
 	MaxPayload                int32 // bytes; 0 is 8 MiB
+	// Config is the text of a configuration file: what is not an option here,
+	// such as accounts, permissions and TLS.
+	Config string
 }
 
 // Main runs the tests, or the server where this process was started to be one. It
@@ -61,10 +65,20 @@ func serve(o Options) error {
 	if o.MaxPayload == 0 {
 		o.MaxPayload = 8 << 20
 	}
-	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: o.Port, JetStream: true, StoreDir: o.Folder, NoLog: true, NoSigs: true,
-		Authorization: o.Token, Username: o.Username, Password: o.Password, MaxPayload: o.MaxPayload,
-	})
+	conf := &server.Options{Authorization: o.Token, Username: o.Username, Password: o.Password}
+	if o.Config != "" {
+		name := filepath.Join(o.Folder, "server.conf")
+		if err := os.WriteFile(name, []byte(o.Config), 0o600); err != nil {
+			return err
+		}
+		var err error
+		if conf, err = server.ProcessConfigFile(name); err != nil {
+			return err
+		}
+	}
+	conf.Host, conf.Port, conf.JetStream, conf.StoreDir = "127.0.0.1", o.Port, true, o.Folder
+	conf.NoLog, conf.NoSigs, conf.MaxPayload = true, true, o.MaxPayload
+	s, err := server.NewServer(conf)
 	if err != nil {
 		return err
 	}
