@@ -38,6 +38,12 @@ type ConsumerOptions struct {
 	// Single hands out the next message when the one before is settled.
 	Single    bool
 	Heartbeat time.Duration // of an idle server; zero is 1 s
+	// LeftStays keeps what is left until the Subscribe that handed it out ends;
+	// then it goes back to the server. Otherwise it goes back at once.
+	LeftStays bool
+	// Build makes the delivery of a message and sees all of it; nil sets Topic and
+	// Metadata as pub/sub wants them. Body, Attempt and Settle are set afterwards.
+	Build func(m jetstream.Msg, at *jetstream.MsgMetadata, d *cloudevents.Delivery)
 	// BitsPerSecond bounds the bytes handed out; zero is without limit.
 	BitsPerSecond uint64
 }
@@ -175,11 +181,12 @@ func (r *Consumer) readStream(ctx context.Context, stream, subject, group string
 		return err
 	}
 	q := newQueue(fetchMost)
-	defer func() { r.held.putBack(q.close()) }()
+	now := &round{}
+	defer func() { r.held.putBack(q.close()); r.held.over(now) }()
 	done := make(chan error, 1)
 	fetching, stop := context.WithCancel(ctx)
 	go func() {
-		done <- r.fetch(fetching, b, q)
+		done <- r.fetch(fetching, b, now, q)
 		q.end()
 	}()
 	err = r.hand(ctx, b, q, emit)
@@ -191,7 +198,7 @@ func (r *Consumer) readStream(ctx context.Context, stream, subject, group string
 }
 
 // fetch fills the queue until ctx ends or the consumer cannot be read.
-func (r *Consumer) fetch(ctx context.Context, b *binding, q *queue) error {
+func (r *Consumer) fetch(ctx context.Context, b *binding, now *round, q *queue) error {
 	beat := r.o.Heartbeat
 	if beat == 0 {
 		beat = defaultHeartbeat
@@ -209,7 +216,7 @@ func (r *Consumer) fetch(ctx context.Context, b *binding, q *queue) error {
 			return err
 		}
 		for m := range batch.Messages() {
-			if x := r.held.take(b, m); x != nil {
+			if x := r.held.take(b, now, m); x != nil {
 				q.push(x)
 			}
 		}

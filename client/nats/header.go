@@ -13,8 +13,8 @@ const (
 	headerMore = "Penstock-Metadata" // a JSON object: what cannot stand in a header as it is
 )
 
-// headers makes the headers of a message; nil when there is nothing to say.
-func headers(metadata map[string]string, key, id string) nats.Header {
+// Headers makes the headers of a message; nil when there is nothing to say.
+func Headers(metadata map[string]string, key, id string) nats.Header {
 	if len(metadata) == 0 && key == "" && id == "" {
 		return nil
 	}
@@ -72,9 +72,9 @@ func plain(v string) bool {
 	return !strings.ContainsAny(v, "\r\n") && strings.Trim(v, " \t") == v
 }
 
-// metadata reads the headers of a message; into gets them, and may be nil when
-// there are none.
-func metadata(h nats.Header, into map[string]string) (key string) {
+// Metadata reads the headers of a message into into, which may be nil when there
+// are none, and returns the ordering key. Headers of the server are left out.
+func Metadata(h nats.Header, into map[string]string) (key string) {
 	for k, vs := range h {
 		if len(vs) == 0 {
 			continue

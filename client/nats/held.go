@@ -25,8 +25,16 @@ type taken struct {
 	seq        uint64 // in the stream
 	delivered  int    // as the server counts
 	settled    atomic.Bool
+	round      *round
+	kept       atomic.Bool   // left, and the round is not over
 	done       chan struct{} // closed by Settle; nil unless somebody waits
 	prev, next *taken        // in held, the oldest first; guarded by its lock
+}
+
+// round is one reading of one stream. Guarded by the lock of held.
+type round struct {
+	over bool
+	left []*taken // what goes back when it is over
 }
 
 // answer is one on its way to the server.
@@ -105,7 +113,7 @@ func (p *place) resume() uint64 {
 }
 
 // take makes a delivery of a message and holds it; nil for one that is none.
-func (h *held) take(b *binding, m jetstream.Msg) *taken {
+func (h *held) take(b *binding, now *round, m jetstream.Msg) *taken {
 	meta, err := m.Metadata()
 	if err != nil {
 		h.warn("message of NATS is not from a stream", "subject", m.Subject(), "error", err)
@@ -113,17 +121,21 @@ func (h *held) take(b *binding, m jetstream.Msg) *taken {
 	}
 	x := &taken{
 		held: h, at: b.place, born: b.born, reply: m.Reply(), seq: meta.Sequence.Stream,
-		delivered: int(min(meta.NumDelivered, 1<<30)),
+		delivered: int(min(meta.NumDelivered, 1<<30)), round: now,
 	}
-	subject := m.Subject()
+	if h.o.Build != nil {
+		h.o.Build(m, meta, &x.Delivery)
+	}
 	x.Body = m.Data()
-	x.Topic = subject
 	x.Settle = x.settle
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	x.Attempt = max(1, x.delivered-b.place.given[x.seq])
 	b.place.top = max(b.place.top, x.seq)
-	x.Metadata, x.Key = b.place.metadata(subject, m.Headers())
+	if h.o.Build == nil {
+		x.Topic = m.Subject()
+		x.Metadata, x.Key = b.place.metadata(x.Topic, m.Headers())
+	}
 	x.prev, x.next = h.first.prev, &h.first
 	x.prev.next, h.first.prev = x, x
 	return x
@@ -139,7 +151,7 @@ func (p *place) metadata(subject string, header nats.Header) (m map[string]strin
 		return p.static, ""
 	}
 	m = make(map[string]string, len(header)+1)
-	key = metadata(header, m)
+	key = Metadata(header, m)
 	m["Topic"] = subject
 	return m, key
 }
@@ -152,6 +164,44 @@ func (x *taken) settle(o cloudevents.Outcome) {
 	if !x.settled.CompareAndSwap(false, true) {
 		return
 	}
+	if o.Verdict != cloudevents.Leave || !x.held.keep(x) {
+		x.finish(o)
+	}
+	if x.done != nil {
+		close(x.done)
+	}
+}
+
+// keep holds on to what was left while its round lasts.
+func (h *held) keep(x *taken) bool {
+	if !h.o.LeftStays {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if x.round.over || h.shut {
+		return false
+	}
+	x.kept.Store(true)
+	x.round.left = append(x.round.left, x)
+	return true
+}
+
+// over ends a round and gives back what was left in it.
+func (h *held) over(r *round) {
+	h.mu.Lock()
+	r.over = true
+	left := r.left
+	r.left = nil
+	h.mu.Unlock()
+	for _, x := range left {
+		x.kept.Store(false)
+		x.finish(cloudevents.Left(""))
+	}
+}
+
+// finish tells the server.
+func (x *taken) finish(o cloudevents.Outcome) {
 	h := x.held
 	body, given := ackBody(), -1
 	switch o.Verdict {
@@ -169,9 +219,6 @@ func (x *taken) settle(o cloudevents.Outcome) {
 	h.mu.Unlock()
 	if !shut {
 		h.answers.Add(answer{x.at, x.born, x.reply, body}, nil)
-	}
-	if x.done != nil {
-		close(x.done)
 	}
 }
 
@@ -292,7 +339,7 @@ func (h *held) extend(beat *time.Ticker, ended chan struct{}) {
 		h.mu.Unlock()
 		before = now
 		for _, x := range late {
-			if x.settled.Load() {
+			if x.settled.Load() && !x.kept.Load() {
 				continue // it would undo the delay of a retry
 			}
 			if h.nc.Publish(x.reply, workBody()) != nil {

@@ -17,6 +17,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -276,6 +277,17 @@ func (c *Conn) Raw() *nats.Conn { return c.nc }
 
 // JetStream returns the stream interface of the connection.
 func (c *Conn) JetStream() jetstream.JetStream { return c.js }
+
+// Refused returns the server's refusal of a subject, or nil. A server says that
+// beside what was asked; before is the LastError of the connection of a time
+// before. What was written must have been flushed.
+func Refused(nc *nats.Conn, before error, subject string) error {
+	err := nc.LastError()
+	if err == nil || err == before || !errors.Is(err, nats.ErrPermissionViolation) || !strings.Contains(err.Error(), strconv.Quote(subject)) {
+		return nil
+	}
+	return err
+}
 
 // Close lets go of the connection; the last holder's Close closes it. Calling it
 // twice is allowed.

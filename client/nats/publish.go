@@ -50,7 +50,7 @@ func (c *Conn) Publisher(streams StreamOptions) *Publisher {
 // nil when all are stored, else one error per message. A subject that no stream
 // has gets one.
 func (p *Publisher) Publish(ctx context.Context, subject string, ms []Message) []error {
-	if err := validSubject(subject); err != nil {
+	if err := ValidSubject(subject); err != nil {
 		return all(len(ms), err)
 	}
 	errs := p.round(ctx, subject, ms, nil)
@@ -124,7 +124,7 @@ func (p *Publisher) send(ctx context.Context, subject string, m *Message) (jetst
 			return nil, ctx.Err()
 		}
 	}
-	f, err := p.conn.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: m.Data, Header: headers(m.Metadata, m.Key, m.ID)}, p.opts...)
+	f, err := p.conn.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: m.Data, Header: Headers(m.Metadata, m.Key, m.ID)}, p.opts...)
 	if err != nil {
 		<-p.window
 		return nil, err
@@ -158,13 +158,13 @@ func (p *Publisher) recognized(ctx context.Context, ack *jetstream.PubAck, subje
 	old, err := stream.GetMsg(ctx, ack.Sequence)
 	if err == nil && old.Subject == subject && bytes.Equal(old.Data, m.Data) {
 		was, is := map[string]string{}, map[string]string{}
-		if metadata(old.Header, was) == metadata(headers(m.Metadata, m.Key, m.ID), is) && maps.Equal(was, is) {
+		if Metadata(old.Header, was) == Metadata(Headers(m.Metadata, m.Key, m.ID), is) && maps.Equal(was, is) {
 			return nil
 		}
 	}
 	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 		return err
 	}
-	_, err = p.conn.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: m.Data, Header: headers(m.Metadata, m.Key, "")})
+	_, err = p.conn.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: m.Data, Header: Headers(m.Metadata, m.Key, "")})
 	return err
 }

@@ -45,18 +45,25 @@ func Name(parts ...string) string {
 	return name[:min(len(name), mostName)] + "-" + strconv.FormatUint(h.Sum64(), 36)
 }
 
-// validSubject refuses what a server would take for something else.
-func validSubject(subject string) error {
+// ValidSubject refuses what cannot be published to.
+func ValidSubject(subject string) error {
+	if err := ValidPattern(subject); err != nil {
+		return err
+	}
+	if wild(subject) {
+		return fault.New(fault.Invalid, "publish to subject %q: it holds a wildcard", subject)
+	}
+	return nil
+}
+
+// ValidPattern refuses what a server would take for something else. It may hold
+// wildcards.
+func ValidPattern(subject string) error {
 	switch {
 	case subject == "" || strings.HasPrefix(subject, ".") || strings.HasSuffix(subject, ".") || strings.Contains(subject, ".."):
 		return fault.New(fault.Invalid, "use subject %q: a part is empty", subject)
 	case strings.ContainsAny(subject, " \t\r\n\x00"):
 		return fault.New(fault.Invalid, "use subject %q: it holds white space", subject)
-	}
-	for part := range strings.SplitSeq(subject, ".") {
-		if part == "*" || part == ">" {
-			return fault.New(fault.Invalid, "publish to subject %q: it holds a wildcard", subject)
-		}
 	}
 	return nil
 }
