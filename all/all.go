@@ -15,6 +15,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/http"
 	kafkabinding "github.com/penstock-io/penstock/bindings/kafka"
 	"github.com/penstock-io/penstock/bindings/localstorage"
+	natsbinding "github.com/penstock-io/penstock/bindings/nats"
 	postgresbinding "github.com/penstock-io/penstock/bindings/postgres"
 	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
 	"github.com/penstock-io/penstock/bindings/smtp"
@@ -41,6 +42,7 @@ func Components() component.List {
 		http.Component,
 		kafkabinding.Component,
 		localstorage.Component,
+		natsbinding.Component,
 		rabbitmqbinding.Component,
 		postgresbinding.Component,
 		sqlitebinding.Component,
