@@ -395,7 +395,7 @@ func (m *member) loaded(h *held, r []rueidis.RedisResult) bool {
 		m.g.acks.Add(note{m: m, id: h.id, attempt: h.attempt}, nil)
 		return false
 	}
-	if due, err := r[2].AsFloat64(); err == nil && h.due.IsZero() && !m.g.o.Aside {
+	if due, err := r[2].AsFloat64(); err == nil && h.due.IsZero() {
 		if at := time.UnixMilli(int64(due)); time.Until(at) > 0 {
 			m.mu.Lock()
 			h.due = at

@@ -334,17 +334,15 @@ func (g *Groups) write(ctx context.Context, notes []note) []error {
 		m := n.m
 		if n.due.IsZero() {
 			done[m] = append(done[m], n.id)
-			if n.attempt > 1 && !g.o.Aside {
+			if n.attempt > 1 {
 				cmds = append(cmds, b.Zrem().Key(m.dues()).Member(n.id).Build())
 			}
 			continue
 		}
 		cmds = append(cmds, b.Xclaim().Key(m.stream).Group(m.group).Consumer(m.name).MinIdleTime("0").Id(n.id).
-			Retrycount(int64(n.attempt)).Justid().Build())
-		if !g.o.Aside {
-			cmds = append(cmds, b.Zadd().Key(m.dues()).ScoreMember().ScoreMember(float64(n.due.UnixMilli()), n.id).Build(),
-				b.Expire().Key(m.dues()).Seconds(dueKept).Build())
-		}
+			Retrycount(int64(n.attempt)).Justid().Build(),
+			b.Zadd().Key(m.dues()).ScoreMember().ScoreMember(float64(n.due.UnixMilli()), n.id).Build(),
+			b.Expire().Key(m.dues()).Seconds(dueKept).Build())
 	}
 	for m, ids := range done {
 		cmds = append(cmds, b.Xack().Key(m.stream).Group(m.group).Id(ids...).Build())

@@ -58,8 +58,8 @@ type Options struct {
 	Timeout time.Duration
 	// Count is how many entries one read asks for at most.
 	Count int
-	// Aside: what is left comes again with the next Read only, and a retry's
-	// wait ends with the process: the way of bindings.
+	// Aside: what is left comes again with the next Read only, the way of
+	// bindings.
 	Aside bool
 }
 
