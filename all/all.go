@@ -18,6 +18,7 @@ import (
 	natsbinding "github.com/penstock-io/penstock/bindings/nats"
 	postgresbinding "github.com/penstock-io/penstock/bindings/postgres"
 	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
+	redisbinding "github.com/penstock-io/penstock/bindings/redis"
 	"github.com/penstock-io/penstock/bindings/smtp"
 	sqlitebinding "github.com/penstock-io/penstock/bindings/sqlite"
 	"github.com/penstock-io/penstock/bindings/webhook"
@@ -44,6 +45,7 @@ func Components() component.List {
 		localstorage.Component,
 		natsbinding.Component,
 		rabbitmqbinding.Component,
+		redisbinding.Component,
 		postgresbinding.Component,
 		sqlitebinding.Component,
 		smtp.Component,
