@@ -59,6 +59,9 @@ func (o Options) Check() error {
 	return nil
 }
 
+// pingTime is how long a connection that was idle may take to show that it lives.
+const pingTime = 3 * time.Second
+
 // config makes the pool's configuration. It may read the files that the
 // connection string names.
 func (o Options) config() (*pgxpool.Config, error) {
@@ -71,7 +74,7 @@ func (o Options) config() (*pgxpool.Config, error) {
 		return nil, fault.New(fault.Invalid, "%w", err)
 	}
 	c.ConnConfig.ConnectTimeout = min(orElse(c.ConnConfig.ConnectTimeout, o.Timeout), o.Timeout)
-	c.PingTimeout = o.Timeout
+	c.PingTimeout = min(o.Timeout, pingTime)
 	if o.MaxConns > 0 {
 		c.MaxConns = int32(o.MaxConns)
 	}
