@@ -1,18 +1,23 @@
-// Package postgres is the output binding that runs statements on a PostgreSQL
-// database.
+// Package postgres is the binding that runs statements on a PostgreSQL database,
+// and reads a channel or a table of it.
 //
 // Configure it as bindings.postgres; invoke it with the metadata sql and,
 // for its $1, $2..., params as a JSON array. exec changes rows and query returns
-// them, as a JSON array with an array for each row.
+// them, as a JSON array with an array for each row. With channel each notification
+// is an event, with table each row, which is deleted or marked when it is done.
 //
 // It promises that a change is committed when exec returns. It keeps no more than
-// 64 MiB of an answer.
+// 64 MiB of an answer. A row is deleted or marked in the transaction that locked
+// it, so that of a process that dies the server gives it back. A notification is
+// with this process only: what is sent while it does not listen, and what it has
+// not settled when it ends, is gone.
 package postgres
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -28,12 +33,15 @@ import (
 
 // Component is "bindings.postgres".
 var Component = bindings.Define("postgres", component.About{
-	Summary: "Runs statements on a PostgreSQL database",
-	Ack:     "The change is committed when exec returns",
-	Order:   "Calls run at the same time, on as many connections as maxConns",
-	Limits:  "maxConns connections; an answer of 64 MiB",
-	Scale:   "Every process has its own connections; components of one process with the same settings share them",
-	Dapr:    "Values of type uuid come as text. The operation close answers and closes nothing: others may share the connections.",
+	Summary: "Runs statements on a PostgreSQL database, and reads notifications or the rows of a table",
+	Ack: "The change is committed when exec returns. A row is deleted, or its status changed, in the transaction that locked it; " +
+		"one that is not settled is given back by the server when the process dies. A notification has no place to come back from but this process",
+	Order: "Calls run at the same time, on as many connections as maxConns. Rows come in the order of keyColumn, maxInFlight at a time; " +
+		"one that is tried again is overtaken",
+	Limits: "maxConns connections, and maxInFlight + 2 more for a table or one for a channel; an answer of 64 MiB; 1024 notifications in memory, of less than 8000 bytes each, then the server keeps them; " +
+		"10000 rows that wait for a retry. Every row under way is an open transaction: keep idle_in_transaction_session_timeout above what a delivery takes",
+	Scale: "Every process has its own connections; components of one process with the same settings share them. Processes share the rows of a table: one that is locked is skipped. Each gets every notification",
+	Dapr:  "Reading is ours: Dapr's is an output only. Values of type uuid come as text. The operation close answers and closes nothing: others may share the connections.",
 	Example: `apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata:
@@ -44,8 +52,12 @@ spec:
   metadata:
     - name: connectionString
       value: postgres://app@localhost:5432/orders
+    - name: table
+      value: outbox
+    - name: dataColumn
+      value: body
 `,
-	Capabilities: []string{bindings.OutputCapability},
+	Capabilities: []string{bindings.InputCapability, bindings.OutputCapability},
 	Operations:   operations(),
 }, open)
 
@@ -53,7 +65,13 @@ func operations() []string { return []string{"exec", "query", "close"} }
 
 const maxAnswer = 64 << 20
 
-type options struct{ client.Options }
+type options struct {
+	client.Options
+	inputOptions
+}
+
+// Check implements component.Checker.
+func (o options) Check() error { return errors.Join(o.Options.Check(), o.check()) }
 
 type binding struct {
 	db      *client.DB
@@ -66,7 +84,7 @@ func open(ctx context.Context, env component.Env, o options) (bindings.Driver, e
 	if err != nil {
 		return nil, err
 	}
-	return &binding{db: db, timeout: o.Timeout}, nil
+	return openInput(ctx, env, &binding{db: db, timeout: o.Timeout}, o)
 }
 
 // Operations returns exec, query and close.

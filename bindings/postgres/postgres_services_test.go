@@ -10,17 +10,15 @@ import (
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/test/conform"
-	"github.com/penstock-io/penstock/test/services"
 )
 
 func ask(sql, params string) bindings.Request {
 	return bindings.Request{Operation: "query", Metadata: map[string]string{"sql": sql, "params": params}}
 }
 
-func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
-	server := services.Need(t, "postgres")
-	conform.Binding(t, Component, conform.BindingSetup{
-		Options: func(*testing.T) map[string]string { return map[string]string{"connectionString": server} },
+// base is what the suite needs to know of the output.
+func base(server string) conform.BindingSetup {
+	return conform.BindingSetup{
 		Wrong: map[string]map[string]string{
 			"timeout": {"timeout": "1ms"}, "port": {"port": "0"}, "connectionString": {"connectionString": "postgres://h:x/"},
 		},
@@ -48,5 +46,5 @@ func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
 			{Name: "no table", Kind: fault.NotFound, Request: ask("SELECT * FROM there_is_none", "")},
 			{Name: "too few", Kind: fault.Invalid, Request: ask("SELECT $1::int", "[]")},
 		},
-	})
+	}
 }
