@@ -27,6 +27,7 @@ import (
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	"github.com/penstock-io/penstock/pubsub/jetstream"
 	kafkapubsub "github.com/penstock-io/penstock/pubsub/kafka"
+	postgrespubsub "github.com/penstock-io/penstock/pubsub/postgres"
 	rabbitmqpubsub "github.com/penstock-io/penstock/pubsub/rabbitmq"
 	redispubsub "github.com/penstock-io/penstock/pubsub/redis"
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
@@ -53,6 +54,7 @@ func Components() component.List {
 
 		inmemory.Component,
 		jetstream.Component,
+		postgrespubsub.Component,
 		redispubsub.Component,
 		rabbitmqpubsub.Component,
 		kafkapubsub.Component,
