@@ -11,7 +11,7 @@ import (
 
 // serverBrokers are those whose servers package services starts.
 func serverBrokers() []*broker {
-	return []*broker{rabbitBroker()}
+	return []*broker{rabbitBroker(), postgresBroker()}
 }
 
 // started is a server of package services as the rows want it. It is started by
