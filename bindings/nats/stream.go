@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/penstock-io/penstock/bindings"
 	client "github.com/penstock-io/penstock/client/nats"
@@ -37,8 +36,8 @@ func (b *stream) Close(ctx context.Context) error {
 
 // build makes the event of a message of a stream. Where it stands there makes
 // its id, and when it came, for a stream that is made anew counts from 1 again.
-func (b *output) build(m jetstream.Msg, at *jetstream.MsgMetadata, d *cloudevents.Delivery) {
-	b.event(&nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()}, bindings.Received{
+func (b *output) build(m *nats.Msg, at *nats.MsgMetadata, d *cloudevents.Delivery) {
+	b.event(m, bindings.Received{
 		ID:   at.Stream + "/" + strconv.FormatUint(at.Sequence.Stream, 10) + "/" + strconv.FormatInt(at.Timestamp.UnixNano(), 36),
 		Time: at.Timestamp,
 	}, d)

@@ -43,7 +43,7 @@ type ConsumerOptions struct {
 	LeftStays bool
 	// Build makes the delivery of a message and sees all of it; nil sets Topic and
 	// Metadata as pub/sub wants them. Body, Attempt and Settle are set afterwards.
-	Build func(m jetstream.Msg, at *jetstream.MsgMetadata, d *cloudevents.Delivery)
+	Build func(m *nats.Msg, at *nats.MsgMetadata, d *cloudevents.Delivery)
 	// BitsPerSecond bounds the bytes handed out; zero is without limit.
 	BitsPerSecond uint64
 }
@@ -182,16 +182,18 @@ func (r *Consumer) readStream(ctx context.Context, stream, subject, group string
 	}
 	q := newQueue(fetchMost)
 	now := &round{}
-	defer func() { r.held.putBack(q.close()); r.held.over(now) }()
 	done := make(chan error, 1)
 	fetching, stop := context.WithCancel(ctx)
 	go func() {
 		done <- r.fetch(fetching, b, now, q)
 		q.end()
 	}()
-	err = r.hand(ctx, b, q, emit)
+	refused, err := r.hand(ctx, q, emit)
 	stop()
-	if ferr := <-done; err == nil && !errors.Is(ferr, context.Canceled) {
+	ferr := <-done // from here on what goes back goes to others
+	r.held.putBack(append(refused, q.close()...))
+	r.held.over(now)
+	if err == nil && !errors.Is(ferr, context.Canceled) {
 		err = ferr
 	}
 	return err
@@ -204,55 +206,53 @@ func (r *Consumer) fetch(ctx context.Context, b *binding, now *round, q *queue) 
 		beat = defaultHeartbeat
 	}
 	beat = min(beat, 10*time.Second) // a fetch is over after 30 s
-	bytes := max(fetchBytes, 2*int(r.conn.nc.MaxPayload()))
+	p, err := r.conn.puller(b, beat)
+	if err != nil {
+		return err
+	}
+	take := func(m *nats.Msg) {
+		if x := r.held.take(b, now, m); x != nil {
+			q.push(x)
+		}
+	}
+	defer p.close(take)
 	for {
 		room := q.room(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		batch, err := b.consumer.Fetch(room, jetstream.FetchHeartbeat(beat),
-			jetstream.FetchMaxBytes(bytes), jetstream.FetchContext(ctx))
-		if err != nil {
-			return err
-		}
-		for m := range batch.Messages() {
-			if x := r.held.take(b, now, m); x != nil {
-				q.push(x)
-			}
-		}
-		if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, jetstream.ErrNoMessages) {
+		if err := p.pull(ctx, room, take); err != nil {
 			return err
 		}
 	}
 }
 
-// hand gives what is queued to emit, in order.
-func (r *Consumer) hand(ctx context.Context, b *binding, q *queue, emit cloudevents.EmitFunc) error {
+// hand gives what is queued to emit, in order, and returns what emit refused.
+func (r *Consumer) hand(ctx context.Context, q *queue, emit cloudevents.EmitFunc) ([]*taken, error) {
 	pace := newPace(r.o.BitsPerSecond)
 	for {
 		x := q.pop(ctx)
 		if x == nil {
-			return nil
+			return nil, nil
 		}
 		if r.o.Single {
 			x.done = make(chan struct{})
 		}
 		if err := emit(ctx, &x.Delivery); err != nil {
-			r.held.putBack([]*taken{x})
 			if ctx.Err() != nil {
-				return nil
+				err = nil
 			}
-			return fault.Wrap(err, "hand over message")
+			return []*taken{x}, fault.Wrap(err, "hand over message")
 		}
 		if x.done != nil {
 			select {
 			case <-x.done:
 			case <-ctx.Done():
-				return nil
+				return nil, nil
 			}
 		}
 		if !pace.wait(ctx, len(x.Body)) {
-			return nil
+			return nil, nil
 		}
 	}
 }

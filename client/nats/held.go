@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/penstock-io/penstock/client/batch"
 	"github.com/penstock-io/penstock/cloudevents"
@@ -113,28 +112,28 @@ func (p *place) resume() uint64 {
 }
 
 // take makes a delivery of a message and holds it; nil for one that is none.
-func (h *held) take(b *binding, now *round, m jetstream.Msg) *taken {
+func (h *held) take(b *binding, now *round, m *nats.Msg) *taken {
 	meta, err := m.Metadata()
 	if err != nil {
-		h.warn("message of NATS is not from a stream", "subject", m.Subject(), "error", err)
+		h.warn("message of NATS is not from a stream", "subject", m.Subject, "error", err)
 		return nil
 	}
 	x := &taken{
-		held: h, at: b.place, born: b.born, reply: m.Reply(), seq: meta.Sequence.Stream,
+		held: h, at: b.place, born: b.born, reply: m.Reply, seq: meta.Sequence.Stream,
 		delivered: int(min(meta.NumDelivered, 1<<30)), round: now,
 	}
 	if h.o.Build != nil {
 		h.o.Build(m, meta, &x.Delivery)
 	}
-	x.Body = m.Data()
+	x.Body = m.Data
 	x.Settle = x.settle
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	x.Attempt = max(1, x.delivered-b.place.given[x.seq])
 	b.place.top = max(b.place.top, x.seq)
 	if h.o.Build == nil {
-		x.Topic = m.Subject()
-		x.Metadata, x.Key = b.place.metadata(x.Topic, m.Headers())
+		x.Topic = m.Subject
+		x.Metadata, x.Key = b.place.metadata(x.Topic, m.Header)
 	}
 	x.prev, x.next = h.first.prev, &h.first
 	x.prev.next, h.first.prev = x, x
