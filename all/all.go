@@ -19,6 +19,7 @@ import (
 	postgresbinding "github.com/penstock-io/penstock/bindings/postgres"
 	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
 	redisbinding "github.com/penstock-io/penstock/bindings/redis"
+	"github.com/penstock-io/penstock/bindings/sftp"
 	"github.com/penstock-io/penstock/bindings/smtp"
 	sqlitebinding "github.com/penstock-io/penstock/bindings/sqlite"
 	"github.com/penstock-io/penstock/bindings/webhook"
@@ -49,6 +50,7 @@ func Components() component.List {
 		redisbinding.Component,
 		postgresbinding.Component,
 		sqlitebinding.Component,
+		sftp.Component,
 		smtp.Component,
 		webhook.Component,
 
