@@ -1,0 +1,174 @@
+// Package mqttserver runs an MQTT server for a test, in a process of its own: a
+// test that counts goroutines does not see the server's, and can kill it.
+//
+// A test package calls [Main] in its TestMain and [Start] where it needs a
+// server. The process is the test's own binary, so only Go is needed. The server
+// speaks MQTT 3.1.1 and 5 and keeps everything in memory: what it had is gone
+// after a restart, sessions too.
+//
+// It promises a server on a loopback port, and that the server ends with the
+// test.
+package mqttserver
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/hooks/auth"
+	"github.com/mochi-mqtt/server/v2/listeners"
+)
+
+const variable = "PENSTOCK_TEST_MQTT_SERVER"
+
+// Options say what the server is like.
+type Options struct {
+	Port               int // 0: any
+	Username, Password string
+	MaxPacket          uint32 // bytes; 0 is without limit
+}
+
+// Main runs the tests, or the server where this process was started to be one. It
+// returns the exit code.
+func Main(m *testing.M) int {
+	text := os.Getenv(variable)
+	if text == "" {
+		return m.Run()
+	}
+	var o Options
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		fmt.Println("error:", err)
+		return 1
+	}
+	if err := serve(o); err != nil {
+		fmt.Println("error:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve runs a server until the other process is gone. Its limits are so high
+// that it drops nothing.
+func serve(o Options) error {
+	limits := mqtt.NewDefaultServerCapabilities()
+	limits.MaximumInflight, limits.ReceiveMaximum = 65535, 65535
+	limits.MaximumClientWritesPending = 1 << 17
+	limits.MaximumPacketSize = o.MaxPacket
+	s := mqtt.New(&mqtt.Options{Capabilities: limits, Logger: slog.New(slog.DiscardHandler)})
+	users := &auth.Ledger{}
+	if o.Username != "" {
+		users.Auth = auth.AuthRules{{Username: auth.RString(o.Username), Password: auth.RString(o.Password), Allow: true}}
+	} else {
+		users.Auth = auth.AuthRules{{Allow: true}}
+	}
+	if err := s.AddHook(new(auth.Hook), &auth.Options{Ledger: users}); err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(o.Port))
+	if err != nil {
+		return err
+	}
+	if err := s.AddListener(listeners.NewNet("test", l)); err != nil {
+		return err
+	}
+	if err := s.Serve(); err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	_, err = io.Copy(io.Discard, os.Stdin)
+	_ = s.Close() // the process ends anyway
+	return err
+}
+
+// Server is one running server.
+type Server struct {
+	t    testing.TB
+	o    Options
+	cmd  *exec.Cmd
+	stop io.Closer
+}
+
+// Start runs a server until the test ends.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	s := &Server{t: t, o: o}
+	s.run()
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// URL is where clients connect; it stays the same across a restart.
+func (s *Server) URL() string { return "mqtt://" + s.Addr() }
+
+// Addr is the host and port of URL.
+func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.o.Port) }
+
+// Stop ends the server.
+func (s *Server) Stop() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.stop.Close()
+	ended := time.AfterFunc(5*time.Second, func() { _ = s.cmd.Process.Kill() })
+	defer ended.Stop()
+	_ = s.cmd.Wait() // it may have been killed
+	s.cmd = nil
+}
+
+// Kill ends the server at once, as a crash would.
+func (s *Server) Kill() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+	}
+	s.Stop()
+}
+
+// Restart runs the server again, with nothing of what it had.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Stop()
+	s.run()
+}
+
+func (s *Server) run() {
+	s.t.Helper()
+	text, err := json.Marshal(s.o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), variable+"="+string(text))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || strings.HasPrefix(line, "error:") {
+		_ = in.Close()
+		s.t.Fatalf("start the server: %s%v", line, err)
+	}
+	_, number, _ := strings.Cut(strings.TrimSpace(line), ":")
+	port, err := strconv.Atoi(number)
+	if err != nil {
+		s.t.Fatalf("start the server: %q", line)
+	}
+	s.o.Port, s.cmd, s.stop = port, cmd, in
+}
