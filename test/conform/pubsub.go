@@ -32,6 +32,11 @@ type PubSubSetup struct {
 	Unordered bool
 	// NoAttempts: deliveries are not counted; Attempt is always 1.
 	NoAttempts bool
+	// NoMetadata: a message is its body alone.
+	NoMetadata bool
+	// ForgetsDelay: the delay and the count of a retry do not outlive Close; the
+	// message then comes again when the storage is opened.
+	ForgetsDelay bool
 	// ReturnAfter is the longest time until a message that was left is
 	// delivered again; zero is at once.
 	ReturnAfter time.Duration
