@@ -28,6 +28,7 @@ import (
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	"github.com/penstock-io/penstock/pubsub/jetstream"
 	kafkapubsub "github.com/penstock-io/penstock/pubsub/kafka"
+	mqttpubsub "github.com/penstock-io/penstock/pubsub/mqtt"
 	postgrespubsub "github.com/penstock-io/penstock/pubsub/postgres"
 	rabbitmqpubsub "github.com/penstock-io/penstock/pubsub/rabbitmq"
 	redispubsub "github.com/penstock-io/penstock/pubsub/redis"
@@ -60,6 +61,7 @@ func Components() component.List {
 		redispubsub.Component,
 		rabbitmqpubsub.Component,
 		kafkapubsub.Component,
+		mqttpubsub.Component3,
 		sqlitepubsub.Component,
 
 		envsecrets.Component,
