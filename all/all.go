@@ -62,6 +62,7 @@ func Components() component.List {
 		rabbitmqpubsub.Component,
 		kafkapubsub.Component,
 		mqttpubsub.Component3,
+		mqttpubsub.Component5,
 		sqlitepubsub.Component,
 
 		envsecrets.Component,

@@ -1,9 +1,11 @@
 package mqtt
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"io"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"strconv"
@@ -12,7 +14,9 @@ import (
 	"time"
 
 	v3 "github.com/eclipse/paho.mqtt.golang"
+	"github.com/google/go-cmp/cmp"
 
+	client "github.com/penstock-io/penstock/client/mqtt"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
@@ -300,4 +304,46 @@ func forward(c net.Conn, addr string) {
 	defer to.Close()
 	go func() { _, _ = io.Copy(to, c); _ = to.Close() }()
 	_, _ = io.Copy(c, to)
+}
+
+// TestProperties is about what version 5 carries beside the body.
+func TestProperties(t *testing.T) {
+	t.Parallel()
+	s := mqttserver.Start(t, mqttserver.Options{})
+	d := opened(t, Component5, s.URL())
+	t.Cleanup(func() { closed(t, d) })
+	m := reading(t, d, pubsub.Subscription{Topic: "t"})
+	greet(t, m, d, "t")
+	env := component.Env{AppID: "other", Logger: slog.New(slog.DiscardHandler)}
+	c, err := client.Open(t.Context(), env, d.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close(context.WithoutCancel(t.Context())) })
+	event := map[string]string{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "more": "x"}
+	if errs := c.Publish(t.Context(), []client.Message{{Topic: "t", Body: []byte("data"), QoS: 1, ContentType: "text/plain", Properties: event}}); errs != nil {
+		t.Fatal(errs)
+	}
+	x := m.want(t, "data")
+	want := map[string]string{
+		"ce_specversion": "1.0", "ce_id": "1", "ce_source": "s", "ce_type": "t", "ce_more": "x",
+		"content-type": "text/plain", "retained": "false",
+	}
+	if diff := cmp.Diff(want, x.Metadata); diff != "" {
+		t.Error(diff)
+	}
+	x.Settle(cloudevents.Acked())
+	ours := pubsub.Message{
+		Data: []byte("ours"), ContentType: "image/png", Key: "k", Expires: time.Now().Add(time.Hour),
+		Metadata: map[string]string{"a": "Ü", "z": "zero\x00"},
+	}
+	if err := d.Publish(t.Context(), "t", []pubsub.Message{ours}); err != nil {
+		t.Fatal(err)
+	}
+	x = m.want(t, "ours")
+	want = map[string]string{"a": "Ü", "z": "zero\uFFFD", "content-type": "image/png", "retained": "false"}
+	if diff := cmp.Diff(want, x.Metadata); diff != "" || x.Key != "k" {
+		t.Errorf("key %q, metadata %s", x.Key, diff)
+	}
+	x.Settle(cloudevents.Acked())
 }

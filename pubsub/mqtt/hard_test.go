@@ -3,7 +3,6 @@ package mqtt
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/test/conform"
 	"github.com/penstock-io/penstock/test/fake"
 	"github.com/penstock-io/penstock/test/fake/mqttserver"
 )
@@ -341,37 +341,42 @@ func TestPoison(t *testing.T) {
 	})
 }
 
-// TestFullWindow has more messages than may be without an acknowledgement: the
-// server is held up, and nothing is lost.
+// TestFullWindow is for version 3 only: the server here loses count of what it may
+// send in version 5 once it had to wait.
 func TestFullWindow(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, def component.Definition) {
-		s := mqttserver.Start(t, mqttserver.Options{})
-		d := opened(t, def, s.URL(), "maxInFlight", "4")
-		t.Cleanup(func() { closed(t, d) })
-		m := reading(t, d, pubsub.Subscription{Topic: "t"})
-		greet(t, m, d, "t")
-		const n = 30
-		for i := range n {
-			publish(t, d, "t", fmt.Sprint(i))
-		}
-		var held []*cloudevents.Delivery
-		for range 4 {
+	fullWindow(t, Component3, mqttserver.Start(t, mqttserver.Options{}).URL())
+}
+
+// fullWindow has more messages than may be without an acknowledgement: the server
+// is held up, and nothing is lost.
+func fullWindow(t *testing.T, def component.Definition, url string) {
+	t.Helper()
+	d := opened(t, def, url, "maxInFlight", "4")
+	t.Cleanup(func() { closed(t, d) })
+	topic := conform.Unique(t)
+	m := reading(t, d, pubsub.Subscription{Topic: topic})
+	greet(t, m, d, topic)
+	const n = 30
+	for i := range n {
+		publish(t, d, topic, strconv.Itoa(i))
+	}
+	var held []*cloudevents.Delivery
+	for range 4 {
+		held = append(held, m.next(t))
+	}
+	m.none(t)
+	got := map[string]int{}
+	for len(held) > 0 {
+		got[string(held[0].Body)]++
+		held[0].Settle(cloudevents.Acked())
+		held = held[1:]
+		if len(got)+len(held) < n {
 			held = append(held, m.next(t))
 		}
-		m.none(t)
-		got := map[string]int{}
-		for len(held) > 0 {
-			got[string(held[0].Body)]++
-			held[0].Settle(cloudevents.Acked())
-			held = held[1:]
-			if len(got)+len(held) < n {
-				held = append(held, m.next(t))
-			}
-		}
-		if len(got) != n {
-			t.Errorf("received %d different messages of %d", len(got), n)
-		}
-		m.none(t)
-	})
+	}
+	if len(got) != n {
+		t.Errorf("received %d different messages of %d", len(got), n)
+	}
+	m.none(t)
 }

@@ -1,6 +1,7 @@
-// Package mqtt is the broker "pubsub.mqtt3": topics of a server of MQTT 3.1.1.
+// Package mqtt is the brokers "pubsub.mqtt3" and "pubsub.mqtt5": topics of a
+// server of MQTT, in version 3.1.1 and 5 of the protocol.
 //
-// It is opened through [Component3]. A topic of the protocol is a topic here; a
+// They are opened through [Component3] and [Component5]. A topic of the protocol is a topic here; a
 // subscription's may hold + for one level and # at the end for all that follow,
 // or be $share/group/topic for the server to share out.
 //
@@ -15,6 +16,7 @@ package mqtt
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -66,6 +68,48 @@ spec:
       value: orders
 `,
 }, open3)
+
+// Component5 is "pubsub.mqtt5".
+var Component5 = pubsub.Define("mqtt5", component.About{
+	Summary: "Topics of an MQTT 5 server",
+	Ack:     ack,
+	Order:   order,
+	Limits:  limits + " Metadata travels as user properties; text that is not UTF-8 or holds zeros is changed.",
+	Scale:   scale,
+	Dapr: "Dapr has no such component; options and behaviour are those of pubsub.mqtt3, and metadata, content type, the ordering key and ttlInSeconds travel with the message. " +
+		"CloudEvents in binary mode are read: their attributes are user properties without a prefix.",
+	Example: `apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata:
+  name: bus
+spec:
+  type: pubsub.mqtt5
+  version: v1
+  metadata:
+    - name: url
+      value: mqtt://localhost:1883
+    - name: consumerID
+      value: orders
+`,
+}, open5)
+
+type options5 struct {
+	client.Options
+	SessionExpiry time.Duration `meta:"sessionExpiry" doc:"How long the server keeps the session of a subscription, and what waits in it, while nobody is connected; 0 is for ever." default:"0s"`
+}
+
+// Check implements component.Checker.
+func (o options5) Check() error {
+	err := o.Options.Check()
+	if o.SessionExpiry != 0 && o.SessionExpiry < time.Second {
+		err = errors.Join(err, component.OptionErrorf("sessionExpiry", "must be at least 1s, or 0"))
+	}
+	return err
+}
+
+func open5(ctx context.Context, env component.Env, o options5) (pubsub.Driver, error) {
+	return open(ctx, env, client.Config{Options: o.Options, Version: 5, Expiry: o.SessionExpiry})
+}
 
 type options3 struct {
 	client.Options

@@ -68,8 +68,12 @@ func suite(t *testing.T, def component.Definition, url string) {
 	})
 }
 
-func TestConform(t *testing.T) {
+func TestConform3(t *testing.T) { // not parallel: the suite counts goroutines
 	suite(t, Component3, mqttserver.Start(t, mqttserver.Options{}).URL())
+}
+
+func TestConform5(t *testing.T) {
+	suite(t, Component5, mqttserver.Start(t, mqttserver.Options{}).URL())
 }
 
 // enveloped puts metadata into the body, for the version that has no other place
@@ -116,8 +120,12 @@ func watermill(t *testing.T, def component.Definition, url string) {
 	})
 }
 
-func TestWatermillSuite(t *testing.T) {
+func TestWatermillSuite3(t *testing.T) {
 	watermill(t, Component3, mqttserver.Start(t, mqttserver.Options{}).URL())
 }
 
-func components() []component.Definition { return []component.Definition{Component3} }
+func TestWatermillSuite5(t *testing.T) {
+	watermill(t, Component5, mqttserver.Start(t, mqttserver.Options{}).URL())
+}
+
+func components() []component.Definition { return []component.Definition{Component3, Component5} }

@@ -35,7 +35,6 @@ const variable = "PENSTOCK_TEST_MQTT_SERVER"
 type Options struct {
 	Port               int // 0: any
 	Username, Password string
-	MaxPacket          uint32 // bytes; 0 is without limit
 }
 
 // Main runs the tests, or the server where this process was started to be one. It
@@ -63,7 +62,6 @@ func serve(o Options) error {
 	limits := mqtt.NewDefaultServerCapabilities()
 	limits.MaximumInflight, limits.ReceiveMaximum = 65535, 65535
 	limits.MaximumClientWritesPending = 1 << 17
-	limits.MaximumPacketSize = o.MaxPacket
 	s := mqtt.New(&mqtt.Options{Capabilities: limits, Logger: slog.New(slog.DiscardHandler)})
 	users := &auth.Ledger{}
 	if o.Username != "" {
