@@ -15,6 +15,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/http"
 	kafkabinding "github.com/penstock-io/penstock/bindings/kafka"
 	"github.com/penstock-io/penstock/bindings/localstorage"
+	mqttbinding "github.com/penstock-io/penstock/bindings/mqtt"
 	natsbinding "github.com/penstock-io/penstock/bindings/nats"
 	postgresbinding "github.com/penstock-io/penstock/bindings/postgres"
 	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
@@ -47,6 +48,7 @@ func Components() component.List {
 		kafkabinding.Component,
 		localstorage.Component,
 		natsbinding.Component,
+		mqttbinding.Component,
 		rabbitmqbinding.Component,
 		redisbinding.Component,
 		postgresbinding.Component,

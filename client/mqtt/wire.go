@@ -34,6 +34,10 @@ type Received struct {
 	ack func() // may block on the network; nil for QoS 0
 }
 
+// Number is what the server calls the message until it is acknowledged; then it
+// calls another so. 0 with QoS 0.
+func (r *Received) Number() int { return int(r.id) }
+
 // wire is one connection in either version of the protocol.
 type wire interface {
 	// send hands a message over. It returns what waits for the server's answer.
