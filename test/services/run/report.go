@@ -26,7 +26,7 @@ type row struct{ component, server string }
 // report counts the cases that passed, by component and server.
 type report struct {
 	out     io.Writer
-	servers map[key]map[string]bool // by top-level test: what it asked for
+	servers map[key]map[string]bool // by test: what it asked for
 	parents map[key]bool            // tests that have cases of their own
 	passed  []key
 	skipped []key
@@ -51,8 +51,8 @@ func (r *report) line(line []byte) {
 	k := key{e.Package, e.Test}
 	switch e.Action {
 	case "run":
-		if i := strings.LastIndexByte(e.Test, '/'); i >= 0 {
-			r.parents[key{e.Package, e.Test[:i]}] = true
+		if around, ok := k.parent(); ok {
+			r.parents[around] = true
 		}
 	case "output", "build-output":
 		r.output(k, e.Output)
@@ -60,6 +60,7 @@ func (r *report) line(line []byte) {
 		if e.Test != "" {
 			r.passed = append(r.passed, k)
 		} else {
+			r.tables(k)
 			fmt.Fprintf(r.out, "ok    %6.1f s  %s\n", e.Elapsed, e.Package)
 		}
 		delete(r.outputs, k)
@@ -73,11 +74,10 @@ func (r *report) line(line []byte) {
 func (r *report) output(k key, text string) {
 	if _, name, ok := strings.Cut(text, services.InUse); ok {
 		name, _, _ = strings.Cut(strings.TrimSpace(name), " ")
-		top := k.top()
-		if r.servers[top] == nil {
-			r.servers[top] = map[string]bool{}
+		if r.servers[k] == nil {
+			r.servers[k] = map[string]bool{}
 		}
-		r.servers[top][name] = true
+		r.servers[k][name] = true
 	}
 	if r.outputs[k] == nil {
 		r.outputs[k] = &strings.Builder{}
@@ -109,22 +109,45 @@ func (r *report) skip(k key) {
 	}
 }
 
-func (k key) top() key {
-	k.test, _, _ = strings.Cut(k.test, "/")
-	return k
+// tables prints what a package has to say after its tests, such as a table of
+// its own.
+func (r *report) tables(k key) {
+	b := r.outputs[k]
+	if b == nil {
+		return
+	}
+	for line := range strings.Lines(b.String()) {
+		if line != "PASS\n" && !strings.HasPrefix(line, "ok  \t") {
+			fmt.Fprint(r.out, line)
+		}
+	}
 }
 
+// cases counts a case for each server that it, or a test around it, asked for.
 func (r *report) cases() map[row]int {
 	n := map[row]int{}
 	for _, k := range r.passed {
 		if r.parents[k] {
 			continue
 		}
-		for server := range r.servers[k.top()] {
+		used := map[string]bool{}
+		for around, ok := k, true; ok; around, ok = around.parent() {
+			maps.Copy(used, r.servers[around])
+		}
+		for server := range used {
 			n[row{strings.TrimPrefix(k.pkg, module), server}]++
 		}
 	}
 	return n
+}
+
+// parent is the test around a test.
+func (k key) parent() (key, bool) {
+	i := strings.LastIndexByte(k.test, '/')
+	if i < 0 {
+		return key{}, false
+	}
+	return key{k.pkg, k.test[:i]}, true
 }
 
 const module = "github.com/penstock-io/penstock/"

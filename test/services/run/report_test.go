@@ -41,6 +41,28 @@ func TestReportCountsCasesByServer(t *testing.T) {
 	}
 }
 
+func TestReportCountsCasesOfTheirOwnServer(t *testing.T) {
+	t.Parallel()
+	r, out := read(`{"Action":"run","Package":"p","Test":"TestX/a"}
+{"Action":"output","Package":"p","Test":"TestX/a","Output":"    x_test.go:9: server in use: redis at 127.0.0.1:1\n"}
+{"Action":"run","Package":"p","Test":"TestX/a/row"}
+{"Action":"run","Package":"p","Test":"TestX/b/row"}
+{"Action":"pass","Package":"p","Test":"TestX/a/row"}
+{"Action":"pass","Package":"p","Test":"TestX/a"}
+{"Action":"pass","Package":"p","Test":"TestX/b/row"}
+{"Action":"output","Package":"p","Output":"PASS\n"}
+{"Action":"output","Package":"p","Output":"| a table |\n"}
+{"Action":"output","Package":"p","Output":"ok  \tp\t1.000s\n"}
+{"Action":"pass","Package":"p"}
+`)
+	if n := r.cases(); len(n) != 1 || n[row{"p", "redis"}] != 1 {
+		t.Errorf("cases are %v", n)
+	}
+	if !strings.HasPrefix(out, "| a table |\nok ") {
+		t.Errorf("the package's own table is not before the line that it passed:\n%s", out)
+	}
+}
+
 func TestReportFailsOnSkipsFailuresAndNothing(t *testing.T) {
 	t.Parallel()
 	for name, more := range map[string]string{
