@@ -57,7 +57,7 @@ test-sdk: build ## run the official SDKs that need another language
 	cd test/sdk/python && python3 -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
 	cd test/sdk/python && PENSTOCK=$(abspath $(BIN)) .venv/bin/python -W ignore -m unittest -b
 
-test-services: ## install and start the real servers, run the tests that need them
+test-services: ## install and start the real servers, run the tests that need them, the ledger too
 	$(GO) build -o bin/services ./test/services/run
 	bin/services -test
 

@@ -32,8 +32,9 @@ type app struct {
 	keeper *Keeper
 	calls  atomic.Int64
 
-	fails atomic.Bool  // answer 500
-	work  atomic.Int64 // nanoseconds of each call
+	fails    atomic.Bool  // answer 500
+	work     atomic.Int64 // nanoseconds of each call
+	abandons atomic.Bool  // do not finish what nobody waits for
 
 	mu       sync.Mutex
 	ports    []int
@@ -155,6 +156,10 @@ func (a *app) load(w http.ResponseWriter, r *http.Request, replica string) {
 		}
 	}
 	<-time.After(time.Duration(a.work.Load()))
+	if a.abandons.Load() && r.Context().Err() != nil {
+		code = http.StatusServiceUnavailable
+		return
+	}
 	if a.fails.Load() || e.Poison {
 		code = http.StatusInternalServerError
 		return

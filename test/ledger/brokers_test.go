@@ -102,7 +102,7 @@ func sqliteBroker() *broker {
 	return &broker{
 		name: "sqlite",
 		resource: func(x *run) string {
-			return componentYAML("pubsub.sqlite", "connectionString", file(x), "redeliverInterval", "2s")
+			return componentYAML("pubsub.sqlite", "connectionString", file(x), "redeliverInterval", "3s")
 		},
 		watch: func(x *run) (lookFunc, func()) { return watchSQLite(x, file(x)) },
 		alone: true,

@@ -23,6 +23,9 @@ type Rules struct {
 	// Takeover is how long after a fault strikes every event that was promised
 	// before may take to be delivered; 0 is any time.
 	Takeover time.Duration
+	// Shared is how many replicas must have had effects before the first fault; 0
+	// is no rule.
+	Shared int
 	// Watched: the broker's positions were seen, so an event that is never
 	// acknowledged shows.
 	Watched bool
@@ -50,6 +53,8 @@ type Report struct {
 	// was published afterwards, and
 	// Takeover that from a fault to the delivery of all that was promised before.
 	Recovery, Takeover time.Duration
+	// Shares are how many effects each replica had before the first fault.
+	Shares map[string]int
 	// Drained is how long after the last fault nothing was awaited any more;
 	// negative when that was never so.
 	Drained time.Duration
@@ -67,11 +72,28 @@ func Check(b Books, rules Rules) *Report {
 	c.order()
 	c.overlaps()
 	c.times()
+	c.shares()
 	return c.report
 }
 
 // Problems are the rules that were broken, in words.
-func (r *Report) Problems() (problems []string) {
+func (r *Report) Problems() []string { return append(r.Wrong(), r.Slow()...) }
+
+// Slow are the limits of time that were passed. A machine that does too much at
+// once passes them too.
+func (r *Report) Slow() (problems []string) {
+	slow := func(what string, took, limit time.Duration) {
+		if limit > 0 && took > limit {
+			problems = append(problems, fmt.Sprintf("%s after %v, at most %v", what, took.Round(time.Millisecond), limit))
+		}
+	}
+	slow("delivered again", r.Recovery, r.rules.Recovery)
+	slow("taken over", r.Takeover, r.rules.Takeover)
+	return problems
+}
+
+// Wrong are the problems that no machine excuses.
+func (r *Report) Wrong() (problems []string) {
 	some := func(what string, ids []string) {
 		if len(ids) > 0 {
 			problems = append(problems, fmt.Sprintf("%s: %d: %s", what, len(ids), strings.Join(ids[:min(5, len(ids))], "; ")))
@@ -90,27 +112,29 @@ func (r *Report) Problems() (problems []string) {
 	if r.rules.Exclusive {
 		some("overlapping calls of one key", r.Overlaps)
 	}
-	if r.Duplicates > r.Bound {
-		problems = append(problems, fmt.Sprintf("duplicates: %d, at most %d were in flight", r.Duplicates, r.Bound))
-	}
+	problems = append(problems, r.twice()...)
 	if r.Accepted == 0 || r.Effects == 0 {
 		problems = append(problems, "nothing was accepted or nothing delivered: the run shows nothing")
 	}
 	if r.Drained < 0 {
 		problems = append(problems, "events were still awaited when the run ended")
 	}
-	slow := func(what string, took, limit time.Duration) {
-		if limit > 0 && took > limit {
-			problems = append(problems, fmt.Sprintf("%s after %v, at most %v", what, took.Round(time.Millisecond), limit))
-		}
+	if len(r.Shares) < r.rules.Shared {
+		problems = append(problems, fmt.Sprintf("shared by %d, want %d: %v", len(r.Shares), r.rules.Shared, r.Shares))
 	}
-	slow("delivered again", r.Recovery, r.rules.Recovery)
-	slow("taken over", r.Takeover, r.rules.Takeover)
 	if sum := r.Delivered + r.Letters + len(r.Lost) + len(r.Excluded); r.Accepted+r.Recovered != sum {
 		problems = append(problems, fmt.Sprintf("conservation: %d accepted and %d recovered, but %d delivered, %d dead letters, %d lost and %d excluded",
 			r.Accepted, r.Recovered, r.Delivered, r.Letters, len(r.Lost), len(r.Excluded)))
 	}
 	return problems
+}
+
+// twice is the problem of too many duplicates.
+func (r *Report) twice() []string {
+	if r.Duplicates <= r.Bound {
+		return nil
+	}
+	return []string{fmt.Sprintf("duplicates: %d, at most %d were in flight", r.Duplicates, r.Bound)}
 }
 
 // life is what the books say of one event.
@@ -421,4 +445,20 @@ func (c *checker) takeover(at time.Duration) (took time.Duration) {
 		}
 	}
 	return took
+}
+
+// shares counts what each replica did before the first fault.
+func (c *checker) shares() {
+	first := never
+	for _, e := range c.books.Faults {
+		if e.What == Fault {
+			first = min(first, e.At)
+		}
+	}
+	c.report.Shares = map[string]int{}
+	for _, e := range c.books.App {
+		if e.What == Effect && e.At < first {
+			c.report.Shares[e.Replica]++
+		}
+	}
 }

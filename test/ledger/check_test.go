@@ -13,7 +13,7 @@ import (
 
 // read makes books of lines like "ok a1", one millisecond apart. An event is
 // called by its key, a letter, and its number. Other bytes are written as
-// "effect a1 other".
+// "effect a1 other", another replica as "effect a1 second".
 func read(t *testing.T, text string) Books {
 	t.Helper()
 	var b Books
@@ -43,8 +43,11 @@ func read(t *testing.T, text string) Books {
 			continue
 		}
 		e.ID, e.Key, e.Seq = words[1], words[1][:1], number(t, words[1][1:])
-		if len(words) > 2 {
+		switch {
+		case len(words) > 2 && words[2] == "other":
 			e.Sum = 1
+		case len(words) > 2:
+			e.Replica = words[2]
 		}
 		switch e.What {
 		case Intent, OK, Failed, Unknown:
@@ -135,6 +138,8 @@ func ackAndLetterRows() []checkRow {
 		{"deleted", "intent a1,ok a1,intent a2,deleted,ok a2,recreated,intent a3,ok a3,effect a3,drained", Rules{Order: true}, ""},
 		{"lost after it was there again", "intent a1,ok a1,deleted,recreated,intent a2,ok a2,intent a3,ok a3,effect a3,drained", Rules{}, "lost: 1: a2"},
 		{"slow to recover", sent + "fault 0,healed," + arrived + "intent b1,ok b1,effect b1,drained", Rules{Recovery: time.Millisecond}, "delivered again after 9ms, at most 1ms"},
+		{"shared", sent + "effect a1,effect a2 second,fault 0,drained", Rules{Shared: 2}, ""},
+		{"not shared before it had to", sent + "effect a1,fault 0,effect a2 second,drained", Rules{Shared: 2}, "shared by 1, want 2: map[:1]"},
 		{"slow to take over", sent + "fault 0," + arrived + "drained", Rules{Takeover: 4 * time.Millisecond}, "taken over after 5ms, at most 4ms"},
 	}
 }
@@ -181,6 +186,9 @@ func TestKeeper(t *testing.T) {
 	}
 	if promised, done := k.Counts(); promised != 2 || done != 2 || len(k.Promised()) != 2 {
 		t.Errorf("%d promised, %d done", promised, done)
+	}
+	if !k.Since(k.Close().Producer[2].At) || k.Since(k.Now()) {
+		t.Error("it does not know what came since a2")
 	}
 	k.Broker(Entry{What: Position, IDs: []string{"a1"}})
 	k.Fault(Entry{What: Drained})

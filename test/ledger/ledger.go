@@ -162,6 +162,18 @@ func (k *Keeper) Awaited() int {
 	return n
 }
 
+// Since tells whether an event that was sent since a time came to its end.
+func (k *Keeper) Since(at time.Duration) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id := range k.done {
+		if sent, ok := k.intents[id]; ok && sent >= at {
+			return true
+		}
+	}
+	return false
+}
+
 // Counts are how many events were promised, and how many effects there were.
 func (k *Keeper) Counts() (promised, done int) {
 	k.mu.Lock()

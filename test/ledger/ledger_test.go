@@ -1,7 +1,10 @@
 package ledger
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -10,20 +13,31 @@ import (
 	"github.com/penstock-io/penstock/test/fake"
 )
 
-// TestLedger is the table: every fault with every broker.
-func TestLedger(t *testing.T) {
-	t.Parallel()
-	began := time.Now()
-	tab := &table{}
+// budget is what all brokers may take together, on two processors that have more
+// to do.
+const budget = 12 * time.Minute
+
+// tables are printed when all tests have ended.
+var tables []*table
+
+// machine is held by every row that is played, and alone by one that is played
+// again.
+var machine sync.RWMutex
+
+// ledger is the table: every fault with every broker.
+func ledger(t *testing.T, brokers ...*broker) {
+	t.Helper()
+	tab := &table{began: time.Now()}
+	tables = append(tables, tab)
 	t.Run("broker", func(t *testing.T) {
-		for _, b := range append([]*broker{sqliteBroker()}, serverBrokers()...) {
+		for _, b := range brokers {
 			t.Run(b.name, func(t *testing.T) {
 				t.Parallel()
 				b.play(t, tab)
 			})
 		}
 	})
-	tab.print(time.Since(began))
+	tab.took = time.Since(tab.began)
 }
 
 // play plays the rows that leave the broker alone at the same time, and then
@@ -55,6 +69,27 @@ func (b *broker) play(t *testing.T, tab *table) {
 }
 
 func (b *broker) row(t *testing.T, tab *table, r *row) {
+	began := time.Now()
+	tab.add(b, r, "did not end: see the errors above | | | | | | | | |", "")
+	x, report := b.once(t, r, machine.RLocker())
+	again := ""
+	for n := 0; n < 2 && x.excused(); n++ {
+		again = ", again"
+		t.Logf("played again, and alone, for the machine was slow: %s", strings.Join(x.slow, "; "))
+		x, report = b.once(t, r, &machine)
+	}
+	x.judge()
+	tab.add(b, r, report.line(x)+fmt.Sprintf(" | %.0f s%s", time.Since(began).Seconds(), again), "")
+}
+
+// excused tells whether a row has no problem but those that a busy machine makes.
+func (x *run) excused() bool { return len(x.wrong) == 0 && len(x.slow) > 0 }
+
+// once plays a row while it holds the machine.
+func (b *broker) once(t *testing.T, r *row, hold sync.Locker) (*run, *Report) {
+	t.Helper()
+	hold.Lock()
+	defer hold.Unlock()
 	x := newRun(t, b, r)
 	if r.proxied {
 		p, err := fake.NewProxy(x.addr)
@@ -64,10 +99,7 @@ func (b *broker) row(t *testing.T, tab *table, r *row) {
 		t.Cleanup(p.Close)
 		x.proxy, x.addr = p, p.Addr()
 	}
-	began := time.Now()
-	report, problems := x.play()
-	x.judge(problems)
-	tab.add(b, r, report.line(x)+fmt.Sprintf(" | %.0f s", time.Since(began).Seconds()), "")
+	return x, x.play()
 }
 
 // lacks is why a row does not apply.
@@ -96,24 +128,36 @@ func (r *Report) line(x *run) string {
 	if len(r.Excluded) > 0 {
 		lost += fmt.Sprintf(" (%d were deleted)", len(r.Excluded))
 	}
-	recovery := "-"
+	return strings.Join([]string{
+		fmt.Sprint(r.Accepted), fmt.Sprint(r.Delivered), lost, fmt.Sprint(len(r.Phantom)), early, fmt.Sprintf("%d (%d)", r.Duplicates, r.Bound), order,
+		fmt.Sprintf("%d (%d)", r.Letters, len(r.rules.Poison)), r.recovery(),
+	}, " | ")
+}
+
+// recovery tells how long it took to go on.
+func (r *Report) recovery() string {
+	var all []string
+	if r.rules.Shared > 0 {
+		shares := slices.Sorted(maps.Values(r.Shares))
+		all = append(all, "shared "+strings.Trim(strings.ReplaceAll(fmt.Sprint(shares), " ", " + "), "[]"))
+	}
 	if r.Recovery > 0 {
-		recovery = fmt.Sprintf("%.2f s", r.Recovery.Seconds())
+		all = append(all, fmt.Sprintf("%.2f s", r.Recovery.Seconds()))
 	}
 	if r.rules.Takeover > 0 {
-		recovery = fmt.Sprintf("%.2f s, all in %.2f s", r.Recovery.Seconds(), r.Takeover.Seconds())
+		all = append(all, fmt.Sprintf("taken over in %.2f s", r.Takeover.Seconds()))
 	}
-	return strings.Join([]string{
-		fmt.Sprint(r.Accepted), fmt.Sprint(r.Delivered), lost, fmt.Sprintf("%d (%d)", r.Duplicates, r.Bound), early, order,
-		fmt.Sprintf("%d (%d)", r.Letters, len(r.rules.Poison)), recovery,
-	}, " | ")
+	return cmp.Or(strings.Join(all, ", "), "-")
 }
 
 // table collects the lines of all rows, in whatever order they end.
 type table struct {
-	mu    sync.Mutex
-	lines map[string]map[string]string // by broker and row
-	names []string
+	began time.Time
+	took  time.Duration
+
+	mu      sync.Mutex
+	lines   map[string]map[string]string // by broker and row
+	brokers []*broker
 }
 
 func (tab *table) add(b *broker, r *row, line, why string) {
@@ -124,28 +168,32 @@ func (tab *table) add(b *broker, r *row, line, why string) {
 	}
 	if tab.lines[b.name] == nil {
 		tab.lines[b.name] = map[string]string{}
-		tab.names = append(tab.names, b.name)
+		tab.brokers = append(tab.brokers, b)
 	}
 	if why != "" {
-		line = "does not apply: " + why + " | | | | | | | |"
+		line = "does not apply: " + why + " | | | | | | | | |"
 	}
 	tab.lines[b.name][r.name] = line
 }
 
-func (tab *table) print(took time.Duration) {
+func (tab *table) print() {
 	tab.mu.Lock()
 	defer tab.mu.Unlock()
-	fmt.Printf("\nThe ledger, seed %d, %v. Duplicates and dead letters: how many there were, and in brackets how many there may or must be.\n\n", *seed, took.Round(time.Second))
-	fmt.Println("| broker | row | accepted | delivered | lost | duplicates | early acks | out of order | dead letters | recovery | took |")
-	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Printf("\nThe ledger, seed %d. Duplicates and dead letters: how many there were, and in brackets how many there may or must be.\n\n", *seed)
+	fmt.Println("| broker | row | produced | delivered | lost | phantom | early acks | duplicates | out of order | dead letters | recovery | took |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 	n := 0
-	for _, name := range tab.names {
+	for _, b := range tab.brokers {
 		for _, r := range rows() {
-			if line, ok := tab.lines[name][r.name]; ok {
-				fmt.Printf("| %s | %s | %s |\n", name, r.name, line)
+			if line, ok := tab.lines[b.name][r.name]; ok {
+				fmt.Printf("| %s | %s | %s |\n", strings.TrimSpace(b.name+" "+b.version), r.name, line)
 				n++
 			}
 		}
 	}
-	fmt.Printf("\n%d rows\n", n)
+	fmt.Printf("\n%d rows in %v", n, tab.took.Round(time.Second))
+	if !*full {
+		fmt.Printf(" of the %v that they may take", budget)
+	}
+	fmt.Println()
 }

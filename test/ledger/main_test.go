@@ -48,7 +48,11 @@ func build(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	for _, tab := range tables {
+		tab.print() // here, where it stands behind all that the tests print
+	}
+	return code
 }
 
 // length is how long something takes, or how often it happens, in the short form

@@ -2,5 +2,10 @@
 
 package ledger
 
-// serverBrokers are none where there are no servers.
-func serverBrokers() []*broker { return nil }
+import "testing"
+
+// TestLedger plays the rows with the broker that needs no server.
+func TestLedger(t *testing.T) {
+	t.Parallel()
+	ledger(t, sqliteBroker())
+}

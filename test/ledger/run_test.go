@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,9 +55,11 @@ type run struct {
 	quiet    time.Duration      // since when none does
 	live     []*process.Sidecar // those that publishes go to
 	wrong    []string           // what a row found itself
+	slow     []string           // of that, what a busy machine excuses
 	polling  sync.WaitGroup
 	settled  map[string]bool // what the broker was seen to have acknowledged
 	held     int             // what it was last counted to hold
+	stall    time.Duration   // how long this machine did nothing, at most
 }
 
 // seedOf makes the seed of a row from that of the whole.
@@ -221,6 +224,13 @@ func (x *run) problem(format string, args ...any) {
 	x.wrong = append(x.wrong, fmt.Sprintf(format, args...))
 }
 
+// late is a problem that a machine has which does too much at once.
+func (x *run) late(format string, args ...any) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.slow = append(x.slow, fmt.Sprintf(format, args...))
+}
+
 // fault writes down that something breaks, and how many events are in flight
 // where it does.
 func (x *run) fault(note string, limit int) {
@@ -229,8 +239,9 @@ func (x *run) fault(note string, limit int) {
 
 func (x *run) healed() { x.keeper.Fault(Entry{What: Healed}) }
 
-// play is the whole of a run. It returns what the books say and what is wrong.
-func (x *run) play() (*Report, []string) {
+// play is the whole of a run. What the books say, and the row, is in wrong and
+// slow then.
+func (x *run) play() *Report {
 	x.Helper()
 	replicas := max(1, x.row.replicas)
 	for range replicas {
@@ -239,6 +250,7 @@ func (x *run) play() (*Report, []string) {
 	ctx, cancel := context.WithCancel(x.Context())
 	defer cancel()
 	x.polling.Go(func() { x.poll(ctx) })
+	x.polling.Go(func() { x.feel(ctx) })
 	x.load.start(ctx, x.seed)
 	wait(length(time.Second, 3*time.Second))
 	x.row.do(x)
@@ -258,12 +270,19 @@ func (x *run) play() (*Report, []string) {
 	x.polling.Wait()
 	x.rules.Poison = x.load.poisoned
 	r := Check(x.keeper.Close(), x.rules)
-	return r, append(r.Problems(), x.wrong...)
+	wrong, twice := r.Wrong(), r.twice()
+	if len(twice) > 0 && x.stall > stalled { // leases may have ended for it
+		wrong = slices.DeleteFunc(wrong, func(p string) bool { return p == twice[0] })
+		x.late("%s, and the machine did nothing for %v", twice[0], x.stall.Round(time.Millisecond))
+	}
+	x.wrong, x.slow = append(x.wrong, wrong...), append(x.slow, r.Slow()...)
+	return r
 }
 
 // judge fails the test with what is wrong, and says how to see it again.
-func (x *run) judge(problems []string) {
+func (x *run) judge() {
 	x.Helper()
+	problems := slices.Concat(x.wrong, x.slow)
 	for _, p := range problems {
 		x.Errorf("%s, %s: %s", x.broker.name, x.row.name, p)
 	}
@@ -336,6 +355,36 @@ func (x *run) look(ctx context.Context, look lookFunc) {
 	}
 	if e.Counted || len(e.IDs) > 0 {
 		x.keeper.Broker(e)
+	}
+}
+
+// stalled is how long a machine does nothing when it is said to be slow.
+const stalled = 500 * time.Millisecond
+
+// feel finds out how long this machine does nothing at a time: neither goes on
+// nor writes to its disk.
+func (x *run) feel(ctx context.Context) {
+	f, err := os.Create(filepath.Join(x.dir, "pulse"))
+	if err != nil {
+		x.Error(err)
+		return
+	}
+	defer f.Close()
+	const beat = 100 * time.Millisecond
+	for ctx.Err() == nil {
+		began := time.Now()
+		if _, err := f.WriteAt([]byte("."), 0); err != nil {
+			x.Error(err)
+		}
+		if err := f.Sync(); err != nil {
+			x.Error(err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(beat):
+		}
+		x.stall = max(x.stall, time.Since(began)-beat)
 	}
 }
 
