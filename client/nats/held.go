@@ -111,7 +111,8 @@ func (p *place) resume() uint64 {
 	return from
 }
 
-// take makes a delivery of a message and holds it; nil for one that is none.
+// take makes a delivery of a message and holds it; nil for one that is none, or
+// is held already.
 func (h *held) take(b *binding, now *round, m *nats.Msg) *taken {
 	meta, err := m.Metadata()
 	if err != nil {
@@ -129,6 +130,9 @@ func (h *held) take(b *binding, now *round, m *nats.Msg) *taken {
 	x.Settle = x.settle
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if x.delivered == 1 && x.seq <= b.place.top && h.holds(x) {
+		return nil
+	}
 	x.Attempt = max(1, x.delivered-b.place.given[x.seq])
 	b.place.top = max(b.place.top, x.seq)
 	if h.o.Build == nil {
@@ -138,6 +142,18 @@ func (h *held) take(b *binding, now *round, m *nats.Msg) *taken {
 	x.prev, x.next = h.first.prev, &h.first
 	x.prev.next, h.first.prev = x, x
 	return x
+}
+
+// holds tells whether the message is held already. nats-server 2.9 delivers the
+// last message of a stream that was given back a second time, as if it were new;
+// one answer is enough for both. The lock is held.
+func (h *held) holds(x *taken) bool {
+	for y := h.first.prev; y != &h.first; y = y.prev {
+		if y.seq == x.seq && y.at == x.at && y.born.Equal(x.born) {
+			return true
+		}
+	}
+	return false
 }
 
 // metadata of a message: that of its headers and the subject. Messages of one
