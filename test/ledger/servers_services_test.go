@@ -11,7 +11,11 @@ import (
 
 // serverBrokers are those whose servers package services starts.
 func serverBrokers() []*broker {
-	return []*broker{rabbitBroker(), postgresBroker()}
+	return []*broker{
+		rabbitBroker(),
+		jetstreamBroker(),
+		postgresBroker(),
+	}
 }
 
 // started is a server of package services as the rows want it. It is started by
