@@ -28,7 +28,7 @@ func TestKill(t *testing.T) {
 	n := rounds(10, 50)
 	for range n {
 		wait(50*time.Millisecond + rand.N(250*time.Millisecond))
-		s.kill()
+		s.Kill()
 		s.start()
 	}
 	l.stop()
@@ -85,7 +85,7 @@ func TestReload(t *testing.T) {
 	if got := l.refused.Load(); got > 0 {
 		t.Errorf("%d requests were refused", got)
 	}
-	if log := s.log.String(); !strings.Contains(log, "shcedule") || !strings.Contains(log, "Configuration reloaded") {
+	if log := s.Log(); !strings.Contains(log, "shcedule") || !strings.Contains(log, "Configuration reloaded") {
 		t.Error("the log tells neither of the broken file nor of the reloads: the test shows nothing")
 	}
 }

@@ -1,12 +1,13 @@
 package crash
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -86,13 +87,12 @@ func TestAppDown(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			f := newFragile(t)
 			s := newSidecar(t, f.port)
-			s.flags = row.flags
-			s.start()
+			s.start(row.flags...)
 			publish(t, s)
 			f.wait(t, 1)
 			row.down(t, f)
 			if row.flags != nil {
-				eventually(t, 10*time.Second, "the probe has failed", func() bool { return strings.Contains(s.log.String(), "App is unhealthy") })
+				eventually(t, 10*time.Second, "the probe has failed", func() bool { return strings.Contains(s.Log(), "App is unhealthy") })
 			}
 			const n = 50
 			for range n {
@@ -126,16 +126,14 @@ func TestAppDown(t *testing.T) {
 func TestAppHangs(t *testing.T) {
 	f := newFragile(t)
 	s := newSidecar(t, f.port)
-	s.flags = []string{"--dapr-graceful-shutdown-seconds", "2"}
-	s.start()
+	s.start("--dapr-graceful-shutdown-seconds", "2")
 	f.hang.Store(true)
 	publish(t, s)
 	f.wait(t, 1)
 	began := time.Now()
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	err := s.cmd.Wait()
+	err := s.Stop(time.Minute)
 	took := time.Since(began)
-	if err == nil || s.cmd.ProcessState.ExitCode() != 1 {
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("penstock ended with %v, want exit code 1 after a grace that was not enough", err)
 	}
 	if limit := 2*time.Second + 2*time.Second; took < 2*time.Second || took > limit {
@@ -153,7 +151,7 @@ func TestAppHangs(t *testing.T) {
 
 func publish(t *testing.T, s *sidecar) {
 	t.Helper()
-	resp, err := http.Post(s.api("/publish/bus/load"), "application/json", strings.NewReader(`{"n":1}`))
+	resp, err := http.Post(s.API("/publish/bus/load"), "application/json", strings.NewReader(`{"n":1}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func startLoad(t *testing.T, s *sidecar, pause time.Duration) *load {
 	var ctx context.Context
 	ctx, l.cancel = context.WithCancel(t.Context())
 	for range 4 {
-		l.run(ctx, func() { l.post(ctx, "publish", s.api("/publish/bus/load")) })
+		l.run(ctx, func() { l.post(ctx, "publish", s.API("/publish/bus/load")) })
 	}
 	for range 2 {
 		l.run(ctx, func() { l.post(ctx, "webhook", s.hook) })

@@ -1,20 +1,16 @@
 package crash
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/penstock-io/penstock/test/port"
+	"github.com/penstock-io/penstock/test/process"
 )
 
 // full runs the stories at full length: fifty kills, thirty reloads.
@@ -34,47 +30,23 @@ func build(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "penstock")
-	cmd := exec.Command("go", "build", "-C", "../..", "-o", binary, "./cmd/penstock")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build penstock:", err)
+	if binary, err = process.Build("../..", dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
 }
 
-// sidecar is a penstock that can be killed and started again on the same ports
-// and files.
+// sidecar is a penstock with a broker, a webhook and a folder.
 type sidecar struct {
+	process.Sidecar
+
 	t         *testing.T
 	dir       string // of resources
 	data      string
 	inbox     string
-	port      int
 	hook      string // URL of the webhook
-	appPort   int
-	log       syncBuffer
-	cmd       *exec.Cmd
 	resources string
-	flags     []string
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 const resources = `
@@ -113,7 +85,11 @@ func newSidecar(t *testing.T, appPort int) *sidecar {
 	base := t.TempDir()
 	s := &sidecar{
 		t: t, dir: filepath.Join(base, "resources"), data: filepath.Join(base, "data"), inbox: filepath.Join(base, "inbox"),
-		port: freePort(t), appPort: appPort,
+	}
+	s.Path, s.Port = binary, freePort(t)
+	s.Args = []string{
+		"serve", "--app-id", "crash", "--app-port", fmt.Sprint(appPort), "--dapr-http-port", fmt.Sprint(s.Port), "--dapr-grpc-port", "0",
+		"--resources-path", s.dir, "--data-dir", s.data,
 	}
 	listen := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	s.hook = "http://" + listen + "/hook"
@@ -125,12 +101,9 @@ func newSidecar(t *testing.T, appPort int) *sidecar {
 	s.resources = fmt.Sprintf(resources, s.data, s.inbox, listen)
 	s.write("resources.yaml", s.resources)
 	t.Cleanup(func() {
-		if s.cmd != nil && s.cmd.ProcessState == nil {
-			s.cmd.Process.Kill()
-			s.cmd.Wait()
-		}
+		s.Kill()
 		if t.Failed() {
-			log := s.log.String()
+			log := s.Log()
 			t.Logf("the end of penstock's log:\n%s", log[max(0, len(log)-8000):])
 		}
 	})
@@ -158,36 +131,19 @@ func freePort(t *testing.T) int {
 	return p
 }
 
-func (s *sidecar) api(path string) string {
-	return fmt.Sprintf("http://127.0.0.1:%d/v1.0%s", s.port, path)
-}
-
-// start runs penstock and returns when it is ready.
-func (s *sidecar) start() {
+// start runs penstock, with more arguments, and returns when it is ready.
+func (s *sidecar) start(more ...string) {
 	s.t.Helper()
-	args := []string{
-		"serve", "--app-id", "crash", "--app-port", fmt.Sprint(s.appPort), "--dapr-http-port", fmt.Sprint(s.port), "--dapr-grpc-port", "0",
-		"--resources-path", s.dir, "--data-dir", s.data,
-	}
-	s.cmd = exec.Command(binary, append(args, s.flags...)...)
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := s.cmd.Start(); err != nil {
+	s.Args = append(s.Args, more...)
+	if err := s.Start(15 * time.Second); err != nil {
 		s.t.Fatal(err)
 	}
-	eventually(s.t, 15*time.Second, "penstock is ready", func() bool {
-		resp, err := http.Get(s.api("/healthz"))
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusNoContent
-	})
 }
 
 // memory is the resident memory in MB.
 func (s *sidecar) memory() float64 {
 	s.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -199,16 +155,10 @@ func (s *sidecar) memory() float64 {
 	return kb / 1000
 }
 
-func (s *sidecar) kill() {
-	s.cmd.Process.Kill()
-	s.cmd.Wait()
-}
-
 // stop ends penstock with SIGTERM and wants a clean end.
 func (s *sidecar) stop() {
 	s.t.Helper()
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.cmd.Wait(); err != nil {
+	if err := s.Stop(time.Minute); err != nil {
 		s.t.Errorf("penstock ended with %v", err)
 	}
 }

@@ -167,7 +167,7 @@ func TestStorm(t *testing.T) {
 func report(t *testing.T, st *storm, p *pulse, memory []float64) {
 	t.Helper()
 	missing, duplicates := p.settle(t)
-	log := st.s.log.String()
+	log := st.s.Log()
 	steady, other := p.pauses()
 	fmt.Printf("%s: %v; taken over %d times, refused %d times\n", t.Name(), st.count,
 		strings.Count(log, "Configuration reloaded"), strings.Count(log, "Configuration has errors"))
@@ -244,7 +244,7 @@ func (p *pulse) run(ctx context.Context) {
 
 func (p *pulse) publish(id, to string) {
 	began := time.Now()
-	resp, err := http.Post(p.s.api("/publish/"+to), "application/json", strings.NewReader(fmt.Sprintf(`{"note":"[id-%s]"}`, id)))
+	resp, err := http.Post(p.s.API("/publish/"+to), "application/json", strings.NewReader(fmt.Sprintf(`{"note":"[id-%s]"}`, id)))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
