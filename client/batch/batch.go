@@ -12,6 +12,7 @@ package batch
 
 import (
 	"context"
+	"runtime"
 	"sync"
 
 	"github.com/penstock-io/penstock/fault"
@@ -43,6 +44,7 @@ type Writer[T any] struct {
 	ctx     context.Context // of the batches: ends when Close gives up
 	cancel  context.CancelFunc
 	work    sync.WaitGroup
+	calls   sync.Pool // of Do, with the channels that they wait at
 
 	mu      sync.Mutex // guards what follows
 	queue   []entry[T]
@@ -63,7 +65,9 @@ type call struct {
 	errs []error    // nil as long as nothing failed
 	n    int
 	left int
-	done func(errs []error)
+	// One of these is told the result.
+	done   func(errs []error)
+	result chan []error
 }
 
 // NewWriter makes a writer. Batches get the values of ctx, not its end.
@@ -105,11 +109,15 @@ func (w *Writer[T]) Do(ctx context.Context, items ...T) []error {
 	if err := ctx.Err(); err != nil {
 		return All(len(items), fault.Wrap(err, "write"))
 	}
-	result := make(chan []error, 1)
-	c := &call{n: len(items), left: len(items), done: func(errs []error) { result <- errs }}
+	c, _ := w.calls.Get().(*call)
+	if c == nil {
+		c = &call{result: make(chan []error, 1)}
+	}
+	c.n, c.left, c.errs = len(items), len(items), nil
 	w.put(c, items...)
 	select {
-	case errs := <-result:
+	case errs := <-c.result: // nobody else knows of c any more
+		w.calls.Put(c)
 		return errs
 	case <-ctx.Done():
 		w.withdraw(c)
@@ -174,12 +182,14 @@ func (w *Writer[T]) put(c *call, items ...T) {
 	}
 }
 
-// run writes batches until nothing is queued.
+// run writes batches until nothing is queued. Callers that are about to queue
+// something, as those are who had a result just now, may do so first.
 func (w *Writer[T]) run() {
 	defer w.work.Done()
 	var batch []entry[T]
 	var items []T
 	for {
+		runtime.Gosched()
 		if batch = w.next(batch[:0]); len(batch) == 0 {
 			return
 		}
@@ -264,9 +274,19 @@ func (c *call) one(at int, err error) {
 	last := c.left == 0
 	c.mu.Unlock()
 	if last {
-		c.done(c.errs)
+		c.tell(c.errs)
 	}
 }
 
+// tell gives the result to whoever waits for it. The call may be used for another
+// one then.
+func (c *call) tell(errs []error) {
+	if c.done != nil {
+		c.done(errs)
+		return
+	}
+	c.result <- errs
+}
+
 // all gives every item the same error.
-func (c *call) all(err error) { c.done(All(c.n, err)) }
+func (c *call) all(err error) { c.tell(All(c.n, err)) }

@@ -210,3 +210,42 @@ func BenchmarkDo(b *testing.B) {
 		}
 	})
 }
+
+// A call that was left keeps its place for the late result; the next one does not
+// get it.
+func TestCallersGetTheirOwnResults(t *testing.T) {
+	t.Parallel()
+	w := NewWriter(t.Context(), Options[int]{Most: 3, Write: func(_ context.Context, items []int) []error {
+		errs := make([]error, len(items))
+		for i, n := range items {
+			if n%2 == 1 {
+				errs[i] = fmt.Errorf("%d", n)
+			}
+		}
+		return errs
+	}})
+	var callers sync.WaitGroup
+	for c := range 8 {
+		callers.Go(func() {
+			for i := range 200 {
+				n := c*1000 + i
+				ctx, cancel := context.WithCancel(t.Context())
+				if i%5 == 0 {
+					go cancel()
+				}
+				errs := w.Do(ctx, n)
+				left := ctx.Err() != nil
+				cancel()
+				switch {
+				case left && errs != nil && errors.Is(errs[0], context.Canceled): // it left
+				case n%2 == 0 && errs != nil, n%2 == 1 && (errs == nil || errs[0].Error() != fmt.Sprint(n)):
+					t.Errorf("%d: %v", n, errs)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	if err := w.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
