@@ -104,6 +104,8 @@ func (k *consumer) answers(_ context.Context, items []answer) []error {
 	}
 	upTo, singly := k.known.tell(nil)
 	k.mu.Unlock()
+	k.session.out.hold()
+	defer k.session.out.release()
 	for _, it := range items {
 		if it.verb != ack {
 			_ = k.ch.Nack(it.tag, false, it.verb == requeue) // errors show in serve

@@ -81,12 +81,11 @@ func parse(text string) (amqp.URI, error) {
 	if err == nil {
 		return u, nil
 	}
-	if ue, ok := errors.AsType[*url.Error](err); ok {
+	if _, ok := errors.AsType[*url.Error](err); ok {
 		return u, errors.New("it cannot be read: escape reserved characters in user and password as in %40")
-	} else if strings.Contains(err.Error(), text) {
+	}
+	if strings.Contains(err.Error(), text) {
 		return u, errors.New("it cannot be read")
-	} else {
-		_ = ue
 	}
 	return u, err
 }

@@ -1,7 +1,9 @@
 package rabbitmq
 
 import (
+	"crypto/tls"
 	"errors"
+	"net"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -11,10 +13,25 @@ import (
 // Classify gives an error of the client library its kind.
 func Classify(err error) error {
 	e, ok := errors.AsType[*amqp.Error](err)
-	if !ok {
-		return err
+	switch {
+	case ok:
+		return fault.As(kindOf(e), err)
+	case refusedTLS(err):
+		return fault.As(fault.Denied, err)
 	}
-	return fault.As(kindOf(e), err)
+	return err
+}
+
+// refusedTLS tells whether one side does not accept the other's certificate.
+func refusedTLS(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.AlertError](err); ok {
+		return true
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" // an alert of the other side
 }
 
 func kindOf(e *amqp.Error) fault.Kind {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"math/rand/v2"
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,8 +51,10 @@ type session struct {
 	blocks  chan amqp.Blocking
 	blocked atomic.Pointer[string]
 
+	raw net.Conn
+	out *gatherer // over raw, and TLS where there is some
+
 	mu   sync.Mutex
-	raw  net.Conn
 	made map[string]time.Time // topology that was declared, and when
 }
 
@@ -196,14 +199,19 @@ func (l *link) dial(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	stop := func() bool { return true }
-	s.conn, err = amqp.DialConfig(l.config.URL, l.settings(secure, func(network, addr string) (net.Conn, error) {
-		raw, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	s.conn, err = amqp.DialConfig(bare(l.config.URL, u), l.settings(func(string, string) (net.Conn, error) {
+		raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(u.Host, strconv.Itoa(u.Port)))
 		if err != nil {
 			return nil, err
 		}
 		stop = context.AfterFunc(ctx, func() { _ = raw.Close() })
-		s.raw = raw
-		return raw, nil
+		s.raw, s.out = raw, &gatherer{Conn: raw}
+		if secure != nil {
+			over := tls.Client(raw, secure)
+			s.out.Conn = over
+			err = over.HandshakeContext(ctx)
+		}
+		return s.out, err
 	}))
 	if !stop() && ctx.Err() != nil {
 		if err == nil {
@@ -212,6 +220,10 @@ func (l *link) dial(ctx context.Context) (*session, error) {
 		return nil, fault.Wrap(ctx.Err(), "connect to %s:%d", u.Host, u.Port)
 	}
 	if err != nil {
+		if s.out != nil {
+			_ = s.raw.Close() // the library does so, but not after a handshake that failed
+			err = s.out.reason(err)
+		}
 		return nil, fault.Wrap(Classify(err), "connect to %s:%d", u.Host, u.Port)
 	}
 	s.conn.NotifyClose(s.lost)
@@ -219,10 +231,19 @@ func (l *link) dial(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
+// bare is the URL without TLS, which the library leaves to us then: it would hide
+// why a server does not like our certificate, and encrypt each small write alone.
+func bare(url string, u amqp.URI) string {
+	if u.Scheme == "amqps" {
+		return "amqp" + url[len("amqps"):]
+	}
+	return url
+}
+
 // settings are those of the library.
-func (l *link) settings(secure *tls.Config, dial func(network, addr string) (net.Conn, error)) amqp.Config {
+func (l *link) settings(dial func(network, addr string) (net.Conn, error)) amqp.Config {
 	c := amqp.Config{
-		Heartbeat: l.config.HeartBeat, Locale: "en_US", TLSClientConfig: secure, Dial: dial,
+		Heartbeat: l.config.HeartBeat, Locale: "en_US", Dial: dial,
 		Properties: amqp.Table{"product": "Penstock", "connection_name": l.name + " " + l.use},
 	}
 	if l.config.External {

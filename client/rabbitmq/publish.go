@@ -16,6 +16,9 @@ const (
 	// confirmTimeout is how long a confirm is waited for before the connection
 	// counts as sick.
 	confirmTimeout = 30 * time.Second
+	// batchTimeout is how long all tries of a batch may take; then the connection
+	// is cut.
+	batchTimeout = 60 * time.Second
 	// publishTries is how often a message is published whose exchange is gone.
 	publishTries = 3
 )
@@ -63,6 +66,7 @@ type publisher struct {
 	ch      *amqp.Channel
 	closed  chan *amqp.Error
 	returns chan amqp.Return
+	spare   attempt // its room is used by every batch
 }
 
 // attempt is one try to publish a batch.
@@ -76,10 +80,9 @@ type attempt struct {
 
 // write publishes a batch and waits for its confirms.
 func (p *publisher) write(ctx context.Context, messages []*Message) []error {
-	a := &attempt{
-		publisher: p, messages: messages,
-		errs: make([]error, len(messages)), confirms: make([]*amqp.DeferredConfirmation, len(messages)), done: make([]bool, len(messages)),
-	}
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
+	a := p.attempt(messages)
 	for try := range publishTries {
 		if err := p.ready(ctx); err != nil {
 			a.fail(err)
@@ -93,6 +96,19 @@ func (p *publisher) write(ctx context.Context, messages []*Message) []error {
 		}
 	}
 	return a.result()
+}
+
+// attempt makes one of a batch.
+func (p *publisher) attempt(messages []*Message) *attempt {
+	a, n := &p.spare, len(messages)
+	if cap(a.done) < n {
+		a.errs, a.confirms, a.done = make([]error, n), make([]*amqp.DeferredConfirmation, n), make([]bool, n)
+	}
+	a.publisher, a.messages, a.errs, a.confirms, a.done = p, messages, a.errs[:n], a.confirms[:n], a.done[:n]
+	clear(a.errs)
+	clear(a.confirms)
+	clear(a.done)
+	return a
 }
 
 // ready sees that there is a channel.
@@ -125,23 +141,8 @@ func (p *publisher) ready(ctx context.Context) error {
 // another try may help: an exchange or a queue was missing that can be declared
 // again.
 func (a *attempt) run(last bool) (again bool) {
-	for i, m := range a.messages {
-		if a.done[i] {
-			continue
-		}
-		a.confirms[i] = nil
-		if err := a.session.ensure(m.Topology); err != nil {
-			a.done[i], a.errs[i] = true, err
-			continue
-		}
-		var err error
-		if a.confirms[i], err = a.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false, m.Publishing); err != nil {
-			if a.ch.IsClosed() {
-				break
-			}
-			a.done[i], a.errs[i] = true, fault.As(fault.Invalid, err) // headers that cannot be sent
-		}
-	}
+	a.ensure()
+	a.send()
 	if err := a.confirmed(); err != nil {
 		a.fail(err)
 		return false
@@ -159,6 +160,40 @@ func (a *attempt) run(last bool) (again bool) {
 	}
 	a.fail(err)
 	return false
+}
+
+// ensure declares what the messages need.
+func (a *attempt) ensure() {
+	var last *Topology
+	for i, m := range a.messages {
+		if a.done[i] || m.Topology == last {
+			continue
+		}
+		if err := a.session.ensure(m.Topology); err != nil {
+			a.done[i], a.errs[i] = true, err
+			continue
+		}
+		last = m.Topology
+	}
+}
+
+// send publishes what is not done, with few writes to the connection.
+func (a *attempt) send() {
+	a.session.out.hold()
+	defer a.session.out.release()
+	for i, m := range a.messages {
+		a.confirms[i] = nil
+		if a.done[i] {
+			continue
+		}
+		var err error
+		if a.confirms[i], err = a.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false, m.Publishing); err != nil {
+			if a.ch.IsClosed() {
+				return
+			}
+			a.done[i], a.errs[i] = true, fault.As(fault.Invalid, err) // headers that cannot be sent
+		}
+	}
 }
 
 // confirmed waits for the confirms. An error means that none comes any more.

@@ -13,24 +13,22 @@ import (
 	"github.com/penstock-io/penstock/pubsub"
 )
 
-// publishTimeout is how long a publish may take whose caller does not say.
-const publishTimeout = 60 * time.Second
-
 // Publish implements pubsub.Driver.
 func (d *driver) Publish(ctx context.Context, topic string, batch []pubsub.Message) error {
 	if !d.calls.Begin() {
 		return errClosed
 	}
 	defer d.calls.End()
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
 	exchange := d.exchange(topic)
 	now := time.Now()
+	if len(batch) == 1 {
+		return d.publishOne(ctx, exchange, &batch[0], now)
+	}
 	messages := make([]*client.Message, 0, len(batch))
 	places := make([]int, 0, len(batch)) // in the batch
 	var errs []error
 	for i := range batch {
-		m, err := d.message(exchange, topic, &batch[i], now)
+		m, err := d.message(exchange, &batch[i], now)
 		switch {
 		case err != nil:
 			if errs == nil {
@@ -56,11 +54,32 @@ func (d *driver) Publish(ctx context.Context, topic string, batch []pubsub.Messa
 	return &pubsub.BatchError{Errs: errs}
 }
 
+// publishOne publishes a batch of one.
+func (d *driver) publishOne(ctx context.Context, exchange *client.Topology, one *pubsub.Message, now time.Time) error {
+	m, err := d.message(exchange, one, now)
+	if err != nil {
+		return &pubsub.BatchError{Errs: []error{err}}
+	}
+	if m == nil {
+		return nil
+	}
+	if errs := d.client.Publish(ctx, m); errs != nil {
+		return &pubsub.BatchError{Errs: errs}
+	}
+	return nil
+}
+
 // message makes what is published; nil when it has expired already.
-func (d *driver) message(exchange *client.Topology, topic string, m *pubsub.Message, now time.Time) (*client.Message, error) {
-	p := amqp.Publishing{
-		ContentType: m.ContentType, DeliveryMode: amqp.Persistent, Body: m.Data,
-		Headers: make(amqp.Table, len(m.Metadata)+2),
+func (d *driver) message(exchange *client.Topology, m *pubsub.Message, now time.Time) (*client.Message, error) {
+	out := &client.Message{Exchange: exchange.Name, Topology: exchange}
+	p := &out.Publishing
+	p.ContentType, p.DeliveryMode, p.Body = m.ContentType, amqp.Persistent, m.Data
+	expires := m.Expires
+	if expires.IsZero() && d.options.TTL > 0 {
+		expires = now.Add(d.options.TTL)
+	}
+	if len(m.Metadata) > 0 || m.Key != "" || !expires.IsZero() {
+		p.Headers = make(amqp.Table, len(m.Metadata)+2)
 	}
 	if d.options.DeliveryMode == 1 {
 		p.DeliveryMode = amqp.Transient
@@ -68,18 +87,13 @@ func (d *driver) message(exchange *client.Topology, topic string, m *pubsub.Mess
 	if p.ContentType == "" {
 		p.ContentType = "text/plain"
 	}
-	out := &client.Message{Exchange: topic, Topology: exchange}
 	for name, value := range m.Metadata {
-		if err := property(out, &p, name, value); err != nil {
+		if err := property(out, p, name, value); err != nil {
 			return nil, err
 		}
 	}
 	if m.Key != "" {
 		p.Headers[client.HeaderKey] = m.Key
-	}
-	expires := m.Expires
-	if expires.IsZero() && d.options.TTL > 0 {
-		expires = now.Add(d.options.TTL)
 	}
 	if !expires.IsZero() {
 		left := expires.Sub(now)
@@ -89,7 +103,6 @@ func (d *driver) message(exchange *client.Topology, topic string, m *pubsub.Mess
 		p.Expiration = strconv.FormatInt(max(left.Milliseconds(), 1), 10)
 		p.Headers[client.HeaderExpires] = expires.UnixMilli()
 	}
-	out.Publishing = p
 	return out, nil
 }
 

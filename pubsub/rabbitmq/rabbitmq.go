@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -147,6 +148,7 @@ type driver struct {
 	reader  *client.Reader
 	release func() error
 	calls   client.Calls
+	latest  atomic.Pointer[client.Topology] // the exchange of the topic that was published to last
 }
 
 func open(ctx context.Context, env component.Env, o options) (pubsub.Driver, error) {

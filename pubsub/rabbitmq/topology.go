@@ -135,8 +135,11 @@ func (q *queue) declareDeadLetters(ch *amqp.Channel) error {
 
 // exchange is the topic's.
 func (d *driver) exchange(topic string) *client.Topology {
-	o := d.options
-	return &client.Topology{Name: topic, Make: func(ch *amqp.Channel) error {
+	if t := d.latest.Load(); t != nil && t.Name == topic {
+		return t
+	}
+	t := &client.Topology{Name: topic, Make: func(ch *amqp.Channel) error {
+		o := &d.options
 		declare := ch.ExchangeDeclare
 		if o.ExchangeDeclareMode == "passive" {
 			declare = ch.ExchangeDeclarePassive
@@ -146,6 +149,8 @@ func (d *driver) exchange(topic string) *client.Topology {
 		}
 		return nil
 	}}
+	d.latest.Store(t)
+	return t
 }
 
 // feed says how a queue is read.
