@@ -44,6 +44,7 @@ func cases(t *testing.T, url string) {
 		"takes over from who is cut":       takeOver,
 		"another's message as Dapr has it": fromDapr,
 		"wrong subscriptions":              wrongSubscriptions,
+		"TLS":                              secured,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); run(t, url) })
 	}

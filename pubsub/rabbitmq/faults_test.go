@@ -17,9 +17,10 @@ import (
 // takeOver has two processes, one of which dies with messages.
 func takeOver(t *testing.T, url string) {
 	topic := conform.Unique(t)
-	d := bus(t, url, pubsub.Subscription{Topic: topic}, nil)
+	kept := map[string]string{"deletedWhenUnused": "false"} // the other may come after the one has gone
+	d := bus(t, url, pubsub.Subscription{Topic: topic}, kept)
 	net, through := network(t, url)
-	one := opened(t, through, nil)
+	one := opened(t, through, kept)
 	m := subscribe(t, one, pubsub.Subscription{Topic: topic})
 	batch := make([]pubsub.Message, 50)
 	for i := range batch {
@@ -130,5 +131,46 @@ func silence(t *testing.T, url string) {
 	_ = d.Close(ctx) // with or without an error
 	if took := time.Since(began); took > 15*time.Second {
 		t.Errorf("close took %s", took)
+	}
+}
+
+// restarts restarts the server three times while messages are published one after
+// the other: each that was confirmed comes.
+func restarts(t *testing.T, url string, stop, start func()) {
+	topic := conform.Unique(t)
+	sub := pubsub.Subscription{Topic: topic, Group: "app"}
+	d := opened(t, url, map[string]string{"deletedWhenUnused": "false"})
+	defer shut(t, d)
+	if err := d.(pubsub.Preparer).Prepare(t.Context(), sub); err != nil {
+		t.Fatal(err)
+	}
+	m := subscribe(t, d, sub)
+	confirmed, got := map[string]bool{}, map[string]bool{}
+	for i := range 60 {
+		if i%20 == 10 {
+			stop()
+			if err := d.Publish(t.Context(), topic, []pubsub.Message{text("x")}); err == nil || kindIn(err) != fault.Unavailable {
+				t.Fatalf("publish without a server: %v, want it to be unavailable", err)
+			}
+			start()
+		}
+		body := strconv.Itoa(i)
+		for d.Publish(t.Context(), topic, []pubsub.Message{text(body)}) != nil { // until there is a connection
+		}
+		confirmed[body] = true
+	}
+	for len(got) < len(confirmed) {
+		select {
+		case x := <-m.got:
+			x.Settle(cloudevents.Acked())
+			got[string(x.Body)] = true
+		case err := <-m.done:
+			if err == nil || !fault.Retriable(err) {
+				t.Fatalf("subscribe returned %v", err)
+			}
+			m = subscribe(t, d, sub)
+		case <-time.After(while):
+			t.Fatalf("%d of %d came", len(got), len(confirmed))
+		}
 	}
 }

@@ -2,7 +2,6 @@ package rabbitmq
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,43 +20,10 @@ func TestSuites(t *testing.T) { // not parallel: the suites count goroutines
 
 func TestCases(t *testing.T) { cases(t, amqp.Start(t).URL()) }
 
-// TestRestart restarts the server while messages are published one after the
-// other: each that was confirmed comes.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	s := amqp.Start(t)
-	sub := pubsub.Subscription{Topic: "t", Group: "app"}
-	d := opened(t, s.URL(), map[string]string{"deletedWhenUnused": "false"})
-	defer shut(t, d)
-	if err := d.(pubsub.Preparer).Prepare(t.Context(), sub); err != nil {
-		t.Fatal(err)
-	}
-	m := subscribe(t, d, sub)
-	confirmed, got := map[string]bool{}, map[string]bool{}
-	for i := range 60 {
-		if i%20 == 10 {
-			s.Stop()
-			if err := d.Publish(t.Context(), "t", []pubsub.Message{text("x")}); err == nil {
-				t.Fatal("published without a server")
-			}
-			s.Restart(t)
-		}
-		body := strconv.Itoa(i)
-		for d.Publish(t.Context(), "t", []pubsub.Message{text(body)}) != nil { // until there is a connection
-		}
-		confirmed[body] = true
-	}
-	for len(got) < len(confirmed) {
-		select {
-		case x := <-m.got:
-			x.Settle(cloudevents.Acked())
-			got[string(x.Body)] = true
-		case <-m.done:
-			m = subscribe(t, d, sub)
-		case <-time.After(while):
-			t.Fatalf("%d of %d came", len(got), len(confirmed))
-		}
-	}
+	restarts(t, s.URL(), s.Stop, func() { s.Restart(t) })
 }
 
 // TestAlarm has a server that takes no messages for want of memory.
