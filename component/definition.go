@@ -72,6 +72,9 @@ type About struct {
 	Capabilities []string
 	// Operations are those of an output binding.
 	Operations []string
+	// Also are further types that files may call it by, such as an older one of
+	// Dapr's.
+	Also []string
 }
 
 // Definition is one component of the build.

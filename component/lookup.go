@@ -17,13 +17,14 @@ type Finder interface {
 // List is the components of a build.
 type List []Definition
 
-// Find returns the definition of a type such as "bindings.cron", in any case.
-// An empty version means the usual one. Its error is of kind NotFound for a type
+// Find returns the definition of a type such as "bindings.cron", in any case,
+// or of one that it has besides. An empty version means the usual one. Its error is of kind NotFound for a type
 // that is not there, with the nearest one, and of kind Invalid for a version that
 // the type does not have, with those it has.
 func (l List) Find(typ, version string) (Definition, error) {
 	for _, d := range l {
-		if !strings.EqualFold(d.Type, typ) {
+		same := func(name string) bool { return strings.EqualFold(name, typ) }
+		if !same(d.Type) && !slices.ContainsFunc(d.About.Also, same) {
 			continue
 		}
 		has := func(v string) bool { return strings.EqualFold(v, version) }

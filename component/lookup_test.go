@@ -13,12 +13,13 @@ func TestFind(t *testing.T) {
 	l := List{
 		{Type: "bindings.cron", Versions: []string{"v1"}},
 		{Type: "bindings.kafka", Versions: []string{"v2", "v1"}},
-		{Type: "pubsub.kafka", Versions: []string{"v1"}},
+		{Type: "pubsub.kafka", Versions: []string{"v1"}, About: About{Also: []string{"pubsub.log"}}},
 		{Type: "secretstores.local.env", Versions: []string{"v1"}},
 	}
 	for name, tc := range map[string]struct{ typ, version, want, err string }{
 		"exact":           {"bindings.cron", "v1", "bindings.cron", ""},
 		"case":            {"Bindings.Cron", "V1", "bindings.cron", ""},
+		"other name":      {"pubsub.Log", "v1", "pubsub.kafka", ""},
 		"no version":      {"bindings.kafka", "", "bindings.kafka", ""},
 		"second version":  {"bindings.kafka", "v1", "bindings.kafka", ""},
 		"unknown version": {"bindings.kafka", "v3", "", `component type "bindings.kafka" has no version "v3"; known: v2, v1`},
