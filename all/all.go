@@ -33,6 +33,7 @@ import (
 	postgrespubsub "github.com/penstock-io/penstock/pubsub/postgres"
 	rabbitmqpubsub "github.com/penstock-io/penstock/pubsub/rabbitmq"
 	redispubsub "github.com/penstock-io/penstock/pubsub/redis"
+	"github.com/penstock-io/penstock/pubsub/snssqs"
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
@@ -57,6 +58,7 @@ func Components() component.List {
 		smtp.Component,
 		webhook.Component,
 
+		snssqs.Component,
 		inmemory.Component,
 		jetstream.Component,
 		postgrespubsub.Component,
