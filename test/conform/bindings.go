@@ -50,6 +50,9 @@ type BindingSetup struct {
 	Requests func(options map[string]string) []bindings.Request
 	// RoundTrip sends data out and returns what arrived on the other side.
 	RoundTrip func(t *testing.T, out bindings.Invoker, options map[string]string, data []byte) ([]byte, error)
+	// MaxBody is the longest data that the other side takes; zero is a megabyte
+	// at least.
+	MaxBody int
 	// Fails are requests that must fail with a kind.
 	Fails []BindingFailure
 }
