@@ -9,6 +9,8 @@
 package all
 
 import (
+	"github.com/penstock-io/penstock/bindings/aws/sns"
+	"github.com/penstock-io/penstock/bindings/aws/sqs"
 	"github.com/penstock-io/penstock/bindings/cron"
 	"github.com/penstock-io/penstock/bindings/exec"
 	"github.com/penstock-io/penstock/bindings/file"
@@ -42,6 +44,8 @@ import (
 // Components returns every component of the build.
 func Components() component.List {
 	return component.List{
+		sns.Component,
+		sqs.Component,
 		cron.Component,
 		exec.Component,
 		file.Component,
