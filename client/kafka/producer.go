@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/produce"
 
 	"github.com/penstock-io/penstock/client/batch"
 	"github.com/penstock-io/penstock/fault"
@@ -231,19 +233,29 @@ func (p *Producer) write(ctx context.Context, to place, ms []*Message) []error {
 	}
 }
 
-// produce is one request.
+// produce is one request. The broker is told to wait nearly as long as we do:
+// when it gives up earlier, the records are there and yet would be sent again.
 func (p *Producer) produce(ctx context.Context, to place, ms []*Message) error {
-	ctx, cancel := context.WithTimeout(ctx, p.c.options.WriteTimeout)
+	o := &p.c.options
+	ctx, cancel := context.WithTimeout(ctx, o.WriteTimeout)
 	defer cancel()
-	res, err := p.c.client.Produce(ctx, &kafka.ProduceRequest{
-		Topic: to.topic, Partition: to.partition, RequiredAcks: p.c.options.acks(),
-		Compression: p.c.options.compression(), Records: &records{ms: ms},
+	acks := o.acks()
+	res, err := p.c.transport.RoundTrip(ctx, p.c.addr, &produce.Request{
+		Acks: int16(acks), Timeout: int32((o.WriteTimeout * 9 / 10).Milliseconds()),
+		Topics: []produce.RequestTopic{{Topic: to.topic, Partitions: []produce.RequestPartition{{
+			Partition: int32(to.partition),
+			RecordSet: protocol.RecordSet{Attributes: protocol.Attributes(o.compression()), Records: &records{ms: ms}},
+		}}}},
 	})
-	if err != nil {
+	if err != nil || acks == kafka.RequireNone {
 		return err
 	}
-	if res != nil && res.Error != nil {
-		return res.Error
+	r := res.(*produce.Response)
+	if len(r.Topics) == 0 || len(r.Topics[0].Partitions) == 0 {
+		return protocol.ErrNoPartition
+	}
+	if code := r.Topics[0].Partitions[0].ErrorCode; code != 0 {
+		return kafka.Error(code)
 	}
 	return nil
 }
