@@ -17,12 +17,29 @@ import (
 
 const (
 	rebalanceTimeout = 10 * time.Second
-	shortSession     = 3500 * time.Millisecond
-	usualSession     = 6 * time.Second
 	// leaveTime is how long a member may take to leave its group before it is
 	// cut off.
 	leaveTime = 3 * time.Second
 )
+
+// sessions are the session timeouts to ask for, shortest first: brokers refuse
+// what is below their group.min.session.timeout.ms, which they do not tell. The
+// shortest lets another take over within 5 s; 6 s is what brokers allow by
+// default.
+func sessions() []time.Duration {
+	return []time.Duration{3 * time.Second, 6 * time.Second, 10 * time.Second, 30 * time.Second}
+}
+
+// longer is the next session timeout to ask for when one was refused, 0 when
+// there is none.
+func longer(refused time.Duration) time.Duration {
+	for _, s := range sessions() {
+		if s > refused {
+			return s
+		}
+	}
+	return 0
+}
 
 // Subscription is what to read and what to make of it.
 type Subscription struct {
@@ -241,9 +258,11 @@ func (m *member) run() {
 			})
 			<-over
 		case m.over():
-		case is(err, kafka.InvalidSessionTimeout) && m.c.options.SessionTimeout == 0 && m.session != usualSession:
+		case is(err, kafka.InvalidSessionTimeout) && longer(m.session) > 0:
 			m.leave(group)
-			m.session = usualSession
+			m.c.log.Info("the brokers do not allow so short a session timeout, a longer one is asked for; see group.min.session.timeout.ms",
+				"group", m.sub.Group, "refused", m.session, "asked", longer(m.session))
+			m.session = longer(m.session)
 			group, err = m.join()
 		case again(err) || is(err, kafka.InconsistentGroupProtocol):
 			if !lost && !is(err, kafka.RebalanceInProgress, kafka.UnknownMemberId, kafka.IllegalGeneration) {
@@ -292,7 +311,7 @@ func (m *member) next(group *kafka.ConsumerGroup) (*kafka.Generation, error) {
 // join makes the membership.
 func (m *member) join() (*kafka.ConsumerGroup, error) {
 	if m.session == 0 {
-		m.session = max(shortSession, 2*m.c.options.HeartbeatInterval)
+		m.session = max(sessions()[0], 2*m.c.options.HeartbeatInterval)
 	}
 	return kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: m.sub.Group, Brokers: m.c.seeds, Topics: m.sub.Topics, Dialer: m.c.dialer(m.conns),

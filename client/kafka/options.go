@@ -53,8 +53,8 @@ type Options struct {
 
 	InitialOffset     string            `meta:"initialOffset"     default:"newest" enum:"newest|oldest" doc:"Where a group that never read a topic begins. newest is the end as it is when the subscription is made, whether or not a message can be read at that moment."`
 	OutOfRange        string            `meta:"onOffsetOutOfRange" default:"oldest" enum:"oldest|newest|stop" doc:"What to do when the broker no longer has the group's offset: go on with the oldest message there is, with the next new one, or stop with an error. It is logged as an error in any case."`
-	SessionTimeout    time.Duration     `meta:"sessionTimeout"    default:"0s"     doc:"After how long without a heartbeat the brokers give a member's partitions to others. 0 is 3.5s where the brokers allow that (group.min.session.timeout.ms), else 6s."`
-	HeartbeatInterval time.Duration     `meta:"heartbeatInterval" default:"1s"     doc:"Interval of heartbeats, and the time until a member hears that another came or went."`
+	SessionTimeout    time.Duration     `meta:"sessionTimeout"    default:"0s"     doc:"After how long without a heartbeat the brokers give a member's partitions to others. 0 is 3s. Where the brokers do not allow so little (group.min.session.timeout.ms), the shortest of 6s, 10s and 30s that they allow, which is logged."`
+	HeartbeatInterval time.Duration     `meta:"heartbeatInterval" default:"500ms"  doc:"Interval of heartbeats, and the time until a member hears that another came or went."`
 	RebalanceDrain    time.Duration     `meta:"rebalanceDrain"    default:"2s"     doc:"How long what is under way may still be acknowledged before partitions are given up in a rebalance."`
 	FetchMin          int               `meta:"consumerFetchMin"  default:"1"      doc:"Bytes that a broker gathers before it answers, for at most fetchMaxWait."`
 	FetchMax          int               `meta:"consumerFetchDefault" default:"1048576" doc:"Most bytes of one partition asked for at a time."`

@@ -34,7 +34,7 @@ var Component = pubsub.Define("kafka", component.About{
 	Ack:     "Offsets are committed every commitInterval, up to the oldest message that is not done; a publish returns when all in-sync replicas have it",
 	Order:   "By key inside a partition, one of a key at a time; ordering: partition keeps a whole partition in order, none keeps nothing",
 	Limits:  "maxUncommitted (10000) messages and maxUncommittedBytes (32Mi) of each partition in memory. A message may come again after a crash, a rebalance or a produce request whose answer was lost",
-	Scale:   "The partitions of a topic are shared by the members of a group. One that was killed is replaced after sessionTimeout: 3.5s where group.min.session.timeout.ms allows it, 6s with the brokers' defaults. One that stops is replaced at once",
+	Scale:   "The partitions of a topic are shared by the members of a group. One that was killed is replaced after sessionTimeout: 3s where group.min.session.timeout.ms allows it, 6s with the brokers' defaults. One that stops is replaced at once",
 	Dapr:    "Works on many messages of a partition at once, keeping the order of each key; messages without a key in any order (ordering: partition is Dapr's way). A failing message is never skipped. No Avro, no AWS IAM",
 	Example: `apiVersion: dapr.io/v1alpha1
 kind: Component

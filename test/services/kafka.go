@@ -16,7 +16,9 @@ const brokers = 3
 
 // kafka is a cluster of three brokers which are its controllers too. A topic
 // that is not there is made when it is used, with three partitions and three
-// replicas, of which two must have a record before it is confirmed.
+// replicas, of which two must have a record before it is confirmed. A member of a
+// group may be given up after a second, so that another takes over in time, and
+// a message of 1 MiB is taken with what is around it.
 func kafka() recipe {
 	java := program("java", "default-jre-headless")
 	return recipe{name: "kafka", ports: 2 * brokers, tools: []tool{java, kafkaJars()}, version: kafkaVersion, lay: func(s *Server) error {
@@ -73,6 +75,8 @@ transaction.state.log.replication.factor=3
 transaction.state.log.num.partitions=6
 transaction.state.log.min.isr=2
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+message.max.bytes=3000000
 num.network.threads=2
 num.io.threads=2
 log.cleaner.dedupe.buffer.size=8000000
