@@ -65,11 +65,26 @@ type Consumer struct {
 	closed  bool
 	members []*member
 	work    sync.WaitGroup
+	topics  map[reading]*begun
+}
+
+// reading is a topic that a group reads.
+type reading struct{ group, topic string }
+
+// begun is what a consumer keeps of one.
+type begun struct {
+	// had: the group had offsets of it. When a topic is deleted the brokers forget
+	// them, and what is then written to the one that is made anew is for the group.
+	had bool
+	// from is where Prepare found that the group begins, by partition, as long as
+	// the brokers do not know: they take it from nobody but a member when there are
+	// members.
+	from map[int]int64
 }
 
 // Consumer makes a consumer.
 func (c *Cluster) Consumer(ctx context.Context) *Consumer {
-	k := &Consumer{c: c}
+	k := &Consumer{c: c, topics: map[reading]*begun{}}
 	k.ctx, k.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return k
 }
@@ -79,6 +94,7 @@ func (c *Cluster) Consumer(ctx context.Context) *Consumer {
 // that outcomes count.
 type member struct {
 	c         *Cluster
+	k         *Consumer
 	sub       Subscription
 	ctx       context.Context // of the membership
 	cancel    context.CancelFunc
@@ -88,7 +104,6 @@ type member struct {
 	ended     chan struct{}
 	conns     *connections
 	session   time.Duration
-	had       map[string]bool // topics of which the group had offsets before
 	parts     map[place]*partition
 
 	mu       sync.Mutex
@@ -151,14 +166,13 @@ func (k *Consumer) member(ctx context.Context, s Subscription, a *attachment) (*
 		}
 	}
 	k.mu.Unlock()
-	had, err := k.c.prepare(ctx, s.Group, s.Topics)
-	if err != nil {
+	if err := k.Prepare(ctx, s.Group, s.Topics); err != nil {
 		return nil, err
 	}
 	o := &k.c.options
 	m := &member{
-		c: k.c, sub: s, quiet: make(chan struct{}, 1), commitNow: make(chan struct{}, 1), ended: make(chan struct{}),
-		conns: newConnections(o.DialTimeout, o.KeepAlive), session: o.SessionTimeout, had: had,
+		c: k.c, k: k, sub: s, quiet: make(chan struct{}, 1), commitNow: make(chan struct{}, 1), ended: make(chan struct{}),
+		conns: newConnections(o.DialTimeout, o.KeepAlive), session: o.SessionTimeout,
 		parts: map[place]*partition{}, attached: a, changed: make(chan struct{}),
 	}
 	m.ctx, m.cancel = context.WithCancel(k.ctx)
@@ -374,34 +388,91 @@ func (k *Consumer) Close(ctx context.Context) error {
 	}
 }
 
-// Prepare makes the offsets of a group, so that everything written from now on
-// is for it.
-func (k *Consumer) Prepare(ctx context.Context, group string, topics []string) error {
-	_, err := k.c.prepare(ctx, group, topics)
-	return err
+// begun returns what is kept of a topic. It runs under mu.
+func (k *Consumer) begun(group, topic string) *begun {
+	b := k.topics[reading{group, topic}]
+	if b == nil {
+		b = &begun{from: map[int]int64{}}
+		k.topics[reading{group, topic}] = b
+	}
+	return b
 }
 
-// prepare commits where the group begins on partitions of which it has no
-// offset. It returns the topics of which it had one. A group that has members
-// does that itself.
-func (c *Cluster) prepare(ctx context.Context, group string, topics []string) (map[string]bool, error) {
-	had := map[string]bool{}
-	for try := 0; ; try++ {
-		err := c.pin(ctx, group, topics, had)
-		if err == nil || is(err, kafka.UnknownMemberId, kafka.RebalanceInProgress, kafka.IllegalGeneration) {
-			return had, nil
+// known tells whether the group had offsets of the topic before.
+func (k *Consumer) known(group, topic string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.begun(group, topic).had
+}
+
+func (k *Consumer) learn(group, topic string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.begun(group, topic).had = true
+}
+
+// keep notes where the group begins.
+func (k *Consumer) keep(group, topic string, offsets map[int]int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	from := k.begun(group, topic).from
+	for p, offset := range offsets {
+		if _, ok := from[p]; !ok {
+			from[p] = offset
 		}
-		if !again(err) || try == 20 {
-			return nil, fault.Wrap(classify(err), "prepare group %s of %s", group, strings.Join(topics, ", "))
-		}
-		if err := pause(ctx, try); err != nil {
-			return nil, fault.Wrap(classify(err), "prepare group %s", group)
-		}
-		c.relearn(ctx)
 	}
 }
 
-func (c *Cluster) pin(ctx context.Context, group string, topics []string, had map[string]bool) error {
+// kept takes out what was noted.
+func (k *Consumer) kept(group, topic string, partition int) (int64, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	from := k.begun(group, topic).from
+	offset, ok := from[partition]
+	delete(from, partition)
+	return offset, ok
+}
+
+// unkeep forgets what was noted of a topic.
+func (k *Consumer) unkeep(group, topic string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.begun(group, topic).from)
+}
+
+// Prepare makes the offsets of a group, so that everything written from now on
+// is for it: it commits where the group begins on partitions of which it has no
+// offset. When the group has members they alone may, and those of this consumer
+// will.
+func (k *Consumer) Prepare(ctx context.Context, group string, topics []string) error {
+	for _, t := range topics {
+		if _, err := k.c.partitions(ctx, t); isMissing(err) {
+			return fault.Wrap(err, "prepare group %s", group) // it was waited for
+		}
+	}
+	for try := 0; ; try++ {
+		err := k.pin(ctx, group, topics)
+		if err == nil {
+			for _, t := range topics {
+				k.unkeep(group, t) // the brokers know
+			}
+			return nil
+		}
+		if is(err, kafka.UnknownMemberId, kafka.RebalanceInProgress, kafka.IllegalGeneration) {
+			return nil
+		}
+		if !again(err) || try == 20 {
+			return fault.Wrap(classify(err), "prepare group %s of %s", group, strings.Join(topics, ", "))
+		}
+		if err := pause(ctx, try); err != nil {
+			return fault.Wrap(classify(err), "prepare group %s", group)
+		}
+		k.c.relearn(ctx)
+	}
+}
+
+func (k *Consumer) pin(ctx context.Context, group string, topics []string) error {
+	c := k.c
 	ctx, cancel := context.WithTimeout(ctx, c.options.ReadTimeout)
 	defer cancel()
 	ask := map[string][]int{}
@@ -421,7 +492,7 @@ func (c *Cluster) pin(ctx context.Context, group string, topics []string, had ma
 	if err != nil && !is(err, kafka.GroupIdNotFound) {
 		return err
 	}
-	commits := map[string][]kafka.OffsetCommit{}
+	begins := map[string]map[int]int64{}
 	for t, missing := range ask {
 		if err == nil {
 			missing = nil
@@ -432,23 +503,33 @@ func (c *Cluster) pin(ctx context.Context, group string, topics []string, had ma
 				if p.CommittedOffset < 0 {
 					missing = append(missing, p.Partition)
 				} else {
-					had[t] = true
+					k.learn(group, t)
 				}
 			}
 		}
 		if len(missing) == 0 {
 			continue
 		}
-		offsets, err := c.begin(ctx, t, missing, had[t])
+		offsets, err := c.begin(ctx, t, missing, k.known(group, t))
 		if err != nil {
 			return err
 		}
-		for p, offset := range offsets {
+		k.keep(group, t, offsets)
+		begins[t] = offsets
+	}
+	if len(begins) == 0 {
+		return nil
+	}
+	return c.set(ctx, group, begins)
+}
+
+// set commits the offsets of a group that has no members.
+func (c *Cluster) set(ctx context.Context, group string, offsets map[string]map[int]int64) error {
+	commits := map[string][]kafka.OffsetCommit{}
+	for t, parts := range offsets {
+		for p, offset := range parts {
 			commits[t] = append(commits[t], kafka.OffsetCommit{Partition: p, Offset: offset})
 		}
-	}
-	if len(commits) == 0 {
-		return nil
 	}
 	done, err := c.client.OffsetCommit(ctx, &kafka.OffsetCommitRequest{GroupID: group, GenerationID: -1, Topics: commits})
 	if err != nil {

@@ -95,3 +95,15 @@ func is(err error, codes ...kafka.Error) bool {
 	}
 	return slices.Contains(codes, code)
 }
+
+// missing is the error of a topic that is not there. It is a passing thing:
+// somebody may make it.
+func missing(topic string) error {
+	return fault.New(fault.Unavailable, "the brokers have no topic %s: create it, or set auto.create.topics.enable on them: %w",
+		topic, kafka.UnknownTopicOrPartition)
+}
+
+// isMissing tells whether err says that a topic, or a partition, is not there.
+func isMissing(err error) bool {
+	return is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
+}

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ func (m *member) generation(ended context.Context, gen *kafka.Generation) {
 	ctx, cancel := context.WithCancel(m.ctx)
 	defer cancel()
 	if err := m.assign(ctx, gen); err != nil {
-		if !again(err) {
+		if !again(err) || isMissing(err) {
 			m.fail(classify(err))
 		}
 		_ = pause(ctx, 3) // and then the group is joined again
@@ -45,33 +46,32 @@ func (m *member) assign(ctx context.Context, gen *kafka.Generation) error {
 	now := map[place]*partition{}
 	pin := map[string]map[int]int64{}
 	for topic, list := range gen.Assignments {
-		var missing []int
+		begins, err := m.begins(ctx, topic, list)
+		if err != nil {
+			m.c.relearn(ctx)
+			return err
+		}
+		if len(begins) > 0 {
+			pin[topic] = begins
+		}
 		for _, a := range list {
 			at := place{topic, a.ID}
-			switch old := m.parts[at]; {
-			case a.Offset < 0:
-				missing = append(missing, a.ID)
-			case old != nil && old.committed == a.Offset:
-				now[at] = old
-			default:
-				now[at] = newPartition(m, at, a.Offset)
+			old := m.parts[at]
+			offset := a.Offset
+			if offset < 0 {
+				offset, old = begins[a.ID], nil
 			}
-		}
-		if len(missing) > 0 {
-			offsets, err := m.c.begin(ctx, topic, missing, m.had[topic])
-			if err != nil {
-				m.c.relearn(ctx)
-				return err
+			if old == nil || old.committed != offset {
+				old = newPartition(m, at, offset)
 			}
-			pin[topic] = offsets
-			for id, offset := range offsets {
-				at := place{topic, id}
-				now[at] = newPartition(m, at, offset)
-			}
+			now[at] = old
 		}
 	}
 	if len(pin) > 0 {
 		if err := gen.CommitOffsets(pin); err != nil {
+			for topic, begins := range pin {
+				m.k.keep(m.sub.Group, topic, begins)
+			}
 			return err
 		}
 	}
@@ -81,10 +81,37 @@ func (m *member) assign(ctx context.Context, gen *kafka.Generation) error {
 		}
 	}
 	for at := range now {
-		m.had[at.topic] = true
+		m.k.learn(m.sub.Group, at.topic)
 	}
 	m.parts = now
 	return nil
+}
+
+// begins is where the group begins on those partitions of which it has no
+// offset: where Prepare found, or by the options.
+func (m *member) begins(ctx context.Context, topic string, list []kafka.PartitionAssignment) (map[int]int64, error) {
+	begins := map[int]int64{}
+	var missing []int
+	for _, a := range list {
+		kept, ok := m.k.kept(m.sub.Group, topic, a.ID)
+		switch {
+		case a.Offset >= 0:
+		case ok:
+			begins[a.ID] = kept
+		default:
+			missing = append(missing, a.ID)
+		}
+	}
+	if len(missing) == 0 {
+		return begins, nil
+	}
+	offsets, err := m.c.begin(ctx, topic, missing, m.k.known(m.sub.Group, topic))
+	if err != nil {
+		m.k.keep(m.sub.Group, topic, begins)
+		return nil, err
+	}
+	maps.Copy(begins, offsets)
+	return begins, nil
 }
 
 // watch commits now and then until the generation or the member ends, or the
@@ -94,7 +121,10 @@ func (m *member) watch(ctx, ended context.Context, gen *kafka.Generation) {
 	defer tick.Stop()
 	look := time.NewTicker(2 * time.Second)
 	defer look.Stop()
-	shape := m.shape(ctx)
+	shape, err := m.shape(ctx)
+	if err != nil {
+		shape = len(m.parts) // one that differs is looked at again
+	}
 	for {
 		select {
 		case <-ended.Done():
@@ -110,31 +140,35 @@ func (m *member) watch(ctx, ended context.Context, gen *kafka.Generation) {
 		case <-m.commitNow:
 			m.commit(gen)
 		case <-look.C:
-			if now := m.shape(ctx); now >= 0 && now != shape {
+			now, err := m.shape(ctx)
+			if isMissing(err) {
+				m.fail(err)
+				return
+			}
+			if err == nil && now != shape {
 				return
 			}
 		}
 	}
 }
 
-// shape is how many partitions the topics have; -1 when that is not known.
-func (m *member) shape(ctx context.Context) int {
+// shape is how many partitions the topics have.
+func (m *member) shape(ctx context.Context) (all int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	all := 0
 	for _, t := range m.sub.Topics {
 		n, err := m.c.known(ctx, t)
 		if err != nil {
-			return -1
+			return 0, err
 		}
 		if n == 0 { // deleted: have it made again where the brokers do that
 			if n, err = m.c.ask(ctx, t); err != nil {
-				return -1
+				return 0, err
 			}
 		}
 		all += n
 	}
-	return all
+	return all, nil
 }
 
 // commit commits what is done. Only the member's current generation can.
@@ -206,6 +240,8 @@ func (m *member) fetch(ctx context.Context, p *partition) {
 			continue
 		case is(err, kafka.OffsetOutOfRange):
 			err = m.reset(ctx, p)
+		case isMissing(err) && m.deleted(ctx, p):
+			return
 		}
 		if err == nil {
 			continue
@@ -219,6 +255,33 @@ func (m *member) fetch(ctx context.Context, p *partition) {
 		}
 		try++
 	}
+}
+
+// deleted tells whether the topic of a partition is not the one that it was: the
+// brokers forget the offsets of a topic with it, and the group always has some.
+// One that was made anew may be past our offset already, so the membership ends
+// here, and the next one begins with the offsets that there are then.
+func (m *member) deleted(ctx context.Context, p *partition) bool {
+	ctx, cancel := context.WithTimeout(ctx, m.c.options.ReadTimeout)
+	defer cancel()
+	topic, id := p.at.topic, p.at.partition
+	res, err := m.c.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: m.sub.Group, Topics: map[string][]int{topic: {id}}})
+	if err != nil || res.Error != nil {
+		return false
+	}
+	for _, at := range res.Topics[topic] {
+		if at.Partition != id || at.Error != nil && !isMissing(at.Error) || at.CommittedOffset >= 0 {
+			return false
+		}
+	}
+	for at, old := range m.parts {
+		if at.topic == topic {
+			old.forget() // what is done of it must not be committed to the new one
+		}
+	}
+	m.k.unkeep(m.sub.Group, topic)
+	m.fail(fault.Wrap(missing(topic), "read topic %s", topic))
+	return true
 }
 
 // reset is for an offset that the broker does not have: records were deleted

@@ -223,13 +223,16 @@ func (c *shared) ask(ctx context.Context, name string) (int, error) {
 			continue
 		}
 		if t.ErrorCode != 0 {
-			return 0, kafka.Error(t.ErrorCode)
+			if err := kafka.Error(t.ErrorCode); err != kafka.UnknownTopicOrPartition {
+				return 0, err
+			}
+			return 0, missing(name)
 		}
 		if len(t.Partitions) > 0 {
 			return len(t.Partitions), nil
 		}
 	}
-	return 0, kafka.UnknownTopicOrPartition
+	return 0, missing(name)
 }
 
 // known returns how many partitions a topic has by what was last heard, 0 when

@@ -263,6 +263,9 @@ const commitMost = 10_000
 func (p *partition) position() (int64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.gone {
+		return 0, false
+	}
 	at := p.next
 	if len(p.items) > 0 {
 		at = p.items[0].Offset

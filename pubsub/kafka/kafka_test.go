@@ -3,9 +3,12 @@ package kafka
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/penstock-io/penstock/cloudevents"
@@ -15,8 +18,13 @@ import (
 	"github.com/penstock-io/penstock/test/conform"
 )
 
-// fake starts a cluster in this process.
-func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
+// fake starts a cluster in this process and returns its addresses.
+func fake(t testing.TB, opts ...kfake.Opt) string {
+	t.Helper()
+	return addresses(cluster(t, opts...))
+}
+
+func cluster(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
 	opts = append([]kfake.Opt{
 		kfake.NumBrokers(2), kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(3),
@@ -31,65 +39,106 @@ func fake(t testing.TB, opts ...kfake.Opt) *kfake.Cluster {
 	return c
 }
 
-func opened(t testing.TB, items ...config.Item) *driver {
+func addresses(c *kfake.Cluster) string { return strings.Join(c.ListenAddrs(), ",") }
+
+// opened opens the component on brokers.
+func opened(t testing.TB, brokers string, options map[string]string) pubsub.Driver {
 	t.Helper()
-	d, err := Component.Open(t.Context(), component.Env{
-		AppID: "app", Name: "bus", Logger: slog.New(slog.DiscardHandler), Shared: &component.Shared{},
-	}, append(items, config.Item{Name: "heartbeatInterval", Value: "50ms"}))
+	d, err := tryOpen(t.Context(), brokers, options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d.(*driver)
+	return d
 }
 
-func brokers(c *kfake.Cluster) config.Item {
-	return config.Item{Name: "brokers", Value: join(c.ListenAddrs())}
-}
-
-func join(all []string) (text string) {
-	for i, s := range all {
-		if i > 0 {
-			text += ","
-		}
-		text += s
+func tryOpen(ctx context.Context, brokers string, options map[string]string) (pubsub.Driver, error) {
+	all := map[string]string{"brokers": brokers, "heartbeatInterval": "50ms"}
+	maps.Copy(all, options)
+	var items []config.Item
+	for name, value := range all {
+		items = append(items, config.Item{Name: name, Value: value})
 	}
-	return text
+	env := component.Env{AppID: "app", Name: "bus", Logger: slog.New(slog.DiscardHandler), Shared: &component.Shared{}}
+	d, err := Component.Open(ctx, env, items)
+	if err != nil {
+		return nil, err
+	}
+	return d.(pubsub.Driver), nil
 }
 
-func TestConformance(t *testing.T) {
-	c := fake(t)
-	conform.PubSub(t, func(t *testing.T) pubsub.Driver {
-		return conform.Apart(opened(t, brokers(c)), conform.Unique(t))
-	}, conform.PubSubSetup{Patience: 20 * time.Second, GroupsByBroker: true})
+func shut(t testing.TB, d pubsub.Driver) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer cancel()
+	if err := d.Close(ctx); err != nil {
+		t.Errorf("close: %v", err)
+	}
 }
 
-// TestWatermill has one partition in each topic: there is no order across them.
-func TestWatermill(t *testing.T) {
-	c := fake(t, kfake.DefaultNumPartitions(1))
-	conform.Watermill(t, func(t *testing.T) pubsub.Driver {
-		return apart{opened(t, brokers(c), config.Item{Name: "rebalanceDrain", Value: "200ms"})}
+func TestSuites(t *testing.T) { suites(t, fake(t)) } // not parallel: the suites count goroutines
+
+// suites runs what every pub/sub promises on brokers.
+func suites(t *testing.T, brokers string) {
+	t.Helper()
+	t.Run("conform", func(t *testing.T) {
+		conform.PubSub(t, func(t *testing.T) pubsub.Driver {
+			return conform.Apart(opened(t, brokers, nil), conform.Unique(t))
+		}, conform.PubSubSetup{GroupsByBroker: true})
+	})
+	t.Run("watermill", func(t *testing.T) {
+		conform.Watermill(t, func(t *testing.T) pubsub.Driver {
+			d := opened(t, brokers, map[string]string{"rebalanceDrain": "200ms"})
+			return conform.Apart(single{d.(*driver), brokers}, conform.Unique(t))
+		})
+	})
+	t.Run("prepared", func(t *testing.T) {
+		d := conform.Apart(opened(t, brokers, nil), conform.Unique(t))
+		defer shut(t, d)
+		conform.Prepared(t, d)
 	})
 }
 
-// apart gives each topic a group of its own: the suite reads dozens of topics
-// as one group and joins and leaves all the time, and every one of that shares
-// out the partitions of all.
-type apart struct{ *driver }
-
-func (a apart) Subscribe(ctx context.Context, s pubsub.Subscription, emit cloudevents.EmitFunc) error {
-	s.Group += s.Topic
-	return a.driver.Subscribe(ctx, s, emit)
+// single has one partition in each topic, since there is no order across them,
+// and gives each topic a group of its own: Watermill's suite reads dozens of
+// topics as one group and joins and leaves all the time, and every one of that
+// shares out the partitions of all.
+type single struct {
+	*driver
+	brokers string
 }
 
-func (a apart) Prepare(ctx context.Context, s pubsub.Subscription) error {
-	s.Group += s.Topic
-	return a.driver.Prepare(ctx, s)
-}
-
-func TestPrepared(t *testing.T) {
-	d := opened(t, brokers(fake(t)))
-	conform.Prepared(t, d)
-	if err := d.Close(t.Context()); err != nil {
-		t.Error(err)
+func (s single) Publish(ctx context.Context, topic string, batch []pubsub.Message) error {
+	if err := create(ctx, s.brokers, topic, 1); err != nil {
+		return err
 	}
+	return s.driver.Publish(ctx, topic, batch)
+}
+
+func (s single) Subscribe(ctx context.Context, sub pubsub.Subscription, emit cloudevents.EmitFunc) error {
+	if err := create(ctx, s.brokers, sub.Topic, 1); err != nil {
+		return err
+	}
+	sub.Group += sub.Topic
+	return s.driver.Subscribe(ctx, sub, emit)
+}
+
+func (s single) Prepare(ctx context.Context, sub pubsub.Subscription) error {
+	if err := create(ctx, s.brokers, sub.Topic, 1); err != nil {
+		return err
+	}
+	sub.Group += sub.Topic
+	return s.driver.Prepare(ctx, sub)
+}
+
+// create makes a topic that is not there.
+func create(ctx context.Context, brokers, topic string, partitions int) error {
+	c := &kafka.Client{Addr: kafka.TCP(strings.Split(brokers, ",")...)}
+	at, err := c.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil || len(at.Topics) == 1 && at.Topics[0].Error == nil {
+		return err
+	}
+	_, err = c.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
+		{Topic: topic, NumPartitions: partitions, ReplicationFactor: -1},
+	}})
+	return err
 }
