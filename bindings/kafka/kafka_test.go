@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -21,17 +22,19 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	brokers := strings.Join(c.ListenAddrs(), ",")
-	f := fake{c}
+	suite(t, strings.Join(c.ListenAddrs(), ","))
+}
+
+// suite runs what every binding promises on brokers.
+func suite(t *testing.T, addresses string) {
+	t.Helper()
+	s := server(addresses)
 	conform.Binding(t, Component, conform.BindingSetup{
-		Patience: 20 * time.Second,
 		Options: func(t *testing.T) map[string]string {
 			topic := conform.Unique(t)
-			if err := c.CreateTopic(topic, 2, nil); err != nil {
-				t.Fatal(err)
-			}
+			s.create(t, topic)
 			return map[string]string{
-				"brokers": brokers, "topics": topic, "publishTopic": topic, "consumerGroup": topic,
+				"brokers": addresses, "topics": topic, "publishTopic": topic, "consumerGroup": topic,
 				"initialOffset": "oldest", "heartbeatInterval": "50ms",
 			}
 		},
@@ -41,11 +44,11 @@ func TestConformance(t *testing.T) {
 			"authType":     {"authType": "awsiam"},
 			"fetchMaxWait": {"fetchMaxWait": "0s"},
 		},
-		Feed: f.feed,
+		Feed: s.feed,
 		Requests: func(map[string]string) []bindings.Request {
 			return []bindings.Request{{Operation: "create", Data: []byte("x"), Metadata: map[string]string{"partitionKey": "k"}}}
 		},
-		RoundTrip: f.roundTrip,
+		RoundTrip: s.roundTrip,
 		Fails: []conform.BindingFailure{{
 			Name:    "a partition that is not there",
 			Request: bindings.Request{Operation: "create", Metadata: map[string]string{"partitionNumber": "99"}}, Kind: fault.Invalid,
@@ -53,19 +56,32 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// fake is a cluster in this process, seen through another client library.
-type fake struct{ *kfake.Cluster }
+// server is the addresses of brokers, seen through another client library.
+type server string
 
-func (f fake) client(t *testing.T, opts ...kgo.Opt) *kgo.Client {
+func (f server) create(t *testing.T, topic string) {
 	t.Helper()
-	k, err := kgo.NewClient(append(opts, kgo.SeedBrokers(f.ListenAddrs()...), kgo.ProducerBatchMaxBytes(2<<20))...)
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	c := &kafka.Client{Addr: kafka.TCP(strings.Split(string(f), ",")...), Transport: transport}
+	res, err := c.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
+		{Topic: topic, NumPartitions: 2, ReplicationFactor: -1},
+	}})
+	if err != nil || res.Errors[topic] != nil {
+		t.Fatal(err, res)
+	}
+}
+
+func (f server) client(t *testing.T, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	k, err := kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(string(f), ",")...), kgo.ProducerBatchMaxBytes(2<<20))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return k
 }
 
-func (f fake) feed(t *testing.T, options map[string]string, bodies ...string) {
+func (f server) feed(t *testing.T, options map[string]string, bodies ...string) {
 	t.Helper()
 	k := f.client(t)
 	defer k.Close()
@@ -77,7 +93,7 @@ func (f fake) feed(t *testing.T, options map[string]string, bodies ...string) {
 	}
 }
 
-func (f fake) roundTrip(t *testing.T, out bindings.Invoker, options map[string]string, data []byte) ([]byte, error) {
+func (f server) roundTrip(t *testing.T, out bindings.Invoker, options map[string]string, data []byte) ([]byte, error) {
 	t.Helper()
 	id := conform.Unique(t)
 	if _, err := out.Invoke(t.Context(), &bindings.Request{Operation: "create", Data: data, Metadata: map[string]string{"id": id}}); err != nil {
