@@ -287,12 +287,36 @@ func (m *member) run() {
 		}
 	}
 	if group != nil {
+		m.last(group)
 		m.leave(group)
 	}
 	if err == nil || m.ctx.Err() != nil {
 		err = errClosed
 	}
 	m.fail(fault.Wrap(classify(err), "read as group %s", m.sub.Group))
+}
+
+// last commits what was done between two generations, when the member ends
+// there: it takes part in one more.
+func (m *member) last(group *kafka.ConsumerGroup) {
+	if !m.uncommitted() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), leaveTime)
+	defer cancel()
+	gen, err := group.Next(ctx)
+	if err == nil && m.assign(ctx, gen) == nil {
+		m.commit(gen)
+	}
+}
+
+func (m *member) uncommitted() bool {
+	for _, p := range m.parts {
+		if _, news := p.position(); news {
+			return true
+		}
+	}
+	return false
 }
 
 // next waits for a generation; it ends early when the member is over.
