@@ -32,7 +32,8 @@ func (r *Record) size() int {
 
 // fetched is the answer to one fetch: records and the offset to go on with.
 type fetched struct {
-	items []item
+	items []*item
+	free  []item // made ahead, some at a time
 	bytes int64
 	next  int64
 	first int64 // the oldest offset that the broker has
@@ -91,10 +92,10 @@ func (f *fetched) read(part *fetch.ResponsePartition, topic string, partition in
 			}
 			if r.Offset >= offset && !skip {
 				key, value := copier.take(r.Key), copier.take(r.Value)
-				f.items = append(f.items, item{Record: Record{
+				it := f.item()
+				it.Record = Record{
 					Topic: topic, Partition: partition, Offset: r.Offset, Time: r.Time, Key: key, Value: value, Headers: r.Headers,
-				}})
-				it := &f.items[len(f.items)-1]
+				}
 				it.bytes = it.size()
 				f.bytes += int64(it.bytes)
 			} else {
@@ -109,6 +110,19 @@ func (f *fetched) read(part *fetch.ResponsePartition, topic string, partition in
 		f.next++
 	}
 	return nil
+}
+
+// itemsAhead is how many items are one allocation. They are freed together.
+const itemsAhead = 32
+
+func (f *fetched) item() *item {
+	if len(f.free) == 0 {
+		f.free = make([]item, itemsAhead)
+	}
+	it := &f.free[0]
+	f.free = f.free[1:]
+	f.items = append(f.items, it)
+	return it
 }
 
 func closeBytes(r *protocol.Record) {

@@ -37,6 +37,7 @@ type item struct {
 	attempt int
 	key     string // that orders it; empty: none
 	timer   *time.Timer
+	first   emission // the first one, which most often is the only one
 }
 
 // partition is one partition that this member reads: what was fetched, handed
@@ -91,9 +92,7 @@ const readAhead = 1000
 // add takes in what was fetched.
 func (p *partition) add(f *fetched) {
 	p.mu.Lock()
-	for i := range f.items {
-		p.items = append(p.items, &f.items[i])
-	}
+	p.items = append(p.items, f.items...)
 	p.bytes += f.bytes
 	p.next = f.next
 	p.mu.Unlock()
@@ -142,7 +141,11 @@ func (p *partition) take(a *attachment) *emission {
 func (p *partition) hand(it *item, a *attachment) *emission { return p.give(p.emission(it, a)) }
 
 func (p *partition) emission(it *item, a *attachment) *emission {
-	e := &emission{p: p, it: it}
+	e := &it.first
+	if e.it != nil {
+		e = &emission{}
+	}
+	e.p, e.it = p, it
 	a.build(&it.Record, &e.Delivery)
 	e.Attempt = it.attempt + 1
 	e.Settle = e.settle
