@@ -1,0 +1,171 @@
+//go:build services
+
+package kafka
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/test/conform"
+	"github.com/penstock-io/penstock/test/services"
+)
+
+const benchEvents, benchCallers = 100_000, 256
+
+// BenchmarkAgainstBareLoop publishes and consumes the same number of messages of
+// 256 B with the client library alone and with the component, and prints both
+// rates, their ratio and the ratio of the CPU time of this process: publishing
+// one message a call from many callers, and many messages a call from one. All
+// replicas confirm, and the group commits every second, in both.
+func BenchmarkAgainstBareLoop(b *testing.B) {
+	brokers := services.Need(b, "kafka")
+	for b.Loop() {
+		topic := conform.Unique(b)
+		if err := create(b.Context(), brokers, topic, 3); err != nil {
+			b.Fatal(err)
+		}
+		d := opened(b, brokers, map[string]string{"initialOffset": "oldest"})
+		w := &kafka.Writer{
+			Addr: admin(brokers).Addr, Topic: topic, Balancer: &kafka.RoundRobin{}, RequiredAcks: kafka.RequireAll,
+			BatchTimeout: time.Millisecond, Transport: &kafka.Transport{},
+		}
+		const few = benchEvents / 10
+		compare(b, "publish", few, func() { barePublish(b, w, few, 1) }, func() { ourPublish(b, d, topic, few, 1) })
+		compare(b, "batch", benchEvents, func() { barePublish(b, w, benchEvents, benchCallers) },
+			func() { ourPublish(b, d, topic, benchEvents, benchCallers) })
+		bare, end := bareConsume(b, brokers, topic)
+		ours := ourConsume(b, d, topic)
+		compare(b, "consume", benchEvents, bare, ours)
+		end()
+		shut(b, d)
+		_ = w.Close()
+		w.Transport.(*kafka.Transport).CloseIdleConnections()
+	}
+}
+
+// compare reports what two runs with as many events take.
+func compare(b *testing.B, name string, events float64, bare, ours func()) {
+	b.Helper()
+	bareRate, bareCPU := measure(events, bare)
+	rate, cpu := measure(events, ours)
+	b.ReportMetric(bareRate, "bare-"+name+"/s")
+	b.ReportMetric(rate, name+"/s")
+	b.ReportMetric(rate/bareRate, name+"-ratio")
+	b.ReportMetric(cpu/bareCPU, name+"-cpu-ratio")
+}
+
+// measure returns the rate of a run and the CPU time of this process.
+func measure(events float64, run func()) (rate, cpu float64) {
+	began, used := time.Now(), cpuTime()
+	run()
+	return events / time.Since(began).Seconds(), (cpuTime() - used).Seconds()
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// publish has benchCallers callers of one message, or one caller of as many.
+func publish(events, each int, call func(n int)) {
+	var callers sync.WaitGroup
+	n := benchCallers / each
+	for c := range n {
+		callers.Go(func() {
+			for left := (events - c + n - 1) / n; left > 0; left -= each {
+				call(min(left, each))
+			}
+		})
+	}
+	callers.Wait()
+}
+
+func barePublish(b *testing.B, w *kafka.Writer, events, each int) {
+	b.Helper()
+	body := make([]byte, 256)
+	publish(events, each, func(n int) {
+		ms := make([]kafka.Message, n)
+		for i := range ms {
+			ms[i].Value = body
+		}
+		if err := w.WriteMessages(b.Context(), ms...); err != nil {
+			b.Error(err)
+		}
+	})
+}
+
+func ourPublish(b *testing.B, d pubsub.Driver, topic string, events, each int) {
+	b.Helper()
+	body := make([]byte, 256)
+	publish(events, each, func(n int) {
+		ms := make([]pubsub.Message, n)
+		for i := range ms {
+			ms[i].Data = body
+		}
+		if err := d.Publish(b.Context(), topic, ms); err != nil {
+			b.Error(err)
+		}
+	})
+}
+
+// bareConsume returns what consumes all; the group has been joined.
+func bareConsume(b *testing.B, brokers, topic string) (run, end func()) {
+	b.Helper()
+	r := kafka.NewReader(kafka.ReaderConfig{
+		Brokers: strings.Split(brokers, ","), Topic: topic, GroupID: "bare-" + topic, StartOffset: kafka.FirstOffset,
+		MaxWait: 250 * time.Millisecond, CommitInterval: time.Second, QueueCapacity: 1000,
+	})
+	next := func() {
+		m, err := r.FetchMessage(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := r.CommitMessages(b.Context(), m); err != nil {
+			b.Fatal(err)
+		}
+	}
+	next()
+	return func() {
+		for range benchEvents - 1 {
+			next()
+		}
+	}, func() { _ = r.Close() }
+}
+
+// ourConsume does the same.
+func ourConsume(b *testing.B, d pubsub.Driver, topic string) (run func()) {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context())
+	var n atomic.Int64 // a partition is one goroutine
+	begun, begin, ended := make(chan struct{}, 3), make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- d.Subscribe(ctx, pubsub.Subscription{Topic: topic, Group: "app-" + topic}, func(_ context.Context, x *cloudevents.Delivery) error {
+			if n.Load() == 0 {
+				begun <- struct{}{}
+				<-begin
+			}
+			x.Settle(cloudevents.Acked())
+			if n.Add(1) == benchEvents {
+				cancel()
+			}
+			return nil
+		})
+	}()
+	<-begun
+	return func() {
+		close(begin)
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+	}
+}
