@@ -3,9 +3,10 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 const stream = `{"Action":"run","Package":"github.com/penstock-io/penstock/pubsub/x","Test":"TestReal"}
@@ -92,9 +93,12 @@ func TestTestsOfServersAreFound(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"a/x_services_test.go": "func TestOne(t *testing.T) {}\nfunc help() {}\n",
-		"b/y_services_test.go": "func TestTwo(t *testing.T) {}\n",
-		"c/z_test.go":          "func TestThree(t *testing.T) {}\n",
+		"a/x_services_test.go":   "func TestOne(t *testing.T) {}\nfunc help() {}\n",
+		"b/y_services_test.go":   "func TestTwo(t *testing.T) {}\n",
+		"c/z_test.go":            "func TestThree(t *testing.T) {}\n",
+		"d/go.mod":               "module d\n",
+		"d/e/x_services_test.go": "func TestFour(t *testing.T) {}\n",
+		"f/go.mod":               "module f\n",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -104,8 +108,12 @@ func TestTestsOfServersAreFound(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	packages, names, err := find(dir)
-	if err != nil || len(packages) != 2 || !slices.Equal(names, []string{"TestOne", "TestTwo"}) {
-		t.Errorf("found %v, %v, %v", packages, names, err)
+	got, err := find(dir)
+	want := []set{
+		{dir, []string{"./a", "./b"}, []string{"TestOne", "TestTwo"}},
+		{filepath.Join(dir, "d"), []string{"./e"}, []string{"TestFour"}},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(set{})); diff != "" || err != nil {
+		t.Errorf("found (-want +got)\n%s%v", diff, err)
 	}
 }
