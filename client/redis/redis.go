@@ -21,6 +21,7 @@ import (
 	"net"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/redis/rueidis"
 
@@ -32,11 +33,26 @@ import (
 // one to do so closes the connection.
 type Client struct {
 	rueidis.Client
+	timeout time.Duration
 	release func() error
+}
+
+// Blocking bounds a command that waits in the server for a while: nothing else
+// does when the connection is dead and nobody has said so.
+func (c *Client) Blocking(ctx context.Context, while time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, while+c.timeout)
 }
 
 // Close lets go of the connection.
 func (c *Client) Close() error { return c.release() }
+
+// Bytes is a value that the server sent, without a copy: nobody may change it.
+func Bytes(value string) []byte {
+	if value == "" {
+		return []byte{}
+	}
+	return unsafe.Slice(unsafe.StringData(value), len(value))
+}
 
 // Buffers of a connection: enough for a batch of small events.
 const bufferSize = 128 << 10
@@ -62,7 +78,7 @@ func Open(ctx context.Context, env component.Env, o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{Client: c, release: release}, nil
+	return &Client{Client: c, timeout: co.ConnWriteTimeout, release: release}, nil
 }
 
 // connect is NewClient for somebody who does not wait for ever: the library has
