@@ -32,6 +32,7 @@ import (
 const (
 	beatEvery  = 750 * time.Millisecond
 	lifetime   = 3 * time.Second        // of a reader's key without a beat
+	lookEvery  = 250 * time.Millisecond // for a sign of life, before reading
 	blockFor   = 250 * time.Millisecond // of a wait for entries
 	takeBytes  = 16 << 20               // of one request, about
 	minBackoff = 100 * time.Millisecond // of a retry that names no wait
@@ -134,10 +135,17 @@ func (r *Reader) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
-	began := time.Now()
+	began, ready := time.Now(), false
 	for pause := 50 * time.Millisecond; ctx.Err() == nil; {
 		fetching := time.Now()
-		err := r.fetch(ctx, emit)
+		var err error
+		if !ready {
+			err = fault.Wrap(redis.Classify(r.inherit(ctx)), "look for readers of list %q", r.o.List)
+			ready = err == nil
+		}
+		if err == nil {
+			err = r.fetch(ctx, emit)
+		}
 		if ctx.Err() != nil {
 			break
 		}

@@ -26,7 +26,7 @@ func (r *Reader) live() {
 func (r *Reader) beat(ctx context.Context) error {
 	r.mu.Lock()
 	failed := r.failed
-	r.failed = nil
+	r.failed, r.check = nil, true // a take may have been done after we gave it up
 	idle := r.readers == 0 && len(r.under) == 0
 	reading, shown := r.readers > 0, r.shown
 	r.mu.Unlock()
@@ -50,21 +50,68 @@ func (r *Reader) beat(ctx context.Context) error {
 	if !reading {
 		return nil
 	}
-	names, err := c.Do(ctx, c.B().Smembers().Key(k.names).Build()).AsStrSlice()
+	_, err := r.takeOver(ctx)
+	return err
+}
+
+// takeOver frees what belongs to readers that do not live and returns the names of
+// those that do.
+func (r *Reader) takeOver(ctx context.Context) (alive []string, err error) {
+	c := r.o.Client
+	names, err := c.Do(ctx, c.B().Smembers().Key(r.keys.names).Build()).AsStrSlice()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, name := range names {
 		if name == r.name {
 			continue
 		}
 		n, err := r.release(ctx, name)
+		switch {
+		case err != nil:
+			return nil, err
+		case n < 0:
+			alive = append(alive, name)
+		case n > 0:
+			r.o.Logger.Info("Took over entries of a reader that is gone", "list", r.o.List, "entries", n)
+		}
+	}
+	return alive, nil
+}
+
+// inherit waits, before anything is taken, until every other reader that has
+// entries is dead or was seen to live: a process that is started again goes on
+// where the one before it was killed, in order. It takes as long as a key of the
+// dead lives, and no time when there is nothing to wait for.
+func (r *Reader) inherit(ctx context.Context) error {
+	left := map[string]int64{} // how long the keys of the others lived when first seen
+	c, k := r.o.Client, r.keys
+	for end := time.Now().Add(2 * lifetime); ctx.Err() == nil && time.Now().Before(end); {
+		names, err := r.takeOver(ctx)
 		if err != nil {
 			return err
 		}
-		if n > 0 {
-			r.o.Logger.Info("Took over entries of a reader that is gone", "list", r.o.List, "entries", n)
+		open := false
+		for _, name := range names {
+			answers := c.DoMulti(ctx, c.B().Scard().Key(k.own+name).Build(), c.B().Pttl().Key(k.alive+name).Build())
+			has, err := answers[0].AsInt64()
+			if err != nil {
+				return err
+			}
+			ms, err := answers[1].AsInt64()
+			if err != nil {
+				return err
+			}
+			before, seen := left[name]
+			if !seen || ms < before {
+				left[name] = ms
+			}
+			open = open || has > 0 && (ms < 0 || !seen || ms <= before) // it has not beaten since
 		}
+		if !open {
+			return nil
+		}
+		sleep(ctx, lookEvery)
 	}
 	return nil
 }

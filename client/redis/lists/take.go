@@ -69,7 +69,7 @@ func (r *Reader) more(ctx context.Context) ([]*held, time.Duration, error) {
 	for rest := answer[1:]; len(rest) >= 3; rest = rest[3:] {
 		h := &held{r: r, id: rest[0]}
 		h.Attempt, _ = strconv.Atoi(rest[1])
-		r.o.Decode(&h.Delivery, h.id, []byte(rest[2]))
+		r.o.Decode(&h.Delivery, h.id, redis.Bytes(rest[2]))
 		h.Settle = h.settle
 		r.under[h.id] = h
 		batch = append(batch, h)
@@ -146,7 +146,9 @@ func (r *Reader) await(ctx context.Context, most time.Duration) error {
 	}
 	c := r.o.Client
 	cmd := c.B().Arbitrary("BLMOVE").Keys(r.o.List, r.keys.moved).Args(from, "RIGHT", strconv.FormatFloat(most.Seconds(), 'f', 3, 64)).Blocking()
-	err := c.Do(ctx, cmd.UnblockOnCancel()).Error()
+	blocking, done := c.Blocking(ctx, most)
+	defer done()
+	err := c.Do(blocking, cmd.UnblockOnCancel()).Error()
 	if err == nil || rueidis.IsRedisNil(err) || ctx.Err() != nil {
 		return nil
 	}

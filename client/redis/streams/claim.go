@@ -87,13 +87,21 @@ func (m *member) beat(ctx context.Context) error {
 	m.mu.Lock()
 	check := m.check || lapsed
 	m.check = false
-	reading, room := m.readers > 0, len(m.again) < takenMost
+	reading, room, ours := m.readers > 0, len(m.again) < takenMost, len(m.under)
 	m.mu.Unlock()
+	all, err := consumersOf(rs[3])
+	if err != nil {
+		return fault.Wrap(redis.Classify(err), "list consumers of stream %q", m.stream)
+	}
 	if check {
-		if err := m.missed(ctx); err != nil {
+		if err := m.missed(ctx, 0); err != nil {
 			m.mu.Lock()
 			m.check = true
 			m.mu.Unlock()
+			return err
+		}
+	} else if all[m.name].pending > int64(ours) {
+		if err := m.missed(ctx, strayAfter); err != nil {
 			return err
 		}
 	}
@@ -105,7 +113,7 @@ func (m *member) beat(ctx context.Context) error {
 	if !reading || !room {
 		return nil
 	}
-	return m.takeOver(ctx, rs[3])
+	return m.takeOver(ctx, all)
 }
 
 // position notes where the group would be made again: behind the last entry
@@ -208,10 +216,11 @@ func (m *member) refresh(ctx context.Context, idle time.Duration) error {
 	return err
 }
 
-// missed finds entries that are ours and never reached us.
-func (m *member) missed(ctx context.Context) error {
+// missed finds entries that are ours and never reached us, those that have been
+// for a while.
+func (m *member) missed(ctx context.Context, while time.Duration) error {
 	for from := "-"; ; {
-		rows, err := m.list(ctx, m.name, 0, from)
+		rows, err := m.list(ctx, m.name, while, from)
 		if err != nil {
 			return err
 		}
@@ -240,13 +249,13 @@ func (m *member) own(rows []pending) {
 	}
 }
 
-// takeOver claims the entries of consumers that live no more.
-func (m *member) takeOver(ctx context.Context, consumers rueidis.RedisResult) error {
-	list, err := consumers.ToArray()
-	if err != nil {
-		return fault.Wrap(redis.Classify(err), "list consumers of stream %q", m.stream)
-	}
-	c := m.g.o.Client
+// consumer is what the server knows of one.
+type consumer struct{ pending, idle int64 }
+
+// consumersOf reads the answer to XINFO CONSUMERS.
+func consumersOf(r rueidis.RedisResult) (map[string]consumer, error) {
+	list, err := r.ToArray()
+	all := make(map[string]consumer, len(list))
 	for i := range list {
 		info, err := list[i].AsMap()
 		if err != nil {
@@ -256,8 +265,17 @@ func (m *member) takeOver(ctx context.Context, consumers rueidis.RedisResult) er
 		name, _ := nameOf.ToString()
 		count, _ := countOf.AsInt64()
 		idle, _ := idleOf.AsInt64()
+		all[name] = consumer{count, idle}
+	}
+	return all, err
+}
+
+// takeOver claims the entries of consumers that live no more.
+func (m *member) takeOver(ctx context.Context, all map[string]consumer) error {
+	c := m.g.o.Client
+	for name, other := range all {
 		ours := strings.HasPrefix(name, prefix)
-		if name == m.name || count == 0 && (!ours || idle < time.Minute.Milliseconds()) {
+		if name == m.name || other.pending == 0 && (!ours || other.idle < time.Minute.Milliseconds()) {
 			continue
 		}
 		least := m.g.o.Timeout
@@ -271,7 +289,7 @@ func (m *member) takeOver(ctx context.Context, consumers rueidis.RedisResult) er
 			}
 			least = claimIdle * time.Millisecond
 		}
-		if err := m.takeFrom(ctx, name, least, count, ours); err != nil {
+		if err := m.takeFrom(ctx, name, least, other.pending, ours); err != nil {
 			return err
 		}
 	}

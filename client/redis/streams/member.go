@@ -22,6 +22,7 @@ type member struct {
 	name          string
 	decode        DecodeFunc
 	wake          chan struct{} // something is in again or parked
+	handing       sync.Mutex    // one batch at a time, so that what comes again is not overtaken
 	beating       sync.Mutex    // one beat at a time
 	last          time.Time     // of the last beat; guarded by beating
 
@@ -78,6 +79,14 @@ func (m *member) read(ctx context.Context, emit cloudevents.EmitFunc) error {
 		err := m.enter(ctx)
 		if err == nil {
 			pause = 50 * time.Millisecond
+			if !started {
+				err = m.inherit(ctx, emit)
+			}
+		}
+		if err == nil {
+			_, err = m.feedOnce(ctx, emit)
+		}
+		if err == nil && ctx.Err() == nil {
 			if !started {
 				started = true
 				feeder.Go(func() { stop(m.feed(feedCtx, emit)) })
@@ -138,8 +147,10 @@ func (m *member) fetch(ctx context.Context, emit cloudevents.EmitFunc) error {
 			m.sleep(ctx, 50*time.Millisecond)
 			continue
 		}
-		cmd := c.B().Xreadgroup().Group(m.group, m.name).Count(count).Block(readBlock).Streams().Key(m.stream).Id(">").Build()
-		entries, err := entriesOf(c.Do(ctx, cmd.UnblockOnCancel()))
+		cmd := c.B().Xreadgroup().Group(m.group, m.name).Count(count).Block(readBlock.Milliseconds()).Streams().Key(m.stream).Id(">").Build()
+		blocking, done := c.Blocking(ctx, readBlock)
+		entries, err := entriesOf(c.Do(blocking, cmd.UnblockOnCancel()))
+		done()
 		if ctx.Err() != nil && err != nil {
 			return nil
 		}
@@ -154,7 +165,10 @@ func (m *member) fetch(ctx context.Context, emit cloudevents.EmitFunc) error {
 		if len(batch) > 0 {
 			count = min(int64(m.g.o.Count), max(1, readBytes/int64(size/len(batch)+1)))
 		}
-		if err := m.hand(ctx, batch, emit); err != nil {
+		m.handing.Lock()
+		err = m.hand(ctx, batch, emit)
+		m.handing.Unlock()
+		if err != nil {
 			return err
 		}
 	}
@@ -230,29 +244,41 @@ func (m *member) feed(ctx context.Context, emit cloudevents.EmitFunc) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
+		wait, err := m.feedOnce(ctx, emit)
+		if err != nil {
+			return err
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-m.wake:
+		case <-timer.C:
+		}
+	}
+	return nil
+}
+
+// feedOnce hands out what comes again now, and returns how long there is nothing.
+func (m *member) feedOnce(ctx context.Context, emit cloudevents.EmitFunc) (time.Duration, error) {
+	m.handing.Lock()
+	defer m.handing.Unlock()
+	for ctx.Err() == nil {
 		batch, wait := m.ready()
 		if len(batch) == 0 {
-			timer.Reset(wait)
-			select {
-			case <-ctx.Done():
-			case <-m.wake:
-			case <-timer.C:
-			}
-			continue
+			return wait, nil
 		}
 		loaded, err := m.load(ctx, batch)
 		if err != nil { // the server is away
 			m.mu.Lock()
 			m.again = append(m.again, batch...)
 			m.mu.Unlock()
-			m.sleep(ctx, 200*time.Millisecond)
-			continue
+			return 200 * time.Millisecond, nil
 		}
 		if err := m.hand(ctx, loaded, emit); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // ready takes what can be handed out now, or says how long there is nothing.

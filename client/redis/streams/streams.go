@@ -35,12 +35,14 @@ const (
 	aliveKey   = "penstock:alive:"          // before a consumer's name
 	dueKey     = "penstock:due:"            // before stream and group
 	beatEvery  = 750 * time.Millisecond     //
+	lookEvery  = 250 * time.Millisecond     // for a sign of life, before reading
+	strayAfter = 5 * time.Second            // an entry of ours whose answer cannot come any more
 	lifetime   = 3 * time.Second            // of the key without a beat
 	claimIdle  = 1000                       // ms: an entry that somebody just took over is not taken again
 	page       = 1000                       // entries of one request
 	parkedMost = 10000                      // entries waiting for a retry
 	takenMost  = 1000                       // entries taken over and not yet handed out
-	readBlock  = 250                        // ms: short, for a server in a test ends no read before
+	readBlock  = 250 * time.Millisecond     // short, for a server in a test ends no read before
 	readBytes  = 16 << 20                   // of one read, by the size of those before
 	handedIdle = int64(time.Hour / 1000000) // ms: makes an entry free for all at once
 	minBackoff = 100 * time.Millisecond     // of a retry that names no wait

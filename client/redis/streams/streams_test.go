@@ -27,12 +27,14 @@ func groups(t *testing.T, addr string) *Groups {
 	return g
 }
 
+func body(d *cloudevents.Delivery, e *Entry) { d.Body = []byte(e.Fields[0].Value) }
+
 // next reads one entry and leaves the read running in the background.
 func (g *Groups) next(t *testing.T) <-chan *cloudevents.Delivery {
 	t.Helper()
 	got := make(chan *cloudevents.Delivery, 10)
 	go func() {
-		_ = g.Read(t.Context(), "s", "g", func(d *cloudevents.Delivery, e *Entry) { d.Body = []byte(e.Fields[0].Value) },
+		_ = g.Read(t.Context(), "s", "g", body,
 			func(_ context.Context, d *cloudevents.Delivery) error { got <- d; return nil })
 	}()
 	return got
@@ -52,14 +54,15 @@ func want(t *testing.T, got <-chan *cloudevents.Delivery, body string) *cloudeve
 	}
 }
 
-func add(t *testing.T, s *miniredis.Miniredis, body string) {
+func add(t *testing.T, s *miniredis.Miniredis, data string) {
 	t.Helper()
-	if _, err := s.XAdd("s", "*", []string{"data", body}); err != nil {
+	if _, err := s.XAdd("s", "*", []string{"data", data}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestTakeOver stops one reader as a crash would: it gives nothing free.
+// TestTakeOver stops one reader as a crash would: it gives nothing free. The next
+// one has its entry before what came later.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	s := miniredis.RunT(t)
@@ -68,12 +71,65 @@ func TestTakeOver(t *testing.T) {
 	dead := groups(t, s.Addr())
 	want(t, dead.next(t), "x")
 	dead.cancel()
+	add(t, s, "y")
 	began := time.Now()
-	alive := groups(t, s.Addr())
-	want(t, alive.next(t), "x").Settle(cloudevents.Acked())
-	if took := time.Since(began); took > 5*time.Second {
+	got := groups(t, s.Addr()).next(t)
+	want(t, got, "x").Settle(cloudevents.Acked())
+	want(t, got, "y").Settle(cloudevents.Acked())
+	if took := time.Since(began); took > 15*time.Second {
 		t.Errorf("took over after %s", took)
 	}
+}
+
+// TestBesideOther reads beside one that lives and has entries.
+func TestBesideOther(t *testing.T) {
+	t.Parallel()
+	s := miniredis.RunT(t)
+	s.ClockTTL(true)
+	add(t, s, "x")
+	other := groups(t, s.Addr())
+	ctx, cancel := context.WithCancel(t.Context())
+	var x *cloudevents.Delivery
+	err := other.Read(ctx, "s", "g", body, func(_ context.Context, d *cloudevents.Delivery) error {
+		x = d
+		cancel()
+		return nil
+	})
+	if err != nil || x == nil {
+		t.Fatal("read", err)
+	}
+	add(t, s, "y")
+	want(t, groups(t, s.Addr()).next(t), "y").Settle(cloudevents.Acked())
+	x.Settle(cloudevents.Acked())
+}
+
+// TestStray has an entry that the server gave to a reader that no longer heard.
+func TestStray(t *testing.T) {
+	t.Parallel()
+	s := miniredis.RunT(t)
+	s.ClockTTL(true)
+	add(t, s, "x")
+	g := groups(t, s.Addr())
+	got := g.next(t)
+	want(t, got, "x").Settle(cloudevents.Acked())
+	g.mu.Lock()
+	m := g.members[[2]string{"s", "g"}]
+	g.mu.Unlock()
+	c, err := redis.Open(t.Context(), component.Env{}, redis.Options{RedisHost: s.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for stolen := false; !stolen; { // the reader of the test is sooner at times
+		add(t, s, "y")
+		read := c.B().Xreadgroup().Group("g", m.name).Count(1).Streams().Key("s").Id(">").Build()
+		_, err := c.Do(t.Context(), read).AsXRead()
+		stolen = err == nil
+		if !stolen {
+			want(t, got, "y").Settle(cloudevents.Acked())
+		}
+	}
+	want(t, got, "y").Settle(cloudevents.Acked())
 }
 
 // TestGroupDeleted deletes all there is under a reader.
