@@ -37,7 +37,7 @@ import (
 var Component = pubsub.Define("redis", component.About{
 	Summary: "Topics as Redis streams, shared with Dapr",
 	Ack:     "XACK, many at once; the entry stays in the stream until it is trimmed",
-	Order:   "In the order of the stream for each process; processes that share a group may overtake each other",
+	Order:   "In the order of the stream for each process, also after one that was killed: what is new waits the 3 s until its entries are taken over; processes that share a group may overtake each other",
 	Limits:  "queueDepth (100) entries for each read, 10000 waiting for a retry; maxLenApprox and streamTTL also remove what nobody has read",
 	Scale:   "Consumer groups; the work of a process that dies is taken over within 5 s",
 	Dapr:    "Loses nothing when an app fails, keeps the time and count of a retry, takes over from a dead process in 5 s instead of a minute, makes a deleted group again where it was",
@@ -257,7 +257,7 @@ func decode(d *cloudevents.Delivery, e *streams.Entry) {
 	for _, f := range e.Fields {
 		switch f.Field {
 		case "data":
-			d.Body, has = []byte(f.Value), true
+			d.Body, has = client.Bytes(f.Value), true
 		case "metadata":
 			// What is no object of texts says nothing to us, as under Dapr.
 			_ = json.Unmarshal([]byte(f.Value), &d.Metadata)

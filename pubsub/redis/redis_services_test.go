@@ -24,7 +24,7 @@ func TestWatermillOnServer(t *testing.T) {
 }
 
 // server returns the address of the real server.
-func server(t *testing.T) string {
+func server(t testing.TB) string {
 	t.Helper()
 	return services.Need(t, "redis")
 }

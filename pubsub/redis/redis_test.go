@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/test/conform"
+	proxy "github.com/penstock-io/penstock/test/fake"
 )
 
 // fake is a server in this process.
@@ -24,7 +25,7 @@ func fake(t *testing.T) *miniredis.Miniredis {
 	return s
 }
 
-func openAt(t *testing.T, addr string, more ...config.Item) pubsub.Driver {
+func openAt(t testing.TB, addr string, more ...config.Item) pubsub.Driver {
 	t.Helper()
 	items := append(more, config.Item{Name: "redisHost", Value: addr})
 	env := component.Env{Name: "bus", AppID: "app", Logger: slog.New(slog.DiscardHandler)}
@@ -52,36 +53,6 @@ func TestWatermill(t *testing.T) {
 	conform.Watermill(t, func(t *testing.T) pubsub.Driver { return openAt(t, s.Addr()) })
 }
 
-// TestLayout has what Dapr writes and reads, in both directions.
-func TestLayout(t *testing.T) {
-	s := fake(t)
-	d := openAt(t, s.Addr())
-	m := pubsub.Message{Data: []byte(`{"a":1}`), Metadata: map[string]string{"rawPayload": "true"}, Key: "k"}
-	if err := d.Publish(t.Context(), "t", []pubsub.Message{m, {Data: []byte("bare")}}); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := s.Stream("t")
-	if err != nil || len(entries) != 2 {
-		t.Fatalf("stream has %v, %v", entries, err)
-	}
-	want := []string{"data", `{"a":1}`, "metadata", `{"partitionKey":"k","rawPayload":"true"}`}
-	for i, v := range want {
-		if i >= len(entries[0].Values) || entries[0].Values[i] != v {
-			t.Fatalf("entry is %q, want %q", entries[0].Values, want)
-		}
-	}
-	if got := entries[1].Values; len(got) != 2 || got[0] != "data" || got[1] != "bare" {
-		t.Errorf("entry without metadata is %q", got)
-	}
-	if _, err := s.XAdd("dapr", "*", []string{"data", "x", "metadata", `{"ttlInSeconds":"9","orderingKey":"z"}`}); err != nil {
-		t.Fatal(err)
-	}
-	x := first(t, d, "dapr")
-	if string(x.Body) != "x" || x.Metadata["ttlInSeconds"] != "9" || x.Key != "z" {
-		t.Errorf("read %q, %v, key %q", x.Body, x.Metadata, x.Key)
-	}
-}
-
 // first returns the first delivery of a topic, not settled.
 func first(t *testing.T, d pubsub.Driver, topic string) *cloudevents.Delivery {
 	t.Helper()
@@ -99,6 +70,46 @@ func first(t *testing.T, d pubsub.Driver, topic string) *cloudevents.Delivery {
 		t.Fatalf("no delivery: %v", err)
 	}
 	return got
+}
+
+// TestHalfOpen has a server that goes away without a word under a reader that
+// waits in it.
+func TestHalfOpen(t *testing.T) {
+	t.Parallel()
+	s := fake(t)
+	p, err := proxy.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	d := openAt(t, p.Addr(), config.Item{Name: "readTimeout", Value: "500ms"})
+	ctx, cancel := context.WithCancel(t.Context())
+	got, done := make(chan string, 10), make(chan error, 1)
+	go func() {
+		done <- d.Subscribe(ctx, pubsub.Subscription{Topic: "t", Group: "g"}, func(_ context.Context, x *cloudevents.Delivery) error {
+			x.Settle(cloudevents.Acked())
+			got <- string(x.Body)
+			return nil
+		})
+	}()
+	for _, body := range []string{"a", "b", "c"} {
+		if _, err := s.XAdd("t", "*", []string{"data", body}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case x := <-got:
+			if x != body {
+				t.Fatalf("received %q, want %q", x, body)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%q does not come", body)
+		}
+		p.HalfOpen()
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestErrorKinds has a server that answers with each error.
