@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/bindings"
+	client "github.com/penstock-io/penstock/client/redis"
 	"github.com/penstock-io/penstock/client/redis/streams"
 	"github.com/penstock-io/penstock/cloudevents"
 )
@@ -51,7 +52,7 @@ func (s source) entry(d *cloudevents.Delivery, e *streams.Entry) {
 		metadata[f.Field] = f.Value
 	}
 	if data, ok := metadata["data"]; ok {
-		r.Data = []byte(data)
+		r.Data = client.Bytes(data)
 		delete(metadata, "data")
 	} else {
 		r.ContentType = "application/json"

@@ -17,6 +17,7 @@ import (
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/test/conform"
+	proxy "github.com/penstock-io/penstock/test/fake"
 )
 
 func fake(t *testing.T) string {
@@ -34,7 +35,7 @@ func cases(t *testing.T, addr string) {
 	t.Helper()
 	for name, run := range map[string]func(*testing.T, string){
 		"keys": keys, "no input": noInput, "fields": fields, "list order": listOrder, "list ends": listEnds,
-		"list taken over": listTakenOver, "list leaves nothing": leavesNothing, "wrong types": wrongTypes,
+		"list taken over": listTakenOver, "list leaves nothing": leavesNothing, "wrong types": wrongTypes, "half-open": halfOpen,
 	} {
 		t.Run(name, func(t *testing.T) { run(t, addr) })
 	}
@@ -315,4 +316,33 @@ func wrongTypes(t *testing.T, addr string) {
 		}
 	}
 	say(t, c, "DEL", key)
+}
+
+// halfOpen has a server that goes away without a word under a reader that waits in
+// it.
+func halfOpen(t *testing.T, addr string) {
+	p, err := proxy.NewProxy(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	list := conform.Unique(t)
+	d := openAt(t, p.Addr(), map[string]string{"list": list, "readTimeout": "500ms"})
+	for n := range 3 {
+		push(t, addr, "RPUSH", list, n, n)
+		if n > 0 {
+			p.HalfOpen()
+		}
+	}
+	var got string
+	read(t, d, 5, func(x *cloudevents.Delivery) {
+		x.Settle(cloudevents.Acked())
+		if got += string(x.Body); len(got) == 3 {
+			p.HalfOpen()
+			push(t, addr, "RPUSH", list, 3, 4)
+		}
+	})
+	if got[:3] != "012" || len(got) < 5 {
+		t.Errorf("received %q", got)
+	}
 }
