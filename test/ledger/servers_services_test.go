@@ -13,6 +13,7 @@ import (
 func serverBrokers() []*broker {
 	return []*broker{
 		rabbitBroker(),
+		redisBroker(),
 		jetstreamBroker(),
 		postgresBroker(),
 	}
