@@ -32,7 +32,7 @@ var Component = bindings.Define("redis", component.About{
 		"Of a list: the entry leaves the list when it is taken, for keys beside it whose names begin with penstock:list:, and those when it is settled",
 	Order: "In the order of the stream or list for each process, also after one that was killed: what is new waits the 3 s until its entries are taken over; processes that share one may overtake each other, and a retry without a key is overtaken",
 	Limits: "queueDepth (100) entries for each read, 16 MiB; 10000 of a stream waiting for a retry. A list needs a server of version 6.2 or newer that allows scripts. " +
-		"What the server loses when it stops is lost: have it write an append-only file",
+		"A user of an access control list needs the keys penstock:* beside its own, for an input. What the server loses when it stops is lost: have it write an append-only file",
 	Scale: "Processes share the consumer group, or the list; the work of one that dies is taken over within 5 s",
 	Dapr:  "Has an input. increment answers with the new number; create and its time to live are one command",
 	Example: `apiVersion: dapr.io/v1alpha1

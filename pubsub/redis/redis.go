@@ -38,7 +38,7 @@ var Component = pubsub.Define("redis", component.About{
 	Summary: "Topics as Redis streams, shared with Dapr",
 	Ack:     "XACK, many at once; the entry stays in the stream until it is trimmed",
 	Order:   "In the order of the stream for each process, also after one that was killed: what is new waits the 3 s until its entries are taken over; processes that share a group may overtake each other",
-	Limits:  "queueDepth (100) entries for each read, 10000 waiting for a retry; maxLenApprox and streamTTL also remove what nobody has read",
+	Limits:  "queueDepth (100) entries for each read, 10000 waiting for a retry; maxLenApprox and streamTTL also remove what nobody has read. A user of an access control list needs the keys penstock:* beside its streams",
 	Scale:   "Consumer groups; the work of a process that dies is taken over within 5 s",
 	Dapr:    "Loses nothing when an app fails, keeps the time and count of a retry, takes over from a dead process in 5 s instead of a minute, makes a deleted group again where it was",
 	Example: `apiVersion: dapr.io/v1alpha1

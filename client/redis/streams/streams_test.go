@@ -103,6 +103,30 @@ func TestBesideOther(t *testing.T) {
 	x.Settle(cloudevents.Acked())
 }
 
+// TestForeign has an entry that another program read and did not acknowledge: it
+// is that program's for as long as the options allow it.
+func TestForeign(t *testing.T) {
+	t.Parallel()
+	s := miniredis.RunT(t)
+	s.ClockTTL(true)
+	add(t, s, "x")
+	g := groups(t, s.Addr())
+	g.o.Timeout = 2 * time.Second
+	if err := g.Prepare(t.Context(), "s", "g"); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	c := g.o.Client
+	if _, err := c.Do(t.Context(), c.B().Xreadgroup().Group("g", "g").Count(1).Streams().Key("s").Id(">").Build()).AsXRead(); err != nil {
+		t.Fatal(err)
+	}
+	got := g.next(t)
+	want(t, got, "x").Settle(cloudevents.Acked())
+	if took := time.Since(began); took < 1900*time.Millisecond {
+		t.Errorf("took an entry over after %s, which was another's for 2s", took)
+	}
+}
+
 // TestStray has an entry that the server gave to a reader that no longer heard.
 func TestStray(t *testing.T) {
 	t.Parallel()
