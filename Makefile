@@ -51,6 +51,11 @@ docs: ## write the component pages of docs/ from their options
 
 bench: build ## measure the limits of docs/operations.md on this machine
 	$(GO) run ./test/bench -penstock $(BIN)
+	$(MAKE) bench-brokers
+
+bench-brokers: ## compare with bare client loops, on real servers
+	$(GO) build -o bin/services ./test/services/run
+	bin/services -only redis,rabbitmq,nats,kafka $(GO) run ./test/bench -brokers
 
 test-sdk: build ## run the official SDKs that need another language
 	cd test/sdk/node && npm ci --no-audit --no-fund --loglevel=error && PENSTOCK=$(abspath $(BIN)) node --test
@@ -70,4 +75,4 @@ ledger: ## prove that nothing is lost: every fault with every broker, at full le
 clean: ## remove what was built
 	rm -rf bin .penstock
 
-.PHONY: help build demo test check format vet lint house race fix docs bench test-sdk test-services crash ledger clean
+.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers test-sdk test-services crash ledger clean

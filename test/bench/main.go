@@ -2,7 +2,9 @@
 // real binary, and prints one table.
 //
 // Run it with `make bench`, or `go run ./test/bench -penstock bin/penstock`;
-// `-only deliver` measures one thing, `-report-only` never fails, `-dir` says
+// `-brokers` compares the components of brokers with bare client loops instead,
+// on the servers that `make bench-brokers` starts; `-only deliver` measures one
+// thing, `-report-only` never fails, `-dir` says
 // where the files of the durable measurements go. It takes about two minutes
 // on two cores and wants the machine for itself.
 //
@@ -50,7 +52,8 @@ func measurements() []measurement {
 
 func main() {
 	penstock := flag.String("penstock", "bin/penstock", "`path` of the binary to measure, stripped and static")
-	only := flag.String("only", "", "measure only this: "+names())
+	only := flag.String("only", "", "measure only this: "+names(measurements())+"; with -brokers: "+names(brokers()))
+	servers := flag.Bool("brokers", false, "compare the components of brokers with bare client loops, on the servers of the environment")
 	reportOnly := flag.Bool("report-only", false, "exit with 0 although a limit is missed")
 	dir := flag.String("dir", "", "`folder` for files; that of the system when empty")
 	floor := flag.String("floor", "", "be the floor of deliver and listen on this `address`")
@@ -61,7 +64,11 @@ func main() {
 	if *floor != "" {
 		exit(runFloor(ctx, *floor, *to))
 	}
-	missed, err := measure(ctx, *penstock, *dir, *only)
+	plan := measurements()
+	if *servers {
+		plan = brokers()
+	}
+	missed, err := measure(ctx, plan, *penstock, *dir, *only)
 	if err == nil && missed && !*reportOnly {
 		err = errors.New("a limit is missed")
 	}
@@ -76,9 +83,9 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-func names() string {
+func names(plan []measurement) string {
 	var all []string
-	for _, m := range measurements() {
+	for _, m := range plan {
 		all = append(all, m.name)
 	}
 	return strings.Join(all, ", ")
@@ -86,7 +93,7 @@ func names() string {
 
 // measure runs what is asked for, prints the table and tells whether a limit is
 // missed.
-func measure(ctx context.Context, penstock, parent, only string) (missed bool, err error) {
+func measure(ctx context.Context, plan []measurement, penstock, parent, only string) (missed bool, err error) {
 	dir, err := os.MkdirTemp(parent, "penstock-bench")
 	if err != nil {
 		return false, err
@@ -94,7 +101,7 @@ func measure(ctx context.Context, penstock, parent, only string) (missed bool, e
 	defer os.RemoveAll(dir)
 	b := &bench{penstock: penstock, dir: dir}
 	began, found := time.Now(), false
-	for _, m := range measurements() {
+	for _, m := range plan {
 		if only != "" && only != m.name {
 			continue
 		}
@@ -105,7 +112,7 @@ func measure(ctx context.Context, penstock, parent, only string) (missed bool, e
 		}
 	}
 	if !found {
-		return false, fmt.Errorf("nothing is called %q; there is %s", only, names())
+		return false, fmt.Errorf("nothing is called %q; there is %s", only, names(plan))
 	}
 	b.table.print(os.Stdout)
 	fmt.Printf("\n%d cores, %s, %s/%s, %s for all of it\n", runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH,
