@@ -36,7 +36,7 @@ var Component = bindings.Define("nats", component.About{
 		"With jetStream the message is acknowledged to the stream, and create returns when the stream has it",
 	Order: "Messages are handed out as they come, and the route keeps the order of each key (header Penstock-Key). A retry without a key is overtaken",
 	Limits: "Core: maxPending messages and maxPendingBytes in memory, those under way and those that wait for a retry included; what comes beyond that is lost, and the log says how many. " +
-		"jetStream: 256 messages and 8 MiB beyond what the route holds. max_payload of the server, 1 MiB usually, for messages and answers",
+		"jetStream: 1024 messages and 8 MiB beyond what the route holds. max_payload of the server, 1 MiB usually, for messages and answers",
 	Scale: "Processes with the same queueGroup share the messages, unless broadcast is set. With jetStream they share the durable consumer, and a process that died is replaced within ackWait (4s)",
 	Dapr:  "Dapr has no binding for NATS",
 	Example: `apiVersion: dapr.io/v1alpha1

@@ -52,7 +52,7 @@ const (
 	defaultAckWait    = 4 * time.Second
 	defaultAckPending = 20000
 	defaultHeartbeat  = time.Second
-	fetchMost         = 256     // messages read ahead of one subscription
+	fetchMost         = 1024    // messages read ahead of one subscription
 	fetchBytes        = 8 << 20 // and their bytes
 	lookAround        = 5 * time.Second
 )

@@ -9,7 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/penstock-io/penstock/client/batch"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
 )
@@ -61,7 +60,9 @@ type held struct {
 	nc      *nats.Conn
 	o       ConsumerOptions
 	warn    func(msg string, args ...any)
-	answers *batch.Writer[answer]
+	cut     context.CancelFunc // ends writing
+	cutting context.Context    // ends when close loses its patience
+	writes  sync.WaitGroup
 
 	mu     sync.Mutex
 	first  taken // of a ring, the oldest next
@@ -70,6 +71,9 @@ type held struct {
 	beat   *time.Ticker
 	ended  chan struct{} // closed when extending has ended
 	shut   bool
+	// answers wait for the one goroutine that writes them.
+	answers []answer
+	writing bool
 }
 
 const mostGiven = 65536 // sequences remembered of one consumer
@@ -77,7 +81,7 @@ const mostGiven = 65536 // sequences remembered of one consumer
 func newHeld(ctx context.Context, nc *nats.Conn, o ConsumerOptions, warn func(string, ...any)) *held {
 	h := &held{ctx: ctx, nc: nc, o: o, warn: warn, places: map[string]*place{}}
 	h.first.prev, h.first.next = &h.first, &h.first
-	h.answers = batch.NewWriter(ctx, batch.Options[answer]{Write: h.send, Most: 1024})
+	h.cutting, h.cut = context.WithCancel(context.WithoutCancel(ctx))
 	return h
 }
 
@@ -230,10 +234,36 @@ func (x *taken) finish(o cloudevents.Outcome) {
 	if x.at.born.Equal(x.born) {
 		x.at.note(x.seq, given)
 	}
-	shut := h.shut
+	begin := false
+	if !h.shut {
+		h.answers = append(h.answers, answer{x.at, x.born, x.reply, body})
+		if begin = !h.writing; begin {
+			h.writing = true
+			h.writes.Add(1)
+		}
+	}
 	h.mu.Unlock()
-	if !shut {
-		h.answers.Add(answer{x.at, x.born, x.reply, body}, nil)
+	if begin {
+		go h.write()
+	}
+}
+
+// write sends answers until there are none: those that came meanwhile go
+// together. Nobody who settles waits for the network.
+func (h *held) write() {
+	defer h.writes.Done()
+	var list []answer
+	for {
+		clear(list)
+		h.mu.Lock()
+		list, h.answers = h.answers, list[:0]
+		if len(list) == 0 {
+			h.writing = false
+			h.mu.Unlock()
+			return
+		}
+		h.mu.Unlock()
+		h.send(list)
 	}
 }
 
@@ -285,26 +315,21 @@ func (h *held) putBack(list []*taken) {
 
 // send writes answers. Those that cannot be sent now wait for the connection;
 // those for a stream that was made anew are not sent at all.
-func (h *held) send(ctx context.Context, list []answer) []error {
+func (h *held) send(list []answer) {
 	for i := range list {
-		for wait := reconnectFirst; ; wait = min(2*wait, reconnectMost) {
-			if h.stale(&list[i]) {
-				break
-			}
-			err := h.nc.Publish(list[i].reply, list[i].body)
-			if err == nil || h.nc.IsClosed() {
+		for wait := reconnectFirst; !h.stale(&list[i]); wait = min(2*wait, reconnectMost) {
+			if h.nc.Publish(list[i].reply, list[i].body) == nil || h.nc.IsClosed() {
 				break
 			}
 			t := time.NewTimer(wait)
 			select {
 			case <-t.C:
-			case <-ctx.Done():
+			case <-h.cutting.Done():
 				t.Stop()
-				return batch.All(len(list), fault.Wrap(err, "acknowledge"))
+				return
 			}
 		}
 	}
-	return nil
 }
 
 func (h *held) stale(a *answer) bool {
@@ -381,17 +406,20 @@ func (h *held) close(ctx context.Context) error {
 	if ended != nil {
 		<-ended
 	}
+	defer h.cut()
 	if h.nc.IsClosed() {
+		h.writes.Wait()
 		return nil
 	}
 	if !h.nc.IsConnected() { // nobody to tell: the server will find out by itself
-		short, cancel := context.WithCancel(ctx)
-		cancel()
-		_ = h.answers.Close(short)
+		h.cut()
+		h.writes.Wait()
 		return nil
 	}
-	if err := h.answers.Close(ctx); err != nil {
-		return err
+	defer context.AfterFunc(ctx, h.cut)()
+	h.writes.Wait()
+	if err := ctx.Err(); err != nil {
+		return fault.Wrap(err, "send acknowledgements")
 	}
 	return fault.Wrap(Classify(h.nc.FlushWithContext(flushing(ctx))), "flush acknowledgements")
 }

@@ -76,6 +76,7 @@ const (
 type Conn struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
+	acks    *acks
 	release func() error
 }
 
@@ -101,7 +102,7 @@ func Open(ctx context.Context, env component.Env, o Options) (*Conn, error) {
 		_ = release() // the first error says more
 		return nil, fault.Wrap(fault.As(fault.Invalid, err), "connect to JetStream")
 	}
-	return &Conn{nc: nc, js: js, release: release}, nil
+	return &Conn{nc: nc, js: js, acks: &acks{nc: nc}, release: release}, nil
 }
 
 // key tells connections apart: server and identity.
@@ -113,17 +114,13 @@ func (o Options) key() string {
 }
 
 func jetStream(nc *nats.Conn, o Options) (jetstream.JetStream, error) {
-	opts := []jetstream.JetStreamOpt{
-		jetstream.WithPublishAsyncMaxPending(2 * mostPending),
-		jetstream.WithPublishAsyncTimeout(publishTimeout),
-	}
 	switch {
 	case o.Domain != "":
-		return jetstream.NewWithDomain(nc, o.Domain, opts...)
+		return jetstream.NewWithDomain(nc, o.Domain)
 	case o.APIPrefix != "":
-		return jetstream.NewWithAPIPrefix(nc, o.APIPrefix, opts...)
+		return jetstream.NewWithAPIPrefix(nc, o.APIPrefix)
 	}
-	return jetstream.New(nc, opts...)
+	return jetstream.New(nc)
 }
 
 // connect makes the connection. The library does not look at ctx, so one that
@@ -292,7 +289,7 @@ func Refused(nc *nats.Conn, before error, subject string) error {
 // Close lets go of the connection; the last holder's Close closes it. Calling it
 // twice is allowed.
 func (c *Conn) Close() error {
-	c.js.CleanupPublisher()
+	c.acks.close()
 	return c.release()
 }
 

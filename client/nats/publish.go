@@ -34,7 +34,6 @@ type Publisher struct {
 	conn    *Conn
 	streams StreamOptions
 	window  chan struct{} // a place for each publish under way
-	opts    []jetstream.PublishOpt
 }
 
 // Publisher returns a publisher. Streams that are missing are made as the options
@@ -42,7 +41,6 @@ type Publisher struct {
 func (c *Conn) Publisher(streams StreamOptions) *Publisher {
 	return &Publisher{
 		conn: c, streams: streams, window: make(chan struct{}, mostPending),
-		opts: []jetstream.PublishOpt{jetstream.WithRetryAttempts(0), jetstream.WithStallWait(publishTimeout)},
 	}
 }
 
@@ -50,6 +48,9 @@ func (c *Conn) Publisher(streams StreamOptions) *Publisher {
 // nil when all are stored, else one error per message. A subject that no stream
 // has gets one.
 func (p *Publisher) Publish(ctx context.Context, subject string, ms []Message) []error {
+	if len(ms) == 0 {
+		return nil
+	}
 	if err := ValidSubject(subject); err != nil {
 		return all(len(ms), err)
 	}
@@ -84,36 +85,37 @@ func (p *Publisher) round(ctx context.Context, subject string, ms []Message, bef
 		}
 		errs[i] = err
 	}
-	futures := make([]jetstream.PubAckFuture, len(ms))
+	if err := p.conn.acks.open(); err != nil {
+		return all(len(ms), Classify(err))
+	}
+	c := newCall(len(ms))
+	tokens := make([]uint64, len(ms))
 	for i := range ms {
 		if before != nil && !noStream(before[i]) {
-			if before[i] != nil {
-				fail(i, before[i])
-			}
+			c.answer(i, answered{err: before[i]})
 			continue
 		}
-		f, err := p.send(ctx, subject, &ms[i])
-		if err != nil {
-			fail(i, Classify(err))
-			continue
-		}
-		futures[i] = f
+		tokens[i] = p.send(ctx, subject, &ms[i], c, i)
 	}
-	for i, f := range futures {
-		if f == nil {
-			continue
+	p.conn.acks.wait(ctx, c, tokens)
+	for i := range c.answers {
+		err := c.answers[i].err
+		if ack := c.answers[i].duplicate; ack != nil {
+			err = p.recognized(ctx, ack, subject, &ms[i])
 		}
-		if err := p.await(ctx, f, subject, &ms[i]); err != nil {
+		if err != nil {
 			fail(i, Classify(err))
 		}
 	}
 	return errs
 }
 
-// send begins a publish, which keeps a place in the window until await.
-func (p *Publisher) send(ctx context.Context, subject string, m *Message) (jetstream.PubAckFuture, error) {
+// send begins a publish, which keeps a place in the window until it is answered.
+// The token is 0 when it could not begin, which is answered then.
+func (p *Publisher) send(ctx context.Context, subject string, m *Message, c *call, at int) (token uint64) {
 	if limit := p.conn.nc.MaxPayload(); limit > 0 && int64(len(m.Data)) > limit {
-		return nil, fault.New(fault.Invalid, "publish %d bytes: the server takes %d (max_payload)", len(m.Data), limit)
+		c.answer(at, answered{err: fault.New(fault.Invalid, "publish %d bytes: the server takes %d (max_payload)", len(m.Data), limit)})
+		return 0
 	}
 	select {
 	case p.window <- struct{}{}:
@@ -121,30 +123,19 @@ func (p *Publisher) send(ctx context.Context, subject string, m *Message) (jetst
 		select {
 		case p.window <- struct{}{}:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			c.answer(at, answered{err: ctx.Err()})
+			return 0
 		}
 	}
-	f, err := p.conn.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: m.Data, Header: Headers(m.Metadata, m.Key, m.ID)}, p.opts...)
-	if err != nil {
-		<-p.window
-		return nil, err
+	token, reply := p.conn.acks.expect(waiter{c, at, p.window})
+	err := p.conn.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Data: m.Data, Header: Headers(m.Metadata, m.Key, m.ID)})
+	if err == nil {
+		return token
 	}
-	return f, nil
-}
-
-func (p *Publisher) await(ctx context.Context, f jetstream.PubAckFuture, subject string, m *Message) error {
-	defer func() { <-p.window }()
-	select {
-	case ack := <-f.Ok():
-		if ack.Duplicate {
-			return p.recognized(ctx, ack, subject, m)
-		}
-		return nil
-	case err := <-f.Err():
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	if w, ok := p.conn.acks.forget(token); ok {
+		w.answer(answered{err: err})
 	}
+	return 0
 }
 
 // recognized looks at what the server takes for the same message. The server

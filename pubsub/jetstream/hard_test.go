@@ -92,7 +92,7 @@ func kindOf(err error) fault.Kind {
 }
 
 // raw is a client of the server that knows nothing of Penstock.
-func raw(t *testing.T, url string) js.JetStream {
+func raw(t testing.TB, url string) js.JetStream {
 	t.Helper()
 	nc, err := nats.Connect(url)
 	if err != nil {

@@ -11,7 +11,7 @@
 // held; of a process that died it comes to another member within ackWait, 4 s.
 // A retry comes again from the server, after its delay and counted, also after a
 // crash. A consumer or stream that was deleted is made again, a consumer where it
-// was. Messages that wait for an answer are at most 256 beyond what the router
+// was. Messages that wait for an answer are at most 1024 beyond what the router
 // holds, of 8 MiB together.
 package jetstream
 

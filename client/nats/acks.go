@@ -1,0 +1,189 @@
+package nats
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// acks takes the answers of streams to publishes. The library has its own for
+// that, which costs five times as much for each message.
+type acks struct {
+	nc *nats.Conn
+
+	mu      sync.Mutex
+	prefix  string // of the reply subjects; empty before the first publish
+	sub     *nats.Subscription
+	lost    chan nats.Status
+	ended   chan struct{} // closed when watch has ended
+	next    uint64
+	waiting map[uint64]waiter
+}
+
+// waiter is one message whose answer is not there yet. It has a place in its
+// publisher's window.
+type waiter struct {
+	call   *call
+	at     int
+	window <-chan struct{}
+}
+
+func (w waiter) answer(a answered) {
+	<-w.window
+	w.call.answer(w.at, a)
+}
+
+// call is several messages that are awaited together.
+type call struct {
+	mu      sync.Mutex
+	left    int
+	answers []answered
+	done    chan struct{}
+}
+
+// answered is how one message fared: err, or a duplicate of another.
+type answered struct {
+	err       error
+	duplicate *jetstream.PubAck
+}
+
+func newCall(n int) *call {
+	return &call{left: n, answers: make([]answered, n), done: make(chan struct{})}
+}
+
+// answer notes the answer to one message. The last one ends the call.
+func (c *call) answer(at int, a answered) {
+	c.mu.Lock()
+	c.answers[at] = a
+	c.left--
+	last := c.left == 0
+	c.mu.Unlock()
+	if last {
+		close(c.done)
+	}
+}
+
+// open begins to listen for answers.
+func (a *acks) open() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sub != nil {
+		return nil
+	}
+	prefix := a.nc.NewInbox() + "."
+	sub, err := a.nc.Subscribe(prefix+"*", a.receive)
+	if err != nil {
+		return err
+	}
+	_ = sub.SetPendingLimits(-1, -1) // the window of the publishers bounds it
+	a.prefix, a.sub, a.waiting = prefix, sub, map[uint64]waiter{}
+	a.lost, a.ended = a.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED), make(chan struct{})
+	go a.watch(a.lost, a.ended)
+	return nil
+}
+
+// watch ends what waits when its connection is lost: the answer went with it.
+func (a *acks) watch(lost <-chan nats.Status, ended chan<- struct{}) {
+	defer close(ended)
+	for range lost {
+		a.mu.Lock()
+		gone := a.waiting
+		a.waiting = map[uint64]waiter{}
+		a.mu.Unlock()
+		for _, w := range gone {
+			w.answer(answered{err: nats.ErrDisconnected})
+		}
+	}
+}
+
+// expect makes the reply subject of one message.
+func (a *acks) expect(w waiter) (token uint64, reply string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.next++
+	a.waiting[a.next] = w
+	return a.next, a.prefix + strconv.FormatUint(a.next, 36)
+}
+
+// forget gives up waiting; false when there is an answer already.
+func (a *acks) forget(token uint64) (waiter, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w, ok := a.waiting[token]
+	delete(a.waiting, token)
+	return w, ok
+}
+
+func (a *acks) receive(m *nats.Msg) {
+	token, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 36, 64)
+	if err != nil {
+		return
+	}
+	if w, ok := a.forget(token); ok {
+		w.answer(read(m))
+	}
+}
+
+// read reads the answer of a stream. Nearly all of them say just where the
+// message is stored.
+func read(m *nats.Msg) answered {
+	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+		return answered{err: jetstream.ErrNoStreamResponse}
+	}
+	if bytes.HasPrefix(m.Data, []byte(`{"stream":`)) && !bytes.Contains(m.Data, []byte(`"error"`)) && !bytes.Contains(m.Data, []byte(`"duplicate"`)) {
+		return answered{}
+	}
+	var said struct {
+		jetstream.PubAck
+		Error *jetstream.APIError `json:"error"`
+	}
+	switch err := json.Unmarshal(m.Data, &said); {
+	case err != nil || said.Error == nil && said.Stream == "":
+		return answered{err: jetstream.ErrInvalidJSAck}
+	case said.Error != nil:
+		return answered{err: said.Error}
+	case said.Duplicate:
+		return answered{duplicate: &said.PubAck}
+	}
+	return answered{}
+}
+
+// wait waits for all answers of a call. What has none by then has an error.
+func (a *acks) wait(ctx context.Context, c *call, tokens []uint64) {
+	patience := time.NewTimer(publishTimeout)
+	defer patience.Stop()
+	var err error
+	select {
+	case <-c.done:
+		return
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-patience.C:
+		err = nats.ErrTimeout
+	}
+	for _, token := range tokens {
+		if w, ok := a.forget(token); ok {
+			w.answer(answered{err: err})
+		}
+	}
+	<-c.done // the rest is being answered
+}
+
+func (a *acks) close() {
+	a.mu.Lock()
+	sub, lost, ended := a.sub, a.lost, a.ended
+	a.mu.Unlock()
+	if sub == nil {
+		return
+	}
+	_ = sub.Unsubscribe() // it has gone with its connection
+	a.nc.RemoveStatusListener(lost)
+	<-ended
+}
