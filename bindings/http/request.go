@@ -2,18 +2,17 @@ package http
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/textproto"
 	"net/url"
-	"os"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
+	clienttls "github.com/penstock-io/penstock/client/tls"
 	"github.com/penstock-io/penstock/fault"
 )
 
@@ -190,50 +189,19 @@ func tlsConfig(o options) (*tls.Config, error) {
 	if o.RootCA == "" && o.ClientCert == "" && o.Renegotiation == "RenegotiateNever" {
 		return nil, nil
 	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	conf, err := clienttls.Options{
+		CA:   clienttls.Text{Option: "MTLSRootCA", Value: o.RootCA},
+		Cert: clienttls.Text{Option: "MTLSClientCert", Value: o.ClientCert},
+		Key:  clienttls.Text{Option: "MTLSClientKey", Value: o.ClientKey.Reveal()},
+	}.Config()
+	if err != nil {
+		return nil, err
+	}
 	switch o.Renegotiation {
 	case "RenegotiateOnceAsClient":
 		conf.Renegotiation = tls.RenegotiateOnceAsClient
 	case "RenegotiateFreelyAsClient":
 		conf.Renegotiation = tls.RenegotiateFreelyAsClient
 	}
-	if o.RootCA != "" {
-		text, err := pemText("MTLSRootCA", o.RootCA)
-		if err != nil {
-			return nil, err
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fault.New(fault.Invalid, "read MTLSRootCA: no certificate in it")
-		}
-	}
-	if o.ClientCert == "" {
-		return conf, nil
-	}
-	cert, err := pemText("MTLSClientCert", o.ClientCert)
-	if err != nil {
-		return nil, err
-	}
-	key, err := pemText("MTLSClientKey", o.ClientKey.Reveal())
-	if err != nil {
-		return nil, err
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "read MTLSClientCert and MTLSClientKey: %w", err)
-	}
-	conf.Certificates = []tls.Certificate{pair}
 	return conf, nil
-}
-
-// pemText returns the text of an option that holds PEM or the path of a file.
-func pemText(option, value string) ([]byte, error) {
-	if strings.Contains(value, "-----BEGIN ") {
-		return []byte(value), nil
-	}
-	data, err := os.ReadFile(value)
-	if pe, ok := errors.AsType[*os.PathError](err); ok && option == "MTLSClientKey" {
-		err = pe.Err // a key given in a wrong form must not be shown as a path
-	}
-	return data, fault.Wrap(err, "read %s", option)
 }

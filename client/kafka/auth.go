@@ -18,6 +18,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
 
+	clienttls "github.com/penstock-io/penstock/client/tls"
 	"github.com/penstock-io/penstock/fault"
 )
 
@@ -27,21 +28,12 @@ func (o *Options) tls() (*tls.Config, error) {
 	if auth == authNone || o.DisableTLS {
 		return nil, nil
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.SkipVerify}
-	if o.CACert != "" {
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM([]byte(o.CACert)) {
-			return nil, fault.New(fault.Invalid, "read caCert: it has no certificate in PEM")
-		}
-	}
-	if o.ClientCert != "" {
-		cert, err := tls.X509KeyPair([]byte(o.ClientCert), []byte(o.ClientKey.Reveal()))
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "read clientCert and clientKey: they are no pair in PEM")
-		}
-		c.Certificates = []tls.Certificate{cert}
-	}
-	return c, nil
+	return clienttls.Options{
+		CA:         clienttls.Text{Option: "caCert", Value: o.CACert},
+		Cert:       clienttls.Text{Option: "clientCert", Value: o.ClientCert},
+		Key:        clienttls.Text{Option: "clientKey", Value: o.ClientKey.Reveal()},
+		SkipVerify: o.SkipVerify,
+	}.Config()
 }
 
 // mechanism is how SASL proves who we are; nil is not at all.
@@ -69,7 +61,11 @@ func (o *Options) mechanism(t *tls.Config) (sasl.Mechanism, error) {
 			if err != nil {
 				pool = x509.NewCertPool()
 			}
-			pool.AppendCertsFromPEM([]byte(o.CACert))
+			text, err := clienttls.Text{Option: "caCert", Value: o.CACert}.Read()
+			if err != nil {
+				return nil, err
+			}
+			pool.AppendCertsFromPEM(text)
 			client.Transport = &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}}
 		}
 		return &bearer{options: o, extensions: extensions, client: client}, nil

@@ -22,9 +22,9 @@ type Options struct {
 	AuthRequired string           `meta:"authRequired" enum:"true|false" doc:"Older form of authType: true is password when there is a saslPassword, else mtls."`
 	DisableTLS   bool             `meta:"disableTls"   doc:"Plain text although authType is not none."`
 	SkipVerify   bool             `meta:"skipVerify"   doc:"Takes any certificate of a broker: for tests only."`
-	CACert       string           `meta:"caCert"       doc:"Certificate in PEM that the brokers' must be signed with; the system's when empty."`
-	ClientCert   string           `meta:"clientCert"   doc:"Client certificate in PEM, with clientKey."`
-	ClientKey    component.Secret `meta:"clientKey"    doc:"Key of the client certificate in PEM."`
+	CACert       string           `meta:"caCert"       doc:"Certificate that the brokers' must be signed with, as PEM or the path of a PEM file; the system's when empty."`
+	ClientCert   string           `meta:"clientCert"   doc:"Client certificate, as PEM or the path of a PEM file, with clientKey."`
+	ClientKey    component.Secret `meta:"clientKey"    doc:"Key of the client certificate, as PEM or the path of a PEM file."`
 
 	SASLUsername  string           `meta:"saslUsername"  doc:"User of authType password."`
 	SASLPassword  component.Secret `meta:"saslPassword"  doc:"Password of authType password."`

@@ -13,10 +13,7 @@ package nats
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
+	clienttls "github.com/penstock-io/penstock/client/tls"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/fault"
 )
@@ -60,6 +58,9 @@ func (o Options) Check() error {
 	errs = append(errs,
 		pair("jwt", "seedKey", !o.JWT.IsZero(), !o.SeedKey.IsZero()),
 		pair("tls_client_cert", "tls_client_key", o.ClientCert != "", !o.ClientKey.IsZero()))
+	if err := o.secure().Check(); err != nil && errors.Join(errs...) == nil {
+		errs = append(errs, component.OptionErrorf("tls_client_cert", "%w", err))
+	}
 	if o.Domain != "" && o.APIPrefix != "" {
 		errs = append(errs, component.OptionErrorf("domain", "cannot be set together with apiPrefix"))
 	}
@@ -190,15 +191,15 @@ func (o Options) dial(env component.Env) ([]nats.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	secure, err := o.tls()
+	opts = append(opts, identity...)
+	if o.secure().IsZero() {
+		return opts, nil
+	}
+	secure, err := o.secure().Config()
 	if err != nil {
 		return nil, err
 	}
-	opts = append(opts, identity...)
-	if secure != nil {
-		opts = append(opts, nats.Secure(secure))
-	}
-	return opts, nil
+	return append(opts, nats.Secure(secure)), nil
 }
 
 // pause is the wait before a try to connect again.
@@ -226,46 +227,14 @@ func (o Options) identity() ([]nats.Option, error) {
 	return opts, nil
 }
 
-// tls returns nil when no option asks for it; a URL of scheme tls does by itself.
-func (o Options) tls() (*tls.Config, error) {
-	if o.CACert == "" && o.ClientCert == "" {
-		return nil, nil
+// secure is what the options say about TLS; a URL of scheme tls asks for it by
+// itself.
+func (o Options) secure() clienttls.Options {
+	return clienttls.Options{
+		CA:   clienttls.Text{Option: "caCert", Value: o.CACert},
+		Cert: clienttls.Text{Option: "tls_client_cert", Value: o.ClientCert},
+		Key:  clienttls.Text{Option: "tls_client_key", Value: o.ClientKey.Reveal()},
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if o.CACert != "" {
-		pem, err := text(o.CACert)
-		if err != nil {
-			return nil, component.OptionErrorf("caCert", "cannot be read: %w", fault.As(fault.Invalid, err))
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, component.OptionErrorf("caCert", "holds no certificate: %w", fault.New(fault.Invalid, "not PEM"))
-		}
-	}
-	if o.ClientCert != "" {
-		cert, err := text(o.ClientCert)
-		if err != nil {
-			return nil, component.OptionErrorf("tls_client_cert", "cannot be read: %w", fault.As(fault.Invalid, err))
-		}
-		key, err := text(o.ClientKey.Reveal())
-		if err != nil {
-			return nil, component.OptionErrorf("tls_client_key", "cannot be read: %w", fault.As(fault.Invalid, err))
-		}
-		pair, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			return nil, component.OptionErrorf("tls_client_cert", "does not fit its key: %w", fault.As(fault.Invalid, err))
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
-}
-
-// text returns PEM that stands in an option, or in the file that it names.
-func text(option string) ([]byte, error) {
-	if strings.Contains(option, "-----BEGIN") {
-		return []byte(option), nil
-	}
-	return os.ReadFile(option)
 }
 
 // Raw returns the connection for what this package does not offer. It must not

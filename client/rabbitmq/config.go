@@ -21,18 +21,15 @@ package rabbitmq
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	clienttls "github.com/penstock-io/penstock/client/tls"
 	"github.com/penstock-io/penstock/component"
-	"github.com/penstock-io/penstock/fault"
 )
 
 // Options are those that all components of RabbitMQ have.
@@ -95,53 +92,14 @@ func (c Config) tls(u amqp.URI) (*tls.Config, error) {
 	if u.Scheme != "amqps" {
 		return nil, nil
 	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Host}
+	o := clienttls.Options{
+		CA:         clienttls.Text{Option: "caCert", Value: c.CACert},
+		Cert:       clienttls.Text{Option: "clientCert", Value: c.ClientCert},
+		Key:        clienttls.Text{Option: "clientKey", Value: c.ClientKey.Reveal()},
+		ServerName: u.Host,
+	}
 	if u.ServerName != "" {
-		conf.ServerName = u.ServerName
+		o.ServerName = u.ServerName
 	}
-	if c.CACert != "" {
-		text, err := pemText("caCert", c.CACert)
-		if err != nil {
-			return nil, err
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fault.New(fault.Invalid, "read caCert: no certificate in it")
-		}
-	}
-	if c.ClientCert == "" {
-		return conf, nil
-	}
-	cert, err := pemText("clientCert", c.ClientCert)
-	if err != nil {
-		return nil, err
-	}
-	key, err := pemText("clientKey", c.ClientKey.Reveal())
-	if err != nil {
-		return nil, err
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "read clientCert and clientKey: %w", err)
-	}
-	conf.Certificates = []tls.Certificate{pair}
-	return conf, nil
-}
-
-// pemText returns the text of an option that holds PEM or the path of a file.
-func pemText(option, value string) ([]byte, error) {
-	if strings.Contains(value, "-----BEGIN ") {
-		return []byte(value), nil
-	}
-	data, err := os.ReadFile(value)
-	if err != nil {
-		if strings.ContainsAny(value, "\n") || len(value) > 1000 { // not a path, and maybe a key
-			return nil, fault.New(fault.Invalid, "read %s: it is neither PEM nor the path of a file", option)
-		}
-		return nil, fault.Wrap(err, "read %s", option)
-	}
-	if b, _ := pem.Decode(data); b == nil {
-		return nil, fault.New(fault.Invalid, "read %s: no PEM in the file", option)
-	}
-	return data, nil
+	return o.Config()
 }

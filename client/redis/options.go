@@ -2,13 +2,13 @@ package redis
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"strconv"
 	"strings"
 	"time"
 
+	clienttls "github.com/penstock-io/penstock/client/tls"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
 )
@@ -29,9 +29,9 @@ type Options struct {
 	SentinelPassword      component.Secret `meta:"sentinelPassword"      doc:"Password at the sentinels."`
 	EnableTLS             bool             `meta:"enableTLS"             default:"false" doc:"Connect with TLS."`
 	InsecureSkipTLSVerify bool             `meta:"insecureSkipTLSVerify" default:"false" doc:"Take any certificate of the server. For tests only."`
-	CACert                string           `meta:"caCert"                doc:"Certificates in PEM that the server's must be signed by; those of the system when empty. Dapr has none."`
-	ClientCert            string           `meta:"clientCert"            doc:"Certificate in PEM to show to the server."`
-	ClientKey             component.Secret `meta:"clientKey"             doc:"Key in PEM of clientCert."`
+	CACert                string           `meta:"caCert"                doc:"Certificates that the server's must be signed by, as PEM or the path of a PEM file; those of the system when empty. Dapr has none."`
+	ClientCert            string           `meta:"clientCert"            doc:"Certificate to show to the server, as PEM or the path of a PEM file."`
+	ClientKey             component.Secret `meta:"clientKey"             doc:"Key of clientCert, as PEM or the path of a PEM file."`
 	DialTimeout           string           `meta:"dialTimeout"           default:"5s"    doc:"Longest time to connect; a bare number is milliseconds."`
 	ReadTimeout           string           `meta:"readTimeout"           default:"3s"    doc:"Longest wait for an answer, then the connection is made anew; a bare number is milliseconds, -1 is 10s."`
 	UseEntraID            bool             `meta:"useEntraID"            alias:"useAzureAD" default:"false" doc:"Not supported: true is refused, since the server would refuse the connection."`
@@ -93,7 +93,7 @@ func (o Options) Check() error {
 			wrong(option, "%w", err)
 		}
 	}
-	if _, err := o.tls(); err != nil {
+	if err := o.secure().Check(); err != nil {
 		wrong("clientCert", "%w", err)
 	}
 	return errors.Join(errs...)
@@ -142,25 +142,20 @@ func (o Options) addresses() ([]string, error) {
 	return all, nil
 }
 
-// tls returns nil when TLS is off. Certificates are read in any case, so that a
-// wrong one is found.
+// secure is what the options say about TLS.
+func (o Options) secure() clienttls.Options {
+	return clienttls.Options{
+		CA:         clienttls.Text{Option: "caCert", Value: o.CACert},
+		Cert:       clienttls.Text{Option: "clientCert", Value: o.ClientCert},
+		Key:        clienttls.Text{Option: "clientKey", Value: o.ClientKey.Reveal()},
+		SkipVerify: o.InsecureSkipTLSVerify,
+	}
+}
+
+// tls returns nil when TLS is off.
 func (o Options) tls() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.InsecureSkipTLSVerify}
-	if o.ClientCert != "" || !o.ClientKey.IsZero() {
-		pair, err := tls.X509KeyPair([]byte(o.ClientCert), []byte(o.ClientKey.Reveal()))
-		if err != nil {
-			return nil, errors.New("does not fit clientKey, or one of them is not PEM")
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	if o.CACert != "" {
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM([]byte(o.CACert)) {
-			return nil, errors.New("has a caCert beside it that is not PEM")
-		}
-	}
 	if !o.EnableTLS {
 		return nil, nil
 	}
-	return c, nil
+	return o.secure().Config()
 }
