@@ -34,6 +34,9 @@ func BenchmarkAgainstBareLoop(b *testing.B) {
 		d := opened(b, url)
 		bare, bareCPU := measure(func() { barePublish(b, j, topic) })
 		ours, oursCPU := measure(func() { ourPublish(b, d, topic) })
+		batches, batchesCPU := measure(func() { ourBatches(b, d, topic) })
+		b.ReportMetric(batches/bare, "batch-publish-ratio")
+		b.ReportMetric(batchesCPU/bareCPU, "batch-publish-cpu-ratio")
 		b.ReportMetric(bare, "bare-publish/s")
 		b.ReportMetric(ours, "publish/s")
 		b.ReportMetric(ours/bare, "publish-ratio")
@@ -107,7 +110,28 @@ func ourPublish(b *testing.B, d pubsub.Driver, topic string) {
 	callers.Wait()
 }
 
-// bareConsume reads what is there; both read all of it.
+// ourBatches has callers that publish several at once, as pipelines do.
+func ourBatches(b *testing.B, d pubsub.Driver, topic string) {
+	b.Helper()
+	const callers, each = 4, benchCallers / 4
+	batch := make([]pubsub.Message, each)
+	for i := range batch {
+		batch[i] = pubsub.Message{Data: make([]byte, 256)}
+	}
+	var publishing sync.WaitGroup
+	for range callers {
+		publishing.Go(func() {
+			for n := 0; n < benchEvents/callers; n += each {
+				if err := d.Publish(b.Context(), topic, batch[:min(each, benchEvents/callers-n)]); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	publishing.Wait()
+}
+
+// bareConsume reads as many as were published at once; there are more.
 func bareConsume(b *testing.B, j js.JetStream, topic string) {
 	b.Helper()
 	c, err := j.CreateConsumer(b.Context(), topic, js.ConsumerConfig{Durable: "bare", AckPolicy: js.AckExplicitPolicy, MaxAckPending: 20000})
