@@ -70,6 +70,7 @@ type decoder struct {
 	byName map[string]*Option // lower-case name or alias
 	common map[*Option]bool   // those that are not fields of target
 	rest   []int              // index of the field tagged "*", or nil
+	starts []*Option          // those that take names by their beginning
 	any    bool               // another struct takes unknown keys
 	leave  bool               // say nothing about common options
 
@@ -101,6 +102,10 @@ func (d *decoder) learn(opt *Option) {
 		}
 		return
 	}
+	if opt.prefix() != "" {
+		d.starts = append(d.starts, opt)
+		return
+	}
 	d.words = append(d.words, opt.Name)
 	for _, name := range append([]string{opt.Name}, opt.Aliases...) {
 		d.byName[strings.ToLower(name)] = opt
@@ -121,11 +126,15 @@ func (d *decoder) item(it config.Item) {
 		d.twice(it, first)
 		return
 	}
+	into := d.rest
+	if start := d.start(it.Name); start != nil {
+		into = start.field
+	}
 	switch {
-	case opt == nil && d.rest == nil && !d.any:
+	case opt == nil && into == nil && !d.any:
 		d.strange(it)
 		return
-	case opt == nil && d.rest == nil:
+	case opt == nil && into == nil:
 		return
 	}
 	d.given[key] = it
@@ -134,7 +143,7 @@ func (d *decoder) item(it config.Item) {
 		return
 	}
 	if opt == nil {
-		d.keep(it)
+		d.keep(it, into)
 		return
 	}
 	if it.Value != "" {
@@ -183,9 +192,19 @@ func (d *decoder) add(at config.Place, text, hint string) {
 	d.problems = append(d.problems, config.Problem{Place: at, Text: text, Hint: hint})
 }
 
-// keep puts an item that nothing knows into the field tagged "*".
-func (d *decoder) keep(it config.Item) {
-	f := d.target.FieldByIndex(d.rest)
+// start is the option that takes a name by its beginning, or nil.
+func (d *decoder) start(name string) *Option {
+	for _, opt := range d.starts {
+		if p := opt.prefix(); len(name) > len(p) && strings.EqualFold(name[:len(p)], p) {
+			return opt
+		}
+	}
+	return nil
+}
+
+// keep puts an item that nothing knows by its name into a map.
+func (d *decoder) keep(it config.Item, into []int) {
+	f := d.target.FieldByIndex(into)
 	if f.IsNil() {
 		f.Set(reflect.ValueOf(map[string]string{}))
 	}

@@ -39,6 +39,26 @@ type strict struct {
 	Token Secret `meta:"token" doc:"Credential."`
 }
 
+// begun takes names by their beginning.
+type begun struct {
+	Name    string            `meta:"name" doc:"Name."`
+	Headers map[string]string `meta:"header:*" doc:"Headers."`
+}
+
+func TestNamesByTheirBeginning(t *testing.T) {
+	t.Parallel()
+	got, problems := Decode[begun]("x", []config.Item{
+		item(1, "header:X-Key", "a"), item(2, "Header:b", ""), item(3, "name", "n"), item(4, "header:", "x"), item(5, "headers", "x"),
+	}, nil)
+	want := begun{"n", map[string]string{"header:X-Key": "a", "Header:b": ""}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if len(problems) != 2 || !problems[0].Lenient || !problems[1].Lenient {
+		t.Errorf("problems %v, want one for the name without an end and one for headers", problems)
+	}
+}
+
 func (s strict) Check() error {
 	var errs []error
 	if s.Low > s.High {

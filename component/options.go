@@ -46,7 +46,8 @@ type Ignored struct{}
 //
 // The field type is one of string, bool, int, int64, float64, [time.Duration],
 // [Size], [Secret], []string (comma separated) and [Ignored]. A field
-// map[string]string tagged `meta:"*"` takes all keys that nothing else knows.
+// map[string]string tagged `meta:"*"` takes all keys that nothing else knows, one
+// tagged `meta:"header:*"` those that begin with "header:".
 // An embedded struct stands for its fields: the options that all components of
 // one backing system share.
 type Option struct {
@@ -101,6 +102,15 @@ func optionsOf(o any) []Option {
 	return opts
 }
 
+// prefix is what the names begin with that the option takes; empty unless it is
+// tagged like "header:*".
+func (o *Option) prefix() string {
+	if p, ok := strings.CutSuffix(o.Name, ":*"); ok {
+		return p + ":"
+	}
+	return ""
+}
+
 // mistake says what is wrong with the tags of an option, or nothing.
 func (o *Option) mistake(flag string, exported bool, seen map[string]bool) string {
 	for _, name := range append([]string{o.Name}, o.Aliases...) {
@@ -120,7 +130,7 @@ func (o *Option) mistake(flag string, exported bool, seen map[string]bool) strin
 		return "has no doc tag"
 	case o.Name == "":
 		return "has no name in its meta tag"
-	case (o.Name == "*") != (o.Type == "any"):
+	case (o.Name == "*" || o.prefix() != "") != (o.Type == "any"):
 		return `only a map[string]string is tagged "*"`
 	case len(o.Enum) > 0 && o.Type != "string" && o.Type != "list":
 		return "only a string or a list has an enum"

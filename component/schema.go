@@ -135,6 +135,10 @@ func (d Definition) itemSchema() object {
 			names = append(names, text())
 			continue
 		}
+		if p := o.prefix(); p != "" {
+			names = append(names, object{"type": "string", "pattern": "^" + p + ".", "description": o.explained()})
+			continue
+		}
 		for _, word := range o.words() {
 			names = append(names, object{"const": word, "description": o.explained()})
 		}
