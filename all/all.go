@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/cron"
 	"github.com/penstock-io/penstock/bindings/exec"
 	"github.com/penstock-io/penstock/bindings/file"
+	"github.com/penstock-io/penstock/bindings/graphql"
 	"github.com/penstock-io/penstock/bindings/http"
 	kafkabinding "github.com/penstock-io/penstock/bindings/kafka"
 	"github.com/penstock-io/penstock/bindings/localstorage"
@@ -49,6 +50,7 @@ func Components() component.List {
 		cron.Component,
 		exec.Component,
 		file.Component,
+		graphql.Component,
 		http.Component,
 		kafkabinding.Component,
 		localstorage.Component,
