@@ -19,6 +19,7 @@ import (
 	kafkabinding "github.com/penstock-io/penstock/bindings/kafka"
 	"github.com/penstock-io/penstock/bindings/localstorage"
 	mqttbinding "github.com/penstock-io/penstock/bindings/mqtt"
+	mysqlbinding "github.com/penstock-io/penstock/bindings/mysql"
 	natsbinding "github.com/penstock-io/penstock/bindings/nats"
 	postgresbinding "github.com/penstock-io/penstock/bindings/postgres"
 	rabbitmqbinding "github.com/penstock-io/penstock/bindings/rabbitmq"
@@ -54,6 +55,7 @@ func Components() component.List {
 		http.Component,
 		kafkabinding.Component,
 		localstorage.Component,
+		mysqlbinding.Component,
 		natsbinding.Component,
 		mqttbinding.Component,
 		rabbitmqbinding.Component,
