@@ -179,7 +179,7 @@ func (d *driver) prepareWork(b *pgx.Batch, m *member, w work) {
 		b.Queue(d.sql.ack, w.queue, w.epoch, done)
 		b.Queue(d.sql.sweep, done)
 		if keys := keys(w.acks); len(keys) > 0 {
-			b.Queue(d.sql.unblock, w.queue, keys)
+			b.Queue(d.sql.unblock, w.queue, keys, d.opts.FetchSize)
 		}
 	}
 	if w.notify {

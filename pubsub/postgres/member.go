@@ -14,7 +14,6 @@ import (
 const (
 	heldMost  = 8192     // messages claimed and not settled
 	heldBytes = 16 << 20 // bodies among them that were not handed out
-	laneMost  = 64       // more of one key stay in the table
 )
 
 // The wait before a redelivery when the outcome names none: it doubles with
@@ -294,7 +293,7 @@ func (m *member) take() (w work, done bool) {
 		m.more = false // before looking: what arrives meanwhile sets it again
 		m.dueAt = time.Time{}
 		for key, l := range m.lanes {
-			if len(l.wait) >= laneMost || l.leaving {
+			if len(l.wait) >= m.low() || l.leaving {
 				w.full = append(w.full, []byte(key))
 			}
 		}

@@ -63,7 +63,7 @@ spec:
 type options struct {
 	client.Options
 	TablePrefix  string        `meta:"tablePrefix"  default:"penstock_pubsub_" doc:"What the names of the four tables and of the channel that wakes readers begin with: lower-case letters, digits and _. Components with the same prefix in one database are one bus."`
-	FetchSize    int           `meta:"fetchSize"    default:"128"              doc:"Most messages that one look at the table claims; from 1 to 4096. Fewer share slow work better."`
+	FetchSize    int           `meta:"fetchSize"    default:"256"              doc:"Most messages that one look at the table claims; from 1 to 4096. Fewer share slow work better."`
 	PollInterval time.Duration `meta:"pollInterval" default:"2s"               doc:"How often an idle subscription looks without having been notified: the safety net where LISTEN does not work. From 100ms to 1m."`
 }
 

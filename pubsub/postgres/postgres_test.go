@@ -220,7 +220,7 @@ func TestMemberPausesWhenItHoldsMuch(t *testing.T) {
 		t.Error("it claims more though it has many bytes")
 	}
 	m.next()
-	m.lanes["k"].wait = make([]*entry, laneMost)
+	m.lanes["k"].wait = make([]*entry, m.low())
 	w, _ := m.take()
 	if d := cmp.Diff([][]byte{[]byte("k")}, w.full); d != "" || !w.claim {
 		t.Errorf("claim %v, full keys: %s", w.claim, d)

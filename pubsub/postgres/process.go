@@ -244,7 +244,7 @@ func (d *driver) cleanQueue(ctx context.Context, queue int64) (more bool, err er
 		for _, step := range []struct {
 			text string
 			args []any
-		}{{d.sql.share, []any{ids}}, {d.sql.sweep, []any{ids}}, {d.sql.unblock, []any{queue, keys}}, {d.sql.notify, []any{strconv.FormatInt(queue, 10)}}} {
+		}{{d.sql.share, []any{ids}}, {d.sql.sweep, []any{ids}}, {d.sql.unblock, []any{queue, keys, d.opts.FetchSize}}, {d.sql.notify, []any{strconv.FormatInt(queue, 10)}}} {
 			if _, err := tx.Exec(ctx, step.text, step.args...); err != nil {
 				return err
 			}

@@ -117,7 +117,7 @@ func (q *queries) exchanges(named func(string) string) {
 		AND (SELECT p.id FROM {p}pending p WHERE p.id = m.id LIMIT 1) IS NULL`) // a join might read the whole table
 	q.unblock = named(`UPDATE {p}pending SET behind = false WHERE queue = $1 AND id IN (
 		SELECT r.id FROM unnest($2::bytea[]) k (key), LATERAL (
-			SELECT id FROM {p}pending WHERE queue = $1 AND key = k.key AND process IS NULL AND behind ORDER BY id LIMIT 256) r
+			SELECT id FROM {p}pending WHERE queue = $1 AND key = k.key AND process IS NULL AND behind ORDER BY id LIMIT $3) r
 		WHERE NOT EXISTS (SELECT 1 FROM {p}pending h WHERE h.queue = $1 AND h.key = k.key AND h.process IS NOT NULL))`)
 	q.notify = named(`SELECT pg_notify('{p}wake', $1::text)`)
 	q.promote = named(`UPDATE {p}pending SET visible_at = NULL WHERE queue = $1 AND id IN (
