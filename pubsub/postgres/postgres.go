@@ -123,7 +123,7 @@ func open(ctx context.Context, env component.Env, o options) (pubsub.Driver, err
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	if d.beats, err = db.Apart(ctx, 1); err != nil {
+	if d.beats, err = db.Apart(ctx, beatConns); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	first, cancel := context.WithTimeout(ctx, o.Timeout)

@@ -16,6 +16,8 @@ import (
 const (
 	beatEvery = 500 * time.Millisecond
 	beatTime  = 2 * time.Second // longest time of one
+	// beatConns is more than one, for a dead connection is closed only after a while.
+	beatConns = 8
 	// staleAfter is when a process that could not say that it lives must expect to
 	// be replaced, by its own clock: before deadAfter.
 	staleAfter = 3 * time.Second
