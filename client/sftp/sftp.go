@@ -27,7 +27,7 @@ import (
 
 const (
 	dialTimeout = 15 * time.Second
-	aliveEvery  = 15 * time.Second // and as long for the answer
+	aliveEvery  = 15 * time.Second
 )
 
 // Client is a component's use of a connection.
@@ -44,6 +44,7 @@ type Client struct {
 type link struct {
 	address string
 	config  *ssh.ClientConfig
+	alive   time.Duration  // how often the server is asked, and how long it may take
 	work    sync.WaitGroup // of everything that runs on its own
 
 	turn chan struct{} // held by who connects
@@ -99,7 +100,7 @@ func (o Options) link() (*link, error) {
 		return nil, err
 	}
 	return &link{
-		address: address, turn: make(chan struct{}, 1),
+		address: address, turn: make(chan struct{}, 1), alive: aliveEvery,
 		config: &ssh.ClientConfig{
 			User: o.Username, Auth: methods, HostKeyCallback: check, HostKeyAlgorithms: kinds,
 			ClientVersion: "SSH-2.0-Penstock",
@@ -279,7 +280,7 @@ func (l *link) shake(conn net.Conn) (*session, error) {
 		_ = client.Close()
 		_ = client.Wait()
 		close(s.over)
-	}) && l.spawn(func() { s.watch(client) })
+	}) && l.spawn(func() { s.watch(client, l.alive) })
 	if !started {
 		_ = client.Close()
 		return nil, errClosed()
@@ -289,8 +290,8 @@ func (l *link) shake(conn net.Conn) (*session, error) {
 
 // watch asks the server now and then whether it is there, and cuts the
 // connection when it does not answer.
-func (s *session) watch(client *ssh.Client) {
-	tick := time.NewTicker(aliveEvery)
+func (s *session) watch(client *ssh.Client, every time.Duration) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -298,7 +299,7 @@ func (s *session) watch(client *ssh.Client) {
 			return
 		case <-tick.C:
 		}
-		timer := time.AfterFunc(aliveEvery, func() { _ = s.conn.Close() })
+		timer := time.AfterFunc(every, func() { _ = s.conn.Close() })
 		_, _, _ = client.SendRequest("keepalive@openssh.com", true, nil) // any answer will do
 		timer.Stop()
 	}

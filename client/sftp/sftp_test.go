@@ -223,6 +223,41 @@ func TestServerThatHangs(t *testing.T) {
 	}
 }
 
+// TestServerThatIsGoneWithoutAWord: the connection is cut, and the next piece of
+// work makes another.
+func TestServerThatIsGoneWithoutAWord(t *testing.T) {
+	t.Parallel()
+	s := server.Start(t)
+	proxy, err := fake.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Close)
+	o := options(s)
+	o.Address = proxy.Addr()
+	l, err := o.link()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.alive = 300 * time.Millisecond
+	t.Cleanup(func() { _ = l.close() }) // it never fails
+	first, err := l.connected(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Set(fake.Network{Silent: true})
+	select {
+	case <-first.over:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the connection is kept")
+	}
+	proxy.Set(fake.Network{})
+	c := &Client{link: l, release: func() error { return nil }}
+	if err := again(t, c, func(err error) bool { return err == nil }); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKinds(t *testing.T) {
 	t.Parallel()
 	c := dial(t, component.Env{}, options(server.Start(t)))
