@@ -42,6 +42,9 @@ type BindingSetup struct {
 	// KeepsDelay: a retry's delay and count outlive Close. Where they do not, what
 	// waits for its retry comes again when the component is opened.
 	KeepsDelay bool
+	// Delay is that of the retry which has to outlive Close, 300 ms when zero:
+	// more where the other side counts a delivery to a receive that Close cuts.
+	Delay time.Duration
 	// Forgets: events that were not settled do not come again after Close.
 	Forgets bool
 

@@ -1,6 +1,7 @@
 package conform
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"testing"
@@ -221,7 +222,7 @@ func (s *bindingSuite) reopen(t *testing.T) {
 	options, env := s.Options(t), environment(t)
 	delay := time.Hour
 	if s.KeepsDelay {
-		delay = 300 * time.Millisecond
+		delay = cmp.Or(s.Delay, 300*time.Millisecond)
 	}
 	for i, outcome := range []cloudevents.Outcome{cloudevents.Left("stopping"), cloudevents.Retried(nil, delay)} {
 		d := opened(t, s.def, env, options)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -22,7 +23,7 @@ import (
 
 func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
 	for name, suffix := range map[string]string{"standard": "", "fifo": ".fifo"} {
-		t.Run(name, func(t *testing.T) { suite(t, awsfake.Start(t).URL, suffix) })
+		t.Run(name, func(t *testing.T) { suite(t, awsfake.Start(t).URL, suffix, true) })
 	}
 }
 
@@ -54,8 +55,9 @@ func fresh(t testing.TB, url, suffix string) map[string]string {
 	return o
 }
 
-// suite runs what every binding promises on a server.
-func suite(t *testing.T, url, suffix string) {
+// suite runs what every binding promises on a server. Notices tells that it does
+// not hand out messages to a receive whose client has gone.
+func suite(t *testing.T, url, suffix string, notices bool) {
 	t.Helper()
 	var alone sync.Mutex
 	conform.Binding(t, Component, conform.BindingSetup{
@@ -66,7 +68,9 @@ func suite(t *testing.T, url, suffix string) {
 			"secretKey":         {"secretKey": ""},
 			"endpoint":          {"endpoint": "ftp://x"},
 		},
-		KeepsDelay: true,
+		KeepsDelay: notices,
+		Delay:      3 * time.Second,
+		Forgets:    !notices,
 		Feed: func(t *testing.T, options map[string]string, bodies ...string) {
 			api := direct(url)
 			out, err := api.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String(options["queueName"])})

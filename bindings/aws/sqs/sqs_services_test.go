@@ -10,6 +10,6 @@ import (
 
 func TestConformOnServer(t *testing.T) {
 	for name, suffix := range map[string]string{"standard": "", "fifo": ".fifo"} {
-		t.Run(name, func(t *testing.T) { suite(t, services.Need(t, "aws"), suffix) })
+		t.Run(name, func(t *testing.T) { suite(t, services.Need(t, "aws"), suffix, false) })
 	}
 }

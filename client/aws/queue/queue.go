@@ -140,21 +140,14 @@ func (q *Queue) Close(ctx context.Context) error {
 	return errors.Join(q.send.Close(ctx), q.acks.Close(ctx), q.show.Close(ctx))
 }
 
-// Close waits for receives that are about to answer by themselves; pollPatience
-// is for those that are not, whose wait is longer than pollShort.
-const (
-	pollPatience = 250 * time.Millisecond
-	pollShort    = 2 * time.Second
-)
+// pollPatience is how long Close waits for receives to answer. Longer is no
+// better: what comes in meanwhile is given back, which counts as a delivery.
+const pollPatience = 100 * time.Millisecond
 
 // endPolls waits for the receives under way, and cuts them when that takes too
 // long: what SQS hands out to one that is cut is hidden until its time is over.
 func (q *Queue) endPolls(ctx context.Context) {
-	patience := pollPatience
-	if q.o.Wait <= pollShort {
-		patience = q.o.Wait + time.Second
-	}
-	late := time.AfterFunc(patience, q.cancel)
+	late := time.AfterFunc(pollPatience, q.cancel)
 	defer late.Stop()
 	defer context.AfterFunc(ctx, q.cancel)()
 	q.polls.Wait()
