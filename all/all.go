@@ -9,6 +9,9 @@
 package all
 
 import (
+	"github.com/penstock-io/penstock/bindings/aws/dynamodb"
+	"github.com/penstock-io/penstock/bindings/aws/kinesis"
+	"github.com/penstock-io/penstock/bindings/aws/s3"
 	"github.com/penstock-io/penstock/bindings/aws/sns"
 	"github.com/penstock-io/penstock/bindings/aws/sqs"
 	"github.com/penstock-io/penstock/bindings/cron"
@@ -46,6 +49,9 @@ import (
 // Components returns every component of the build.
 func Components() component.List {
 	return component.List{
+		dynamodb.Component,
+		kinesis.Component,
+		s3.Component,
 		sns.Component,
 		sqs.Component,
 		cron.Component,

@@ -77,8 +77,6 @@ func (o Options) address() string {
 
 // Transport is what differs from the usual in the HTTP connection.
 type Transport struct {
-	// Plain speaks HTTP to AWS's own endpoints.
-	Plain bool
 	// Insecure accepts any certificate.
 	Insecure bool
 }
