@@ -43,10 +43,7 @@ func (r *Consumer) bind(ctx context.Context, stream, subject, group string) (*bi
 		if from := at.resume(); from > 0 { // it was deleted while we read
 			conf.DeliverPolicy, conf.OptStartSeq, conf.OptStartTime = jetstream.DeliverByStartSequencePolicy, from, nil
 		}
-		old, err = s.CreateConsumer(ctx, conf)
-		if errors.Is(err, jetstream.ErrConsumerExists) { // by another member, just now
-			old, err = s.Consumer(ctx, name)
-		}
+		old, err = r.create(ctx, s, conf)
 	case r.o.AckWait > 0 || r.o.MaxAckPending > 0:
 		old, err = r.adjust(ctx, s, old, conf)
 	}
@@ -59,6 +56,26 @@ func (r *Consumer) bind(ctx context.Context, stream, subject, group string) (*bi
 	}
 	r.held.heartbeat(wait)
 	return &binding{consumer: old, place: at, born: born, ackWait: wait}, nil
+}
+
+// create makes a consumer, or finds that of another member who was faster. One
+// that goes on where the last one was must be of the same stream: a new one counts
+// from 1 again.
+func (r *Consumer) create(ctx context.Context, s jetstream.Stream, conf jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	made, err := s.CreateConsumer(ctx, conf)
+	if errors.Is(err, jetstream.ErrConsumerExists) {
+		return s.Consumer(ctx, conf.Durable)
+	}
+	if err != nil || conf.OptStartSeq == 0 || conf.OptStartSeq == r.o.StartSequence {
+		return made, err
+	}
+	stream := s.CachedInfo().Config.Name
+	now, err := r.conn.js.Stream(ctx, stream)
+	if err == nil && now.CachedInfo().Created.Equal(s.CachedInfo().Created) {
+		return made, nil
+	}
+	_ = r.conn.js.DeleteConsumer(ctx, stream, conf.Durable) // it has gone with its stream, or goes now
+	return nil, fault.New(fault.Unavailable, "the stream was deleted meanwhile")
 }
 
 // find returns the consumer that is there already, and the name for one that is
