@@ -181,6 +181,30 @@ func TestUnsubscribeOnClose(t *testing.T) {
 	})
 }
 
+// TestOrderingKey is about the key that version 3 has no place for of its own.
+func TestOrderingKey(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, def component.Definition) {
+		s := mqttserver.Start(t, mqttserver.Options{})
+		d := opened(t, def, s.URL())
+		t.Cleanup(func() { closed(t, d) })
+		m := reading(t, d, pubsub.Subscription{Topic: "t"})
+		greet(t, m, d, "t")
+		publish(t, d, "t", `{"specversion":"1.0","id":"1","source":"s","type":"t","partitionkey":"k"}`, `"partitionkey"`)
+		ours := pubsub.Message{Data: []byte(`{"specversion":"1.0","id":"2","source":"s","type":"t"}`), ContentType: cloudevents.ContentType, Key: "ours"}
+		if err := d.Publish(t.Context(), "t", []pubsub.Message{ours}); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"k", "", "ours"} {
+			x := m.next(t)
+			if x.Key != want {
+				t.Errorf("key %q of %s, want %q", x.Key, x.Body, want)
+			}
+			x.Settle(cloudevents.Acked())
+		}
+	})
+}
+
 func TestCleanSession(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, def component.Definition) {

@@ -15,6 +15,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strconv"
@@ -49,7 +50,7 @@ const (
 var Component3 = pubsub.Define("mqtt3", component.About{
 	Summary: "Topics of an MQTT 3.1.1 server",
 	Ack:     ack,
-	Order:   order,
+	Order:   order + " The key travels as the event's partitionkey; messages with rawPayload have none.",
 	Limits: limits + " The protocol has no place for metadata beside the body: rawPayload messages arrive without, and a dead letter is the original bytes alone. " +
 		"It does not tell that a publish was refused either.",
 	Scale: scale,
@@ -187,8 +188,26 @@ func (d *driver) message(topic string, m *pubsub.Message) (client.Message, error
 	}
 	if d.five() {
 		to.ContentType, to.Properties, to.Key, to.Expires = m.ContentType, m.Metadata, m.Key, m.Expires
+	} else if m.Key != "" {
+		to.Body = keyed(m)
 	}
 	return to, nil
+}
+
+// keyed is an event with its key, which has no other place in version 3: the
+// attribute that CloudEvents have for it. What is no event is left as it is.
+func keyed(m *pubsub.Message) []byte {
+	if !strings.HasPrefix(m.ContentType, cloudevents.ContentType) {
+		return m.Data
+	}
+	e, err := cloudevents.Scan(m.Data)
+	if err != nil {
+		return m.Data
+	}
+	if own, _ := e.Attr("partitionkey"); own != "" {
+		return m.Data
+	}
+	return e.With(cloudevents.Attr{Name: "partitionkey", Value: m.Key}).JSON()
 }
 
 // feed says what a subscription reads.
@@ -210,8 +229,24 @@ func (d *driver) feed(s *pubsub.Subscription) (client.Feed, error) {
 // decode fills a delivery in.
 func decode(m *client.Received, to *cloudevents.Delivery) error {
 	to.Topic, to.Key = m.Topic, m.Key
+	if to.Key == "" { // which a message of version 3 has only in its event
+		to.Key = partitionKey(m.Body)
+	}
 	to.Metadata = metadata(m)
 	return nil
+}
+
+// partitionKey of the event that a message is; empty when it is none.
+func partitionKey(body []byte) string {
+	if !bytes.Contains(body, []byte(`"partitionkey"`)) {
+		return ""
+	}
+	e, err := cloudevents.Scan(body)
+	if err != nil {
+		return ""
+	}
+	key, _ := e.Attr("partitionkey")
+	return key
 }
 
 // metadata of a message: whether it was retained, and its properties. A
