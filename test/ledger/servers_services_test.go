@@ -16,6 +16,7 @@ func serverBrokers() []*broker {
 		redisBroker(),
 		jetstreamBroker(),
 		postgresBroker(),
+		mqttBroker("mqtt3"), mqttBroker("mqtt5"),
 	}
 }
 
