@@ -16,10 +16,6 @@ func redisBroker() *broker {
 		resource: func(x *run) string { return componentYAML("pubsub.redis", "redisHost", x.addr) },
 		order:    oneReplica,
 		every:    100 * time.Millisecond, // a look asks for all that is pending
-		not: map[string]string{
-			"kill -9 with an output": "the pipeline orders by an attribute that its events do not have, and what comes after 3 s comes at once",
-			"takeover":               "the row ends 1 s after its last kill, and what was delivered and not acknowledged is taken over after 3 s; TestKilled of pubsub/redis has it",
-		},
 	}
 	b.watch = func(x *run) (lookFunc, func()) { return watchRedis(b.addr(), x.name, x.group()) }
 	b.remove = func(ctx context.Context, x *run) error {

@@ -110,7 +110,7 @@ func letterPipeline(x *run) string {
 	return fmt.Sprintf("---\napiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: letters}\nspec:\n  type: bindings.http\n  version: v1\n"+
 		"  metadata: [{name: url, value: \"http://127.0.0.1:%d/letters\"}]\n---\n"+
 		"apiVersion: penstock.dev/v1\nkind: Pipeline\nmetadata: {name: load}\nspec:\n  from: {pubsub: bus, topic: %s}\n  concurrency: %d\n"+
-		"  orderingKey: event.partitionkey\n  maxInFlight: %d\n  retry: {policy: constant, duration: 100ms, maxRetries: 2}\n  to:\n    - app: {route: /load}\n  deadLetter: {binding: letters, operation: create}\n",
+		"  maxInFlight: %d\n  retry: {policy: constant, duration: 100ms, maxRetries: 2}\n  to:\n    - app: {route: /load}\n  deadLetter: {binding: letters, operation: create}\n",
 		x.sink.port(), x.name, concurrency, window)
 }
 
@@ -129,7 +129,7 @@ func sinkPipeline(x *run) string {
 	return fmt.Sprintf("---\napiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: sink}\nspec:\n  type: bindings.http\n  version: v1\n"+
 		"  metadata: [{name: url, value: \"http://127.0.0.1:%d/sink\"}]\n---\n"+
 		"apiVersion: penstock.dev/v1\nkind: Pipeline\nmetadata: {name: load}\nspec:\n  from: {pubsub: bus, topic: %s}\n  concurrency: %d\n"+
-		"  orderingKey: event.partitionkey\n  maxInFlight: %d\n  to:\n    - binding: sink\n      operation: post\n",
+		"  maxInFlight: %d\n  to:\n    - binding: sink\n      operation: post\n",
 		x.sink.port(), x.name, concurrency, window)
 }
 
@@ -190,7 +190,7 @@ func takeover(x *run) {
 	x.fault("kill -9 of the other", window)
 	x.kill(b)
 	x.healed()
-	wait(length(time.Second, 5*time.Second))
+	wait(5 * time.Second)
 }
 
 // rebalance goes from one replica to four and back to two.
