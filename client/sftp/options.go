@@ -102,7 +102,7 @@ func (o Options) hostKey() (ssh.PublicKey, error) {
 		_, _, key, _, _, err = ssh.ParseKnownHosts([]byte(o.HostPublicKey)) // as ssh-keyscan prints it
 	}
 	if err != nil {
-		return nil, errors.New("it is no public key, such as ssh-ed25519 AAAAC3..")
+		return nil, errors.New("it is no public key; one looks like ssh-ed25519 AAAAC3NzaC1")
 	}
 	return key, nil
 }
