@@ -224,7 +224,7 @@ func TestOptions(t *testing.T) {
 		"OIDC":              {func(o *Options) { o.UseOIDC = true }, "useOIDC"},
 		"duration":          {func(o *Options) { o.ReadTimeout = "soon" }, "readTimeout"},
 		"certificate alone": {func(o *Options) { o.ClientCert = "x" }, "clientCert"},
-		"authority":         {func(o *Options) { o.CACert = "x" }, "caCert"},
+		"authority":         {func(o *Options) { o.CACert = "-----BEGIN CERTIFICATE-----" }, "caCert"},
 	} {
 		o := good
 		row.change(&o)

@@ -30,8 +30,7 @@ func TestRestart(t *testing.T) {
 func TestAlarm(t *testing.T) {
 	t.Parallel()
 	s := amqp.Start(t)
-	d := opened(t, s.URL(), nil)
-	defer shut(t, d)
+	d := bus(t, s.URL(), pubsub.Subscription{Topic: "t"}, nil)
 	m := subscribe(t, d, pubsub.Subscription{Topic: "t"})
 	send(t, d, "t", text("1"))
 	for _, name := range []string{"low on memory", "low on disk"} {
