@@ -190,8 +190,8 @@ func (p *pair) close() {
 
 // run opens the ports, starts the app, and serves beside it until one of them
 // ends.
-func (p *pair) run(ctx context.Context) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+func (p *pair) run(asked context.Context) error {
+	ctx, stop := signal.NotifyContext(asked, syscall.SIGHUP)
 	defer stop()
 	unwatch := p.watch(ctx, stop)
 	defer unwatch()
@@ -219,7 +219,7 @@ func (p *pair) run(ctx context.Context) error {
 	}()
 	var appErr error
 	if cmd != nil {
-		appErr = p.wait(ctx, cmd)
+		appErr = p.wait(asked, ctx, cmd)
 		stop()
 	}
 	return errors.Join(<-served, appErr)
@@ -293,11 +293,13 @@ func (p *pair) start(life context.Context) (*exec.Cmd, error) {
 	return cmd, fault.Wrap(cmd.Start(), "run app %s", p.words[0])
 }
 
-// wait returns when the app has ended, and all that it has started.
-func (p *pair) wait(ctx context.Context, cmd *exec.Cmd) error {
+// wait returns when the app has ended, and all that it has started. asked ends
+// with the first signal, ctx with whatever is a reason to stop.
+func (p *pair) wait(asked, ctx context.Context, cmd *exec.Cmd) error {
 	ended := make(chan struct{})
 	var watch sync.WaitGroup
-	watch.Go(func() { p.endAtOnce(ctx, cmd.Process, ended) })
+	h := listen(asked)
+	watch.Go(func() { p.endAtOnce(ctx, h, cmd.Process, ended) })
 	err := cmd.Wait()
 	// What the app has started and left behind would keep its ports. That
 	// there is nothing left is no news.
@@ -326,26 +328,47 @@ func (f *serveFlags) grace() time.Duration {
 // endAtOnce kills the app and this process on a signal that comes after the one
 // that has ended ctx, or when run -f is gone by then: the app has a group of its
 // own, and the terminal does not reach it.
-func (p *pair) endAtOnce(ctx context.Context, app *os.Process, ended <-chan struct{}) {
-	if hurried(ctx, ended, p.insisted) {
+func (p *pair) endAtOnce(ctx context.Context, h *hurry, app *os.Process, ended <-chan struct{}) {
+	if h.wait(ctx, ended, p.insisted) {
 		_ = signalGroup(app, syscall.SIGKILL) // there is no time left to tell
 		os.Exit(1)
 	}
 }
 
-// hurried waits for a signal after the one that has ended ctx, or for what also
+// hurry tells a signal from the one before, which has ended asked. It listens
+// from the start: between two listeners a signal would be lost, or end this
+// process and leave the app behind.
+type hurry struct {
+	asked   context.Context
+	signals chan os.Signal
+	late    bool // the first signal came before we listened
+}
+
+func listen(asked context.Context) *hurry {
+	h := &hurry{asked: asked, signals: make(chan os.Signal, 2)}
+	signal.Notify(h.signals, os.Interrupt, syscall.SIGTERM)
+	h.late = asked.Err() != nil
+	return h
+}
+
+// wait waits for a signal after the one that has ended ctx, or for what also
 // returns by then, and tells whether it came before ended.
-func hurried(ctx context.Context, ended <-chan struct{}, also func() <-chan struct{}) bool {
+func (h *hurry) wait(ctx context.Context, ended <-chan struct{}, also func() <-chan struct{}) bool {
+	defer signal.Stop(h.signals)
 	select {
 	case <-ctx.Done():
 	case <-ended:
 		return false
 	}
-	again := make(chan os.Signal, 1)
-	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(again)
+	if h.asked.Err() != nil && !h.late {
+		select {
+		case <-h.signals: // the first
+		case <-ended:
+			return false
+		}
+	}
 	select {
-	case <-again:
+	case <-h.signals:
 	case <-also():
 	case <-ended:
 		return false

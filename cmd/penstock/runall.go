@@ -51,8 +51,6 @@ func (c *runCommand) runAll(ctx context.Context, std *stdio, line *kong.Context)
 	if err := g.choosePorts(); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
-	defer stop()
 	return g.run(ctx)
 }
 
@@ -167,12 +165,15 @@ func (g *gang) say(format string, args ...any) {
 
 // run starts all apps and waits for them. A second signal takes their standard
 // input away, which ends them at once.
-func (g *gang) run(ctx context.Context) error {
+func (g *gang) run(asked context.Context) error {
+	ctx, stop := signal.NotifyContext(asked, syscall.SIGHUP)
+	defer stop()
 	hurry := make(chan struct{})
 	var all, watch sync.WaitGroup
 	ended := make(chan struct{})
+	again := listen(asked)
 	watch.Go(func() {
-		if hurried(ctx, ended, func() <-chan struct{} { return nil }) {
+		if again.wait(ctx, ended, func() <-chan struct{} { return nil }) {
 			close(hurry)
 		}
 	})
