@@ -54,16 +54,18 @@ func closed(t testing.TB, d pubsub.Driver) {
 // suite runs what every broker promises.
 func suite(t *testing.T, def component.Definition, url string) {
 	t.Helper()
+	// The server here loses count of what it may send once the window was full.
+	window := []string{"maxInFlight", "20000"}
 	prefix := ""
 	conform.PubSub(t, func(t *testing.T) pubsub.Driver {
 		t.Helper()
 		prefix = conform.Unique(t) + "/"
-		return conform.Apart(opened(t, def, url), prefix)
+		return conform.Apart(opened(t, def, url, window...), prefix)
 	}, conform.PubSubSetup{
 		Unordered: true, NoMetadata: def.Type == Component3.Type, ForgetsDelay: true, Patience: 30 * time.Second,
 		Reopen: func(t *testing.T, _ pubsub.Driver) pubsub.Driver {
 			t.Helper()
-			return conform.Apart(opened(t, def, url), prefix)
+			return conform.Apart(opened(t, def, url, window...), prefix)
 		},
 	})
 }
