@@ -27,6 +27,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/hooks/auth"
 	"github.com/mochi-mqtt/server/v2/listeners"
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 const variable = "PENSTOCK_TEST_MQTT_SERVER"
@@ -72,6 +73,9 @@ func serve(o Options) error {
 	if err := s.AddHook(new(auth.Hook), &auth.Options{Ledger: users}); err != nil {
 		return err
 	}
+	if err := s.AddHook(new(boundless), nil); err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(o.Port))
 	if err != nil {
 		return err
@@ -86,6 +90,22 @@ func serve(o Options) error {
 	_, err = io.Copy(io.Discard, os.Stdin)
 	_ = s.Close() // the process ends anyway
 	return err
+}
+
+// boundless lets a client have any number of messages without an acknowledgement.
+// The library locks itself up when it looks for one that has waited for room: it
+// takes a lock for reading twice, and a writer in between waits for ever.
+type boundless struct{ mqtt.HookBase }
+
+// ID implements mqtt.Hook.
+func (*boundless) ID() string { return "boundless" }
+
+// Provides implements mqtt.Hook.
+func (*boundless) Provides(what byte) bool { return what == mqtt.OnSessionEstablished }
+
+// OnSessionEstablished implements mqtt.Hook.
+func (*boundless) OnSessionEstablished(c *mqtt.Client, _ packets.Packet) {
+	c.State.Inflight.ResetSendQuota(0)
 }
 
 // Server is one running server.
