@@ -476,14 +476,8 @@ func (k *Consumer) Prepare(ctx context.Context, group string, topics []string) e
 	}
 	for try := 0; ; try++ {
 		err := k.pin(ctx, group, topics)
-		if err == nil {
-			for _, t := range topics {
-				k.unkeep(group, t) // the brokers know
-			}
-			return nil
-		}
-		if is(err, kafka.UnknownMemberId, kafka.RebalanceInProgress, kafka.IllegalGeneration) {
-			return nil
+		if err == nil || is(err, kafka.UnknownMemberId, kafka.RebalanceInProgress, kafka.IllegalGeneration) {
+			return nil // where it begins is noted too, for brokers that do not know it when it joins
 		}
 		if !again(err) || try == 20 {
 			return fault.Wrap(classify(err), "prepare group %s of %s", group, strings.Join(topics, ", "))

@@ -272,12 +272,9 @@ func comeAndGo(t *testing.T, brokers string) {
 	if err := create(t.Context(), brokers, topic, 4); err != nil {
 		t.Fatal(err)
 	}
-	// A group of its own: in one that other cases were joining and leaving, what
-	// Prepare had committed was once not there on kfake.
-	own := map[string]string{"consumerGroup": "app-" + topic}
 	pub := opened(t, brokers, nil)
 	defer shut(t, pub)
-	first := opened(t, brokers, own)
+	first := opened(t, brokers, nil)
 	prepare(t, first, topic)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -286,7 +283,7 @@ func comeAndGo(t *testing.T, brokers string) {
 	readers := []*reader{b.read(t, first, topic)}
 	until(t, "the first member reads", func() bool { return readers[0].count() > 20 })
 	for range 4 {
-		r := b.read(t, opened(t, brokers, own), topic)
+		r := b.read(t, opened(t, brokers, nil), topic)
 		readers = append(readers, r)
 		until(t, "the new member reads", func() bool { return r.count() > 20 })
 		readers[0].leave(t)
