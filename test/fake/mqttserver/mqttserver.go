@@ -11,23 +11,20 @@
 package mqttserver
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"strconv"
-	"strings"
 	"testing"
-	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/hooks/auth"
 	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/penstock-io/penstock/test/fake/child"
 )
 
 const variable = "PENSTOCK_TEST_MQTT_SERVER"
@@ -40,22 +37,7 @@ type Options struct {
 
 // Main runs the tests, or the server where this process was started to be one. It
 // returns the exit code.
-func Main(m *testing.M) int {
-	text := os.Getenv(variable)
-	if text == "" {
-		return m.Run()
-	}
-	var o Options
-	if err := json.Unmarshal([]byte(text), &o); err != nil {
-		fmt.Println("error:", err)
-		return 1
-	}
-	if err := serve(o); err != nil {
-		fmt.Println("error:", err)
-		return 1
-	}
-	return 0
-}
+func Main(m *testing.M) int { return child.Main(m, variable, serve) }
 
 // serve runs a server until the other process is gone. Its limits are so high
 // that it drops nothing.
@@ -109,84 +91,16 @@ func (*boundless) OnSessionEstablished(c *mqtt.Client, _ packets.Packet) {
 }
 
 // Server is one running server.
-type Server struct {
-	t    testing.TB
-	o    Options
-	cmd  *exec.Cmd
-	stop io.Closer
-}
+type Server struct{ *child.Server }
 
 // Start runs a server until the test ends.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	s := &Server{t: t, o: o}
-	s.run()
-	t.Cleanup(s.Stop)
-	return s
+	return &Server{child.Start(t, variable, o.Port, func(port int) any {
+		o.Port = port
+		return o
+	})}
 }
 
 // URL is where clients connect; it stays the same across a restart.
 func (s *Server) URL() string { return "mqtt://" + s.Addr() }
-
-// Addr is the host and port of URL.
-func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.o.Port) }
-
-// Stop ends the server.
-func (s *Server) Stop() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.stop.Close()
-	ended := time.AfterFunc(5*time.Second, func() { _ = s.cmd.Process.Kill() })
-	defer ended.Stop()
-	_ = s.cmd.Wait() // it may have been killed
-	s.cmd = nil
-}
-
-// Kill ends the server at once, as a crash would.
-func (s *Server) Kill() {
-	if s.cmd != nil {
-		_ = s.cmd.Process.Kill()
-	}
-	s.Stop()
-}
-
-// Restart runs the server again, with nothing of what it had.
-func (s *Server) Restart() {
-	s.t.Helper()
-	s.Stop()
-	s.run()
-}
-
-func (s *Server) run() {
-	s.t.Helper()
-	text, err := json.Marshal(s.o)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), variable+"="+string(text))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || strings.HasPrefix(line, "error:") {
-		_ = in.Close()
-		s.t.Fatalf("start the server: %s%v", line, err)
-	}
-	_, number, _ := strings.Cut(strings.TrimSpace(line), ":")
-	port, err := strconv.Atoi(number)
-	if err != nil {
-		s.t.Fatalf("start the server: %q", line)
-	}
-	s.o.Port, s.cmd, s.stop = port, cmd, in
-}

@@ -9,20 +9,16 @@
 package natsserver
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/penstock-io/penstock/test/fake/child"
 )
 
 const variable = "PENSTOCK_TEST_NATS_SERVER"
@@ -40,22 +36,7 @@ type Options struct {
 
 // Main runs the tests, or the server where this process was started to be one. It
 // returns the exit code.
-func Main(m *testing.M) int {
-	text := os.Getenv(variable)
-	if text == "" {
-		return m.Run()
-	}
-	var o Options
-	if err := json.Unmarshal([]byte(text), &o); err != nil {
-		fmt.Println("error:", err)
-		return 1
-	}
-	if err := serve(o); err != nil {
-		fmt.Println("error:", err)
-		return 1
-	}
-	return 0
-}
+func Main(m *testing.M) int { return child.Main(m, variable, serve) }
 
 // serve runs a server until the other process is gone.
 func serve(o Options) error {
@@ -94,12 +75,7 @@ func serve(o Options) error {
 }
 
 // Server is one running server.
-type Server struct {
-	t    testing.TB
-	o    Options
-	cmd  *exec.Cmd
-	stop io.Closer
-}
+type Server struct{ *child.Server }
 
 // Start runs a server until the test ends.
 func Start(t testing.TB, o Options) *Server {
@@ -107,68 +83,11 @@ func Start(t testing.TB, o Options) *Server {
 	if o.Folder == "" {
 		o.Folder = t.TempDir()
 	}
-	s := &Server{t: t, o: o}
-	s.run()
-	t.Cleanup(s.Stop)
-	return s
+	return &Server{child.Start(t, variable, o.Port, func(port int) any {
+		o.Port = port
+		return o
+	})}
 }
 
 // URL is where clients connect; it stays the same across a restart.
-func (s *Server) URL() string { return "nats://127.0.0.1:" + strconv.Itoa(s.o.Port) }
-
-// Stop ends the server.
-func (s *Server) Stop() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.stop.Close()
-	_ = s.cmd.Wait() // it may have been killed
-	s.cmd = nil
-}
-
-// Kill ends the server at once, as a crash would.
-func (s *Server) Kill() {
-	if s.cmd != nil {
-		_ = s.cmd.Process.Kill()
-	}
-	s.Stop()
-}
-
-// Restart runs the server again, with what it had stored.
-func (s *Server) Restart() {
-	s.t.Helper()
-	s.Stop()
-	s.run()
-}
-
-func (s *Server) run() {
-	s.t.Helper()
-	text, err := json.Marshal(s.o)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), variable+"="+string(text))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	_, port, perr := net.SplitHostPort(strings.TrimSpace(line))
-	if err != nil || perr != nil {
-		s.t.Fatalf("start NATS server: %q, %v", line, err)
-	}
-	s.cmd, s.stop = cmd, in
-	s.o.Port, err = strconv.Atoi(port)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-}
+func (s *Server) URL() string { return "nats://" + s.Addr() }
