@@ -35,19 +35,6 @@ import (
 	"github.com/penstock-io/penstock/fault"
 )
 
-const (
-	// topicTime is how long it is taken for granted how many partitions a topic
-	// has.
-	topicTime = 5 * time.Second
-	// topicPatience is how long a topic that is not there is waited for: a
-	// broker that makes it takes its time.
-	topicPatience = 5 * time.Second
-	// illegalTopic is a name that no topic can have. Asking for it, as if to make
-	// it, is the one way to have the client library ask the cluster for its layout
-	// now.
-	illegalTopic = "!"
-)
-
 // Cluster is one component's hold on a cluster.
 type Cluster struct {
 	*shared
@@ -69,12 +56,6 @@ type shared struct {
 	topics    map[string]topic
 	refreshed time.Time
 	refresh   sync.Mutex
-}
-
-// topic is how many partitions a topic had when it was last asked for.
-type topic struct {
-	partitions int
-	at         time.Time
 }
 
 // Open connects to the cluster and asks for its layout. Kinds: Denied for
@@ -159,97 +140,6 @@ func (c *shared) close() error {
 	return nil
 }
 
-// relearn has the layout of the cluster asked for now. Calls that come together
-// share one request.
-func (c *shared) relearn(ctx context.Context) {
-	asked := time.Now()
-	c.refresh.Lock()
-	defer c.refresh.Unlock()
-	c.mu.Lock()
-	if c.refreshed.After(asked) {
-		c.mu.Unlock()
-		return
-	}
-	clear(c.topics)
-	c.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	_, err := c.transport.RoundTrip(ctx, c.addr, &metadata.Request{TopicNames: []string{illegalTopic}, AllowAutoTopicCreation: true})
-	if err != nil && ctx.Err() == nil {
-		// The library keeps an error until its next look, which may be far; a new
-		// pool looks at once.
-		c.transport.CloseIdleConnections()
-	}
-	c.mu.Lock()
-	c.refreshed = time.Now()
-	c.mu.Unlock()
-}
-
-// partitions returns how many partitions a topic has. One that is not there is
-// asked for as if to write to it, which makes it where the brokers do that.
-func (c *shared) partitions(ctx context.Context, name string) (int, error) {
-	c.mu.Lock()
-	t, ok := c.topics[name]
-	c.mu.Unlock()
-	if ok && time.Since(t.at) < topicTime {
-		return t.partitions, nil
-	}
-	last := time.Now().Add(topicPatience)
-	for try := 0; ; try++ {
-		n, err := c.ask(ctx, name)
-		if err == nil {
-			c.mu.Lock()
-			c.topics[name] = topic{n, time.Now()}
-			c.mu.Unlock()
-			return n, nil
-		}
-		if !again(err) || time.Now().After(last) {
-			return 0, fault.Wrap(classify(err), "look up topic %s", name)
-		}
-		if err := pause(ctx, try); err != nil {
-			return 0, fault.Wrap(classify(err), "look up topic %s", name)
-		}
-	}
-}
-
-// ask looks up a topic, first in what is known.
-func (c *shared) ask(ctx context.Context, name string) (int, error) {
-	res, err := c.transport.RoundTrip(ctx, c.addr, &metadata.Request{TopicNames: []string{name}, AllowAutoTopicCreation: true})
-	if err != nil {
-		return 0, err
-	}
-	for _, t := range res.(*metadata.Response).Topics {
-		if t.Name != name {
-			continue
-		}
-		if t.ErrorCode != 0 {
-			if err := kafka.Error(t.ErrorCode); err != kafka.UnknownTopicOrPartition {
-				return 0, err
-			}
-			return 0, missing(name)
-		}
-		if len(t.Partitions) > 0 {
-			return len(t.Partitions), nil
-		}
-	}
-	return 0, missing(name)
-}
-
-// known returns how many partitions a topic has by what was last heard, 0 when
-// it is not there.
-func (c *shared) known(ctx context.Context, name string) (int, error) {
-	res, err := c.transport.RoundTrip(ctx, c.addr, &metadata.Request{TopicNames: []string{name}})
-	if err != nil {
-		return 0, err
-	}
-	for _, t := range res.(*metadata.Response).Topics {
-		if t.Name == name && t.ErrorCode == 0 {
-			return len(t.Partitions), nil
-		}
-	}
-	return 0, nil
-}
-
 // pause waits before the next try: 50 ms, doubling to a second.
 func pause(ctx context.Context, try int) error {
 	t := time.NewTimer(min(50*time.Millisecond<<min(try, 5), time.Second))
@@ -259,65 +149,6 @@ func pause(ctx context.Context, try int) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-}
-
-// connections are those that were dialled and not closed, so that all can be
-// closed at once: the client library waits for answers that may never come.
-type connections struct {
-	dialer net.Dialer
-
-	mu   sync.Mutex
-	open map[*connection]struct{}
-	over bool
-}
-
-func newConnections(timeout, keepAlive time.Duration) *connections {
-	return &connections{dialer: net.Dialer{Timeout: timeout, KeepAlive: keepAlive}, open: map[*connection]struct{}{}}
-}
-
-type connection struct {
-	net.Conn
-	all *connections
-}
-
-var errCut = fault.New(fault.Unavailable, "the connection to kafka is closed")
-
-func (c *connections) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := c.dialer.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	made := &connection{conn, c}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.over {
-		_ = conn.Close() // nothing was written
-		return nil, errCut
-	}
-	c.open[made] = struct{}{}
-	return made, nil
-}
-
-// Close closes the connection.
-func (c *connection) Close() error {
-	c.all.mu.Lock()
-	delete(c.all.open, c)
-	c.all.mu.Unlock()
-	return c.Conn.Close()
-}
-
-// cut closes all connections and lets no new ones be made.
-func (c *connections) cut() {
-	c.mu.Lock()
-	c.over = true
-	open := make([]*connection, 0, len(c.open))
-	for conn := range c.open {
-		open = append(open, conn)
-	}
-	c.mu.Unlock()
-	for _, conn := range open {
-		_ = conn.Close() // whoever uses it sees that
 	}
 }
 
