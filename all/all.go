@@ -44,6 +44,7 @@ import (
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
+	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
 )
 
 // Components returns every component of the build.
@@ -85,6 +86,8 @@ func Components() component.List {
 
 		envsecrets.Component,
 		filesecrets.Component,
+
+		inmemorystate.Component,
 	}
 }
 

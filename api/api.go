@@ -27,6 +27,7 @@ import (
 // Runtime is what the API needs from the running instance.
 type Runtime interface {
 	Components
+	Stores
 	Instance
 	Events
 }
@@ -46,7 +47,7 @@ type Components interface {
 	Binding(name string) (*bindings.Binding, error)
 	SecretStore(name string) (*secrets.Store, error)
 	// Configured tells whether there is any component of a kind: "pubsub",
-	// "bindings" or "secretstores".
+	// "bindings", "state" or "secretstores".
 	Configured(kind string) bool
 }
 

@@ -80,8 +80,38 @@ const (
 	DeadLetterSelection
 	// DeadLetterStore: the file that keeps dead letters failed.
 	DeadLetterStore
-
-	problems
+	// StateNotConfigured: no state store at all.
+	StateNotConfigured
+	// StateNotFound: no state store of that name.
+	StateNotFound
+	// StateKey: a key cannot be one.
+	StateKey
+	// StateGet, StateBulkGet: the store did not give the items.
+	StateGet
+	StateBulkGet
+	// StateSave, StateDelete, StateBulkDelete: the store did not carry out all
+	// changes; Invalid: one cannot be carried out; Conflict: an item has another
+	// version than asked for.
+	StateSave
+	StateSaveInvalid
+	StateSaveConflict
+	StateDelete
+	StateDeleteInvalid
+	StateDeleteConflict
+	StateBulkDelete
+	StateBulkDeleteInvalid
+	StateBulkDeleteConflict
+	// StateTransaction: the store did not carry out the transaction.
+	StateTransaction
+	// StateNoTransactions: the store has none.
+	StateNoTransactions
+	// StateTooMany: the transaction is larger than the store takes.
+	StateTooMany
+	// StateOperation: the transaction asks for something else than upsert and
+	// delete.
+	StateOperation
+	// StateNoKeys: the store cannot list its keys.
+	StateNoKeys
 )
 
 // row is what a problem looks like from outside.
@@ -100,6 +130,7 @@ const (
 	grpcPermissionDenied   = 7
 	grpcExhausted          = 8
 	grpcFailedPrecondition = 9
+	grpcAborted            = 10
 	grpcUnimplemented      = 12
 	grpcInternal           = 13
 	grpcUnavailable        = 14
@@ -107,7 +138,10 @@ const (
 )
 
 func (p Problem) row() row {
-	rows := [problems]row{
+	if p >= StateNotConfigured && p <= StateNoKeys {
+		return stateRow(p)
+	}
+	rows := [StateNotConfigured]row{
 		Internal:            {"ERR_INTERNAL", "", 500, grpcInternal, fault.Internal},
 		PubSubEmpty:         {"ERR_PUBSUB_EMPTY", "DAPR_PUBSUB_NAME_EMPTY", 404, grpcInvalidArgument, fault.NotFound},
 		PubSubNotFound:      {"ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND", 404, grpcInvalidArgument, fault.NotFound},
@@ -142,7 +176,7 @@ func (p Problem) row() row {
 		DeadLetterSelection: {"ERR_DEAD_LETTER_SELECTION", "", 400, grpcInvalidArgument, fault.Invalid},
 		DeadLetterStore:     {"ERR_DEAD_LETTER_STORE", "", 503, grpcUnavailable, fault.Unavailable},
 	}
-	if p >= problems {
+	if p >= StateNotConfigured {
 		p = Internal
 	}
 	return rows[p]

@@ -9,8 +9,8 @@ import (
 )
 
 // Resolve returns a copy of c in which every reference to a secret is replaced
-// by its value. get reads the secret called name from a store; it is called once
-// per name. A problem about a secret that cannot be read has the error of get as
+// by its value; the reference stays, beside it. get reads the secret called name
+// from a store; it is called once per name. A problem about a secret that cannot be read has the error of get as
 // its Cause. No value ever reaches a problem's text.
 func Resolve(c Component, get func(store, name string) (map[string]string, error)) (Component, Problems) {
 	var problems Problems
@@ -39,7 +39,7 @@ func Resolve(c Component, get func(store, name string) (map[string]string, error
 			problems = append(problems, unread(c, *it, a.pairs, a.err))
 			continue
 		}
-		it.Value, it.Secret, it.SecretRef = value, true, nil
+		it.Value, it.Secret = value, true
 	}
 	return c, problems
 }

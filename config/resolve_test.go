@@ -33,14 +33,14 @@ func TestResolve(t *testing.T) {
 	got, problems := Resolve(c, get)
 	want := []Item{
 		{Name: "plain", Value: "x"},
-		{Name: "user", Value: "u", Secret: true},
-		{Name: "password", Value: "hush", Secret: true},
+		{Name: "user", Value: "u", Secret: true, SecretRef: ref("kafka", "user")},
+		{Name: "password", Value: "hush", Secret: true, SecretRef: ref("kafka", "password")},
 		c.Metadata[3], c.Metadata[4],
 	}
 	if diff := cmp.Diff(want, got.Metadata); diff != "" {
 		t.Error(diff)
 	}
-	if c.Metadata[1].SecretRef == nil {
+	if c.Metadata[1].Secret {
 		t.Error("the component given was changed")
 	}
 	texts := []string{

@@ -13,6 +13,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
+	"github.com/penstock-io/penstock/state"
 )
 
 // speaks is the version of Dapr whose APIs are spoken.
@@ -43,6 +44,11 @@ func (r *Runtime) Binding(name string) (*bindings.Binding, error) {
 // SecretStore implements api.Components.
 func (r *Runtime) SecretStore(name string) (*secrets.Store, error) {
 	return found(r, func() (*secrets.Store, error) { return r.parts.storeOf(name) })
+}
+
+// StateStore implements api.Stores.
+func (r *Runtime) StateStore(name string) (*state.Store, error) {
+	return found(r, func() (*state.Store, error) { return r.parts.stateOf(name) })
 }
 
 // Configured implements api.Components.
@@ -139,6 +145,9 @@ func infoOf(p *part) api.ComponentInfo {
 	}
 	if p.bus != nil {
 		c.Capabilities = capabilities(c.Capabilities, p.bus.Features())
+	}
+	if p.state != nil {
+		c.Capabilities = p.state.Capabilities()
 	}
 	s := p.life.State()
 	c.State, c.Since = s.Word, s.Since.UTC().Format(time.RFC3339)

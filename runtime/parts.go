@@ -17,6 +17,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
+	"github.com/penstock-io/penstock/state"
 )
 
 // life is what every part has, whatever its kind.
@@ -27,8 +28,8 @@ type life interface {
 	Close(ctx context.Context) error
 }
 
-// part is one opened, or opening, component. Exactly one of bus, binding and
-// store is set.
+// part is one opened, or opening, component. Exactly one of bus, binding, store
+// and state is set.
 type part struct {
 	doc     config.Component // as written
 	config  config.Component // with its secrets filled in
@@ -37,6 +38,7 @@ type part struct {
 	bus     *pubsub.Bus
 	binding *bindings.Binding
 	store   *secrets.Store
+	state   *state.Store
 
 	sum uint64 // of the document and those it depends on; see sums
 
@@ -125,6 +127,10 @@ func (ps *parts) make(c config.Component) (*part, error) {
 	case "secretstores":
 		if p.store, err = secrets.New(def, env, c, nil); err == nil {
 			p.life = p.store.Instance()
+		}
+	case "state":
+		if p.state, err = state.New(def, env, c); err == nil {
+			p.life = p.state.Instance()
 		}
 	default:
 		err = fault.New(fault.Invalid, "open component %s: kind %q is not known", c.Name, kind)
@@ -242,6 +248,8 @@ func (ps *parts) protect(p *part) {
 		p.bus.SetPolicy(ps.policies.of(way{p.config.Name, pubsubPolicies, config.Outbound}))
 	case p.binding != nil:
 		p.binding.SetPolicy(ps.policies.of(way{p.config.Name, bindingPolicies, config.Outbound}))
+	case p.state != nil:
+		p.state.SetPolicy(ps.policies.of(way{p.config.Name, statePolicies, config.Outbound}))
 	}
 }
 
@@ -318,6 +326,14 @@ func (ps *parts) storeOf(name string) (*secrets.Store, error) {
 		return p.store, nil
 	}
 	return nil, fault.New(fault.NotFound, "find secret store %q: no such component", name)
+}
+
+// stateOf returns a state store by name. Kind NotFound when there is none.
+func (ps *parts) stateOf(name string) (*state.Store, error) {
+	if p := ps.find(name); p != nil && p.state != nil {
+		return p.state, nil
+	}
+	return nil, fault.New(fault.NotFound, "find state store %q: no such component", name)
 }
 
 // held is for routes whose target is a component: that it is not there, or will

@@ -15,6 +15,7 @@ import (
 const (
 	pubsubPolicies  = "Pubsub"
 	bindingPolicies = "Binding"
+	statePolicies   = "Statestore"
 )
 
 // Dapr's exponential pauses.

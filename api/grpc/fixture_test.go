@@ -25,6 +25,8 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
+	"github.com/penstock-io/penstock/state"
+	"github.com/penstock-io/penstock/state/inmemory"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -132,6 +134,7 @@ type instance struct {
 	bus     *pubsub.Bus
 	binding *bindings.Binding
 	store   *secrets.Store
+	states  *state.Store
 	broker  *broker
 	output  *output
 	empty   bool // nothing is configured
@@ -183,6 +186,13 @@ func (i *instance) SecretStore(name string) (*secrets.Store, error) {
 		return nil, fault.New(fault.NotFound, "secret store %q is not loaded", name)
 	}
 	return i.store, nil
+}
+
+func (i *instance) StateStore(name string) (*state.Store, error) {
+	if name != "statestore" {
+		return nil, fault.New(fault.NotFound, "state store %q is not loaded", name)
+	}
+	return i.states, nil
 }
 
 func (i *instance) Configured(string) bool { return !i.empty }
@@ -243,7 +253,10 @@ func open(tb testing.TB) *instance {
 	must(tb, err)
 	run(tb, i.bus.Instance())
 	run(tb, i.binding.Instance())
+	i.states, err = state.New(inmemory.Component, env("statestore"), config.Component{Name: "statestore"})
+	must(tb, err)
 	run(tb, i.store.Instance())
+	run(tb, i.states.Instance())
 	return i
 }
 

@@ -25,6 +25,8 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
+	"github.com/penstock-io/penstock/state"
+	"github.com/penstock-io/penstock/state/inmemory"
 )
 
 type noOptions struct{}
@@ -155,6 +157,7 @@ type instance struct {
 	bus      *pubsub.Bus
 	binding  *bindings.Binding
 	store    *secrets.Store
+	states   *state.Store
 	broker   *broker
 	output   *output
 	missing  []string
@@ -185,6 +188,13 @@ func (i *instance) SecretStore(name string) (*secrets.Store, error) {
 		return nil, fault.New(fault.NotFound, "secret store %q is not loaded", name)
 	}
 	return i.store, nil
+}
+
+func (i *instance) StateStore(name string) (*state.Store, error) {
+	if name != "statestore" {
+		return nil, fault.New(fault.NotFound, "state store %q is not loaded", name)
+	}
+	return i.states, nil
 }
 
 func (i *instance) Configured(string) bool { return !i.empty }
@@ -245,7 +255,10 @@ func start(tb testing.TB) *instance {
 	must(tb, err)
 	run(tb, i.bus.Instance())
 	run(tb, i.binding.Instance())
+	i.states, err = state.New(inmemory.Component, env("statestore"), config.Component{Name: "statestore"})
+	must(tb, err)
 	run(tb, i.store.Instance())
+	run(tb, i.states.Instance())
 	return i
 }
 

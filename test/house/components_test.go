@@ -16,7 +16,7 @@ import (
 )
 
 // suites are the conformance suites of the kinds of components.
-var suites = map[string]string{"bindings": "Binding", "pubsub": "PubSub", "secrets": "Secrets"}
+var suites = map[string]string{"bindings": "Binding", "pubsub": "PubSub", "secrets": "Secrets", "state": "State"}
 
 // components lists the folders that export components, each once for each.
 func components(t *testing.T) []string {
@@ -85,13 +85,24 @@ func TestComponentNamesAreUnique(t *testing.T) {
 	}
 }
 
+// meaningless are the parts of About that say nothing of a kind: a secret store
+// acknowledges nothing and orders nothing, and state has no order.
+func meaningless(d component.Definition) []string {
+	switch kind, _, _ := strings.Cut(d.Type, "."); kind {
+	case "secretstores":
+		return []string{"Ack", "Order"}
+	case "state":
+		return []string{"Order"}
+	}
+	return nil
+}
+
 func TestComponentsAreDescribed(t *testing.T) {
 	t.Parallel()
 	for _, d := range all.Components() {
 		a := d.About
 		for field, text := range map[string]string{"Summary": a.Summary, "Ack": a.Ack, "Order": a.Order, "Limits": a.Limits, "Example": a.Example} {
-			// A secret store acknowledges nothing and orders nothing.
-			if text == "" && (!strings.HasPrefix(d.Type, "secretstores.") || field != "Ack" && field != "Order") {
+			if text == "" && !slices.Contains(meaningless(d), field) {
 				t.Errorf("%s: About.%s is empty: say it for those who choose a component", d.Type, field)
 			}
 		}

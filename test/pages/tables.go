@@ -54,6 +54,8 @@ func direction(d component.Definition) string {
 		return "topics"
 	case strings.HasPrefix(d.Type, "secretstores."):
 		return "secrets"
+	case strings.HasPrefix(d.Type, "state."):
+		return "state"
 	default:
 		return ""
 	}

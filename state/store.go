@@ -1,0 +1,326 @@
+package state
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/resilience"
+)
+
+// Limits of a request, the same for every store.
+const (
+	// MaxKey is the longest key, in bytes, without its prefix.
+	MaxKey = 4 << 10
+	// defaultParallel is how many keys are read at once where a store must be
+	// asked for each and the request does not say.
+	defaultParallel = 10
+	maxParallel     = 100
+)
+
+// Store is one configured state store: the type everybody but implementations
+// uses. Keys are the app's own; the store adds the prefix and takes it off.
+type Store struct {
+	name     string
+	prefix   string // with the separator; empty: none
+	actors   bool
+	outbox   Outbox
+	cipher   *cipher // nil: values are stored as they are
+	instance *component.Instance[Driver]
+	policy   atomic.Pointer[resilience.Policy] // nil: none
+}
+
+// Outbox says what is published for a transaction; the zero value is nothing.
+type Outbox struct {
+	// PubSub and Topic are where to.
+	PubSub, Topic string
+	// Internal is the pub/sub that carries intents.
+	Internal string
+	// Discard drops an intent whose transaction never came.
+	Discard bool
+}
+
+// New makes the store of a component; nothing is opened before Run of its
+// instance.
+func New(def component.Definition, env component.Env, c config.Component) (*Store, error) {
+	o, problems := component.Decode[common](def.Type, c.Metadata, def.Options)
+	if errs, _ := problems.Split(false); len(errs) > 0 {
+		return nil, fault.As(fault.Invalid, errs)
+	}
+	prefix, err := prefixOf(o.KeyPrefix, c.Name, env)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{name: c.Name, prefix: prefix, actors: o.ActorStateStore}
+	if s.cipher, err = newCipher(c.Metadata); err != nil {
+		return nil, err
+	}
+	if s.outbox, err = outboxOf(o); err != nil {
+		return nil, err
+	}
+	s.instance = component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)
+	return s, nil
+}
+
+func outboxOf(o common) (Outbox, error) {
+	if (o.OutboxPubSub == "") != (o.OutboxTopic == "") {
+		return Outbox{}, component.OptionErrorf("outboxPublishTopic", "outboxPublishPubsub and outboxPublishTopic go together")
+	}
+	out := Outbox{PubSub: o.OutboxPubSub, Topic: o.OutboxTopic, Internal: o.OutboxInternal, Discard: o.OutboxDiscarding}
+	if out.Internal == "" {
+		out.Internal = out.PubSub
+	}
+	return out, nil
+}
+
+// Instance returns the component's life: opening, state, closing.
+func (s *Store) Instance() *component.Instance[Driver] { return s.instance }
+
+// Name returns the component's name.
+func (s *Store) Name() string { return s.name }
+
+// Actors tells whether this is the store that actors use.
+func (s *Store) Actors() bool { return s.actors }
+
+// Outbox says what is published for transactions of this store.
+func (s *Store) Outbox() Outbox { return s.outbox }
+
+// Encrypted tells whether values are encrypted.
+func (s *Store) Encrypted() bool { return s.cipher != nil }
+
+// SetPolicy makes p the policy of every call from the next one on; nil is none.
+func (s *Store) SetPolicy(p *resilience.Policy) { s.policy.Store(p) }
+
+// Capabilities are Dapr's words for what the open store can do; none before.
+func (s *Store) Capabilities() []string {
+	d, err := s.instance.Acquire()
+	if err != nil {
+		return nil
+	}
+	defer s.instance.Release()
+	f := features(d)
+	var out []string
+	add := func(can bool, word string) {
+		if can {
+			out = append(out, word)
+		}
+	}
+	_, lists := d.(Lister)
+	_, queries := d.(Querier)
+	add(f.ETag, "ETAG")
+	add(transactor(d, f) != nil, "TRANSACTIONAL")
+	add(f.TTL, "TTL")
+	add(lists, "KEYS_LIKE")
+	add(queries, "QUERY_API")
+	add(f.ETag && transactor(d, f) != nil, "ACTOR")
+	return out
+}
+
+func features(d Driver) Features {
+	if f, ok := d.(Featured); ok {
+		return f.Features()
+	}
+	return Features{}
+}
+
+func transactor(d Driver, f Features) Transactor {
+	t, ok := d.(Transactor)
+	if !ok || f.NoTransactions {
+		return nil
+	}
+	return t
+}
+
+// Get reads one item. Kinds: Invalid for a key that cannot be one, the rest
+// from the store.
+func (s *Store) Get(ctx context.Context, key string, r Read) (Item, error) {
+	items, err := s.GetMany(ctx, []string{key}, r)
+	if err != nil {
+		return Item{}, err
+	}
+	if err := items[0].Err; err != nil {
+		return Item{}, fault.Wrap(err, "get %q from %s", key, s.name)
+	}
+	return items[0], nil
+}
+
+// GetMany reads many items and returns one for each key, in their order.
+func (s *Store) GetMany(ctx context.Context, keys []string, r Read) ([]Item, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	full := make([]string, len(keys))
+	for i, key := range keys {
+		if err := s.checkKey(key); err != nil {
+			return nil, err
+		}
+		full[i] = s.prefix + key
+	}
+	if r.Parallel <= 0 {
+		r.Parallel = defaultParallel
+	}
+	r.Parallel = min(r.Parallel, maxParallel)
+	var items []Item
+	err := s.do(ctx, func(ctx context.Context, d Driver) (err error) {
+		items, err = d.Get(ctx, full, r)
+		return err
+	})
+	if err != nil {
+		return nil, fault.Wrap(err, "get from %s", s.name)
+	}
+	for i := range items {
+		items[i].Err = s.instance.Hide(items[i].Err)
+		s.open(&items[i])
+	}
+	return items, nil
+}
+
+// open decrypts an item.
+func (s *Store) open(it *Item) {
+	if s.cipher == nil || !it.Found || it.Err != nil {
+		return
+	}
+	it.Value, it.Err = s.cipher.open(it.Value)
+}
+
+// Apply saves and deletes, each change by itself: when one fails, others may
+// be done. The error is a [*BatchError] when it is about some of them. Kinds:
+// Conflict when an ETag or FirstWrite did not hold; Invalid for a key, an ETag
+// or metadata that cannot be; the rest from the store.
+func (s *Store) Apply(ctx context.Context, changes []Change) error {
+	ready, err := s.prepare(changes)
+	if err != nil || len(ready) == 0 {
+		return err
+	}
+	left := ready
+	at := make([]int, len(ready)) // of left, in ready
+	for i := range at {
+		at[i] = i
+	}
+	errs := make([]error, len(ready))
+	err = s.do(ctx, func(ctx context.Context, d Driver) error {
+		err := d.Apply(ctx, left)
+		left, at = remain(err, left, at, errs)
+		return err
+	})
+	if err == nil {
+		return nil
+	}
+	if be := Batch(errs); be != nil {
+		err = be
+	}
+	return fault.Wrap(s.instance.Hide(err), "change %s", s.name)
+}
+
+// remain notes how each of the changes tried ended, and returns those that
+// another try may still bring about: the ones done must not be done again.
+func remain(err error, tried []Change, at []int, errs []error) (left []Change, where []int) {
+	be, ok := err.(*BatchError)
+	if !ok || len(be.Errs) != len(tried) {
+		for _, i := range at {
+			errs[i] = err
+		}
+		return tried, at
+	}
+	for i, e := range be.Errs {
+		errs[at[i]] = e
+		if e != nil && fault.Retriable(e) {
+			left, where = append(left, tried[i]), append(where, at[i])
+		}
+	}
+	return left, where
+}
+
+// Transact carries out all changes, in order, or none. Kinds as Apply; Invalid
+// also for more changes than the store takes at once, then the error is
+// [ErrTooMany]; [ErrNoTransactions] when the store has none.
+func (s *Store) Transact(ctx context.Context, changes []Change) error {
+	ready, err := s.prepare(changes)
+	if err != nil || len(ready) == 0 {
+		return err
+	}
+	err = s.do(ctx, func(ctx context.Context, d Driver) error {
+		f := features(d)
+		t := transactor(d, f)
+		switch {
+		case t == nil:
+			return ErrNoTransactions
+		case f.MaxChanges > 0 && len(ready) > f.MaxChanges:
+			return &TooManyError{Changes: len(ready), Most: f.MaxChanges}
+		}
+		return t.Transact(ctx, ready)
+	})
+	return fault.Wrap(s.instance.Hide(err), "transaction in %s", s.name)
+}
+
+// prepare checks changes and makes them what the driver gets.
+func (s *Store) prepare(changes []Change) ([]Change, error) {
+	out := make([]Change, len(changes))
+	for i, c := range changes {
+		if err := s.checkKey(c.Key); err != nil {
+			return nil, err
+		}
+		c.Key = s.prefix + c.Key
+		if c.TTL == 0 {
+			ttl, err := ttlOf(c.Metadata)
+			if err != nil {
+				return nil, err
+			}
+			c.TTL = ttl
+		}
+		if s.cipher != nil && !c.Delete {
+			sealed, err := s.cipher.seal(c.Value)
+			if err != nil {
+				return nil, err
+			}
+			c.Value, c.Binary = sealed, true
+		}
+		out[i] = c
+	}
+	return out, nil
+}
+
+// do runs fn with the driver, under the policy.
+func (s *Store) do(ctx context.Context, fn func(context.Context, Driver) error) error {
+	try := func(ctx context.Context) error {
+		d, err := s.instance.Acquire()
+		if err != nil {
+			return err
+		}
+		defer s.instance.Release()
+		return fn(ctx, d)
+	}
+	if p := s.policy.Load(); p != nil {
+		return p.Do(ctx, try)
+	}
+	return try(ctx)
+}
+
+// Keys lists keys of this app that begin with prefix; see [Lister]. Kind
+// Invalid when the store cannot list.
+func (s *Store) Keys(ctx context.Context, prefix, token string, limit int) (keys []string, next string, err error) {
+	if strings.Contains(prefix, separator) {
+		return nil, "", illegal(prefix)
+	}
+	err = s.do(ctx, func(ctx context.Context, d Driver) (err error) {
+		l, ok := d.(Lister)
+		if !ok {
+			return ErrNoList
+		}
+		keys, next, err = l.Keys(ctx, s.prefix+prefix, token, limit)
+		return err
+	})
+	for i, key := range keys {
+		keys[i] = key[len(s.prefix):]
+	}
+	return keys, next, fault.Wrap(s.instance.Hide(err), "list keys of %s", s.name)
+}
+
+// Whole rounds a time to live up to whole seconds, which is what stores keep.
+func Whole(ttl time.Duration) time.Duration {
+	return (ttl + time.Second - 1).Truncate(time.Second)
+}
