@@ -62,10 +62,8 @@ func (b bare) PauseRoute(name string) error {
 }
 func (b bare) ResumeRoute(name string) error { return b.PauseRoute(name) }
 
-// The table, as the contract has it.
-func TestProblems(t *testing.T) {
-	t.Parallel()
-	want := `
+// problemTable has a line for each problem: code, reason, status, gRPC code.
+const problemTable = `
 ERR_INTERNAL  500 13
 ERR_PUBSUB_EMPTY DAPR_PUBSUB_NAME_EMPTY 404 3
 ERR_PUBSUB_NOT_FOUND DAPR_PUBSUB_NOT_FOUND 404 3
@@ -120,12 +118,16 @@ ERR_NOT_SUPPORTED_STATE_OPERATION  400 12
 ERR_STATE_STORE_NOT_SUPPORTED  500 12
 ERR_INTERNAL  500 13
 `
+
+// The table, as the contract has it.
+func TestProblems(t *testing.T) {
+	t.Parallel()
 	var got strings.Builder
 	got.WriteByte('\n')
 	for p := range api.StateNoKeys + 2 {
 		fmt.Fprintln(&got, p.Code(), p.Reason(), p.HTTPStatus(), p.GRPCCode())
 	}
-	if diff := cmp.Diff(want, got.String()); diff != "" {
+	if diff := cmp.Diff(problemTable, got.String()); diff != "" {
 		t.Error(diff)
 	}
 }
