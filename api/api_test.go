@@ -182,11 +182,11 @@ func TestVerbsWithoutComponents(t *testing.T) {
 			return err
 		}, api.InvokeBinding},
 		{"secret", bare{}, func(a *api.API) error {
-			_, err := a.GetSecret(ctx, "x", "y")
+			_, err := a.GetSecret(ctx, "x", "y", nil)
 			return err
 		}, api.SecretNotConfigured},
 		{"secrets", bare{}, func(a *api.API) error {
-			_, err := a.BulkSecrets(ctx, "x")
+			_, err := a.BulkSecrets(ctx, "x", nil)
 			return err
 		}, api.SecretNotConfigured},
 		{"health of another app", bare{}, func(a *api.API) error { return a.Health("other") }, api.HealthAppID},

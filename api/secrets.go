@@ -8,12 +8,13 @@ import (
 )
 
 // GetSecret returns one secret of a store: usually one pair whose name is key.
-func (a *API) GetSecret(ctx context.Context, store, key string) (map[string]string, error) {
+// The metadata goes to the store, which may know a version in it or a namespace.
+func (a *API) GetSecret(ctx context.Context, store, key string, metadata map[string]string) (map[string]string, error) {
 	s, err := a.secretStore(store)
 	if err != nil {
 		return nil, err
 	}
-	pairs, err := s.Get(ctx, key)
+	pairs, err := s.Get(ctx, key, metadata)
 	if err != nil {
 		return nil, secretError(store, err)
 	}
@@ -21,12 +22,12 @@ func (a *API) GetSecret(ctx context.Context, store, key string) (map[string]stri
 }
 
 // BulkSecrets returns every secret of a store that the app may read.
-func (a *API) BulkSecrets(ctx context.Context, store string) (map[string]map[string]string, error) {
+func (a *API) BulkSecrets(ctx context.Context, store string, metadata map[string]string) (map[string]map[string]string, error) {
 	s, err := a.secretStore(store)
 	if err != nil {
 		return nil, err
 	}
-	all, err := s.Bulk(ctx)
+	all, err := s.Bulk(ctx, metadata)
 	if err != nil {
 		return nil, secretError(store, err)
 	}

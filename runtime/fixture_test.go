@@ -73,11 +73,13 @@ var farStore = secrets.Define("far", component.About{}, func(ctx context.Context
 // oneSecret is a store whose secrets are their own names.
 type oneSecret struct{}
 
-func (oneSecret) Get(_ context.Context, key string) (map[string]string, error) {
+func (oneSecret) Get(_ context.Context, key string, _ map[string]string) (map[string]string, error) {
 	return map[string]string{key: key}, nil
 }
 
-func (oneSecret) Bulk(context.Context) (map[string]map[string]string, error) { return nil, nil }
+func (oneSecret) Bulk(context.Context, map[string]string) (map[string]map[string]string, error) {
+	return nil, nil
+}
 
 func (oneSecret) Close(context.Context) error { return nil }
 

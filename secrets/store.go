@@ -3,6 +3,7 @@ package secrets
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/penstock-io/penstock/component"
@@ -45,12 +46,18 @@ func (s *Store) Instance() *component.Instance[Driver] { return s.instance }
 func (s *Store) Name() string { return s.name }
 
 // Get returns a secret for the app. Kinds: Denied when it is out of scope,
-// NotFound when the store has none of that name, Unavailable while opening.
-func (s *Store) Get(ctx context.Context, key string) (map[string]string, error) {
-	if !s.allows(key) {
+// NotFound when the store has none of that name, Unavailable while opening. The
+// metadata of the request is the driver's.
+func (s *Store) Get(ctx context.Context, key string, metadata map[string]string) (map[string]string, error) {
+	d, err := s.instance.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer s.instance.Release()
+	if !s.allows(d, key) {
 		return nil, fault.New(fault.Denied, "get secret %q of %s: access is not allowed by its scope", key, s.name)
 	}
-	return s.Resolve(ctx, key)
+	return s.read(ctx, d, key, metadata)
 }
 
 // Resolve returns a secret for a component's secretKeyRef; scopes are for apps
@@ -61,24 +68,28 @@ func (s *Store) Resolve(ctx context.Context, key string) (map[string]string, err
 		return nil, err
 	}
 	defer s.instance.Release()
-	v, err := d.Get(ctx, key)
+	return s.read(ctx, d, key, nil)
+}
+
+func (s *Store) read(ctx context.Context, d Driver, key string, metadata map[string]string) (map[string]string, error) {
+	v, err := d.Get(ctx, key, metadata)
 	return v, fault.Wrap(s.instance.Hide(err), "get secret %q of %s", key, s.name)
 }
 
 // Bulk returns every secret that the app may read.
-func (s *Store) Bulk(ctx context.Context) (map[string]map[string]string, error) {
+func (s *Store) Bulk(ctx context.Context, metadata map[string]string) (map[string]map[string]string, error) {
 	d, err := s.instance.Acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer s.instance.Release()
-	all, err := d.Bulk(ctx)
+	all, err := d.Bulk(ctx, metadata)
 	if err != nil {
 		return nil, fault.Wrap(s.instance.Hide(err), "get all secrets of %s", s.name)
 	}
 	mine := make(map[string]map[string]string, len(all)) // the driver may keep its own
 	for key, pairs := range all {
-		if s.allows(key) {
+		if s.allows(d, key) {
 			mine[key] = pairs
 		}
 	}
@@ -86,16 +97,23 @@ func (s *Store) Bulk(ctx context.Context) (map[string]map[string]string, error) 
 }
 
 // allows follows Dapr's order: an allow list shuts everything else out, then
-// the deny list, then the default.
-func (s *Store) allows(key string) bool {
+// the deny list, then the default. What is denied is so in upper and lower case,
+// since some stores do not tell them apart.
+func (s *Store) allows(d Driver, key string) bool {
 	scope := s.scope.Load()
 	switch {
 	case scope == nil:
 		return true
 	case len(scope.Allowed) > 0:
 		return slices.Contains(scope.Allowed, key)
-	case slices.Contains(scope.Denied, key):
+	case scope.DefaultAccess == "deny":
 		return false
 	}
-	return scope.DefaultAccess != "deny"
+	names := []string{key}
+	if n, ok := d.(Namer); ok {
+		names = append(names, n.Names(key)...)
+	}
+	return !slices.ContainsFunc(scope.Denied, func(denied string) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, denied) })
+	})
 }

@@ -19,7 +19,7 @@ type drawer struct {
 	err error
 }
 
-func (d drawer) Get(_ context.Context, key string) (map[string]string, error) {
+func (d drawer) Get(_ context.Context, key string, _ map[string]string) (map[string]string, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
@@ -29,13 +29,15 @@ func (d drawer) Get(_ context.Context, key string) (map[string]string, error) {
 	return nil, fault.New(fault.NotFound, "no secret")
 }
 
-func (d drawer) Bulk(context.Context) (map[string]map[string]string, error) { return d.all, d.err }
+func (d drawer) Bulk(context.Context, map[string]string) (map[string]map[string]string, error) {
+	return d.all, d.err
+}
 
 func (d drawer) Close(context.Context) error { return nil }
 
 type noOptions struct{}
 
-func open(t *testing.T, d drawer, scopes []config.SecretScope, items ...config.Item) *secrets.Store {
+func open(t *testing.T, d secrets.Driver, scopes []config.SecretScope, items ...config.Item) *secrets.Store {
 	t.Helper()
 	def := secrets.Define("drawer", component.About{}, func(context.Context, component.Env, noOptions) (secrets.Driver, error) { return d, nil })
 	s, err := secrets.New(def, component.Env{Name: "vault"}, config.Component{Name: "vault", Type: "secretstores.drawer", Metadata: items}, scopes)
@@ -72,13 +74,13 @@ func TestScopes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := open(t, three(), row.scopes)
-			all, err := s.Bulk(t.Context())
+			all, err := s.Bulk(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, key := range []string{"a", "b", "c"} {
 				allowed := strings.Contains(row.want, key)
-				got, err := s.Get(t.Context(), key)
+				got, err := s.Get(t.Context(), key, nil)
 				if allowed && got[key] == "" || !allowed && fault.KindOf(err) != fault.Denied {
 					t.Errorf("get %s: %v, %v", key, got, err)
 				}
@@ -93,15 +95,51 @@ func TestScopes(t *testing.T) {
 	}
 }
 
+// manyNames is a store that knows each secret by its number as well.
+type manyNames struct{ drawer }
+
+func (manyNames) Names(key string) []string { return []string{"#" + key, strings.TrimPrefix(key, "#")} }
+
+func (m manyNames) Get(ctx context.Context, key string, metadata map[string]string) (map[string]string, error) {
+	return m.drawer.Get(ctx, strings.ToLower(strings.TrimPrefix(key, "#")), metadata)
+}
+
+func TestADenyCountsForAllNamesOfASecret(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		scope   config.SecretScope
+		key     string
+		allowed bool
+	}{
+		{config.SecretScope{Denied: []string{"a"}}, "a", false},
+		{config.SecretScope{Denied: []string{"a"}}, "A", false},
+		{config.SecretScope{Denied: []string{"a"}}, "#a", false},
+		{config.SecretScope{Denied: []string{"a"}}, "#A", false},
+		{config.SecretScope{Denied: []string{"#a"}}, "a", false},
+		{config.SecretScope{Denied: []string{"a"}}, "b", true},
+		{config.SecretScope{Allowed: []string{"a"}}, "a", true},
+		{config.SecretScope{Allowed: []string{"a"}}, "A", false},
+		{config.SecretScope{Allowed: []string{"a"}}, "#a", false},
+		{config.SecretScope{DefaultAccess: "deny"}, "#a", false},
+	} {
+		row.scope.Store = "vault"
+		s := open(t, manyNames{three()}, []config.SecretScope{row.scope})
+		got, err := s.Get(t.Context(), row.key, nil)
+		if row.allowed != (err == nil) || !row.allowed && (fault.KindOf(err) != fault.Denied || len(got) > 0) {
+			t.Errorf("%s with %+v: %v, %v", row.key, row.scope, got, err)
+		}
+	}
+}
+
 func TestLimitCountsFromTheNextCall(t *testing.T) {
 	t.Parallel()
 	s := open(t, three(), nil)
 	s.Limit([]config.SecretScope{{Store: "vault", DefaultAccess: "deny"}})
-	if _, err := s.Get(t.Context(), "a"); fault.KindOf(err) != fault.Denied {
+	if _, err := s.Get(t.Context(), "a", nil); fault.KindOf(err) != fault.Denied {
 		t.Errorf("got %v", err)
 	}
 	s.Limit(nil)
-	if _, err := s.Get(t.Context(), "a"); err != nil {
+	if _, err := s.Get(t.Context(), "a", nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -110,7 +148,7 @@ func TestBulkLeavesTheDriversMapAlone(t *testing.T) {
 	t.Parallel()
 	d := three()
 	s := open(t, d, []config.SecretScope{{Store: "vault", DefaultAccess: "deny"}})
-	if all, err := s.Bulk(t.Context()); err != nil || len(all) != 0 {
+	if all, err := s.Bulk(t.Context(), nil); err != nil || len(all) != 0 {
 		t.Fatalf("got %v, %v", all, err)
 	}
 	if diff := cmp.Diff(three().all, d.all); diff != "" {
@@ -123,8 +161,8 @@ func TestErrorsKeepTheirKindAndNoSecret(t *testing.T) {
 	const token = "tok-123456"
 	s := open(t, drawer{err: fault.New(fault.Exhausted, "ask https://%s@vault", token)}, nil,
 		config.Item{Name: "token", Value: token, Secret: true})
-	_, bulkErr := s.Bulk(t.Context())
-	_, getErr := s.Get(t.Context(), "a")
+	_, bulkErr := s.Bulk(t.Context(), nil)
+	_, getErr := s.Get(t.Context(), "a", nil)
 	for _, err := range []error{bulkErr, getErr} {
 		if fault.KindOf(err) != fault.Exhausted || strings.Contains(err.Error(), token) || !strings.Contains(err.Error(), "***@vault") {
 			t.Errorf("got %v", err)

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -115,19 +117,36 @@ func (o *output) Invoke(_ context.Context, r *bindings.Request) (*bindings.Respo
 
 func (o *output) Close(context.Context) error { return nil }
 
-// vault is a secret store.
+// vault is a secret store that does not care about upper and lower case. It
+// shows the version of a request behind each value, and knows a prefix in the
+// metadata of a bulk request.
 type vault map[string]map[string]string
 
-func (v vault) Get(_ context.Context, key string) (map[string]string, error) {
-	pairs, ok := v[key]
+func (v vault) Get(_ context.Context, key string, metadata map[string]string) (map[string]string, error) {
+	pairs, ok := v[strings.ToLower(key)]
 	if !ok {
 		return nil, fault.New(fault.NotFound, "no such secret")
 	}
-	return pairs, nil
+	out := maps.Clone(pairs)
+	if version := metadata["version_id"]; version != "" {
+		for name, value := range out {
+			out[name] = value + " of " + version
+		}
+	}
+	return out, nil
 }
 
-func (v vault) Bulk(context.Context) (map[string]map[string]string, error) { return v, nil }
-func (v vault) Close(context.Context) error                                { return nil }
+func (v vault) Bulk(_ context.Context, metadata map[string]string) (map[string]map[string]string, error) {
+	out := map[string]map[string]string{}
+	for key, pairs := range v {
+		if strings.HasPrefix(key, metadata["prefix"]) {
+			out[key] = pairs
+		}
+	}
+	return out, nil
+}
+
+func (v vault) Close(context.Context) error { return nil }
 
 // instance is a running instance with one component of each kind.
 type instance struct {
@@ -248,7 +267,7 @@ func open(tb testing.TB) *instance {
 		env("out"), config.Component{Name: "out"})
 	must(tb, err)
 	i.store, err = secrets.New(secrets.Define("fake", component.About{}, func(context.Context, component.Env, noOptions) (secrets.Driver, error) {
-		return vault{"db": {"db": "s3cret"}, "a/b": {"user": "u", "password": "p"}, "hidden": {"hidden": "x"}}, nil
+		return vault{"db": {"db": "s3cret"}, "a/b": {"user": "u", "password": "p"}, "hidden": {"hidden": "canary"}}, nil
 	}), env("vault"), config.Component{Name: "vault"}, []config.SecretScope{{Store: "vault", DefaultAccess: "allow", Denied: []string{"hidden"}}})
 	must(tb, err)
 	run(tb, i.bus.Instance())

@@ -128,7 +128,7 @@ func isHeader(key, value string) bool {
 
 // GetSecret returns one secret.
 func (s *service) GetSecret(ctx context.Context, in *rtv1.GetSecretRequest) (*rtv1.GetSecretResponse, error) {
-	pairs, err := s.api.GetSecret(ctx, in.GetStoreName(), in.GetKey())
+	pairs, err := s.api.GetSecret(ctx, in.GetStoreName(), in.GetKey(), in.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (s *service) GetSecret(ctx context.Context, in *rtv1.GetSecretRequest) (*rt
 
 // GetBulkSecret returns every secret that the app may read.
 func (s *service) GetBulkSecret(ctx context.Context, in *rtv1.GetBulkSecretRequest) (*rtv1.GetBulkSecretResponse, error) {
-	all, err := s.api.BulkSecrets(ctx, in.GetStoreName())
+	all, err := s.api.BulkSecrets(ctx, in.GetStoreName(), in.GetMetadata())
 	if err != nil {
 		return nil, err
 	}

@@ -156,6 +156,41 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+func TestSecretsOfARequestWithMetadata(t *testing.T) {
+	t.Parallel()
+	c, _ := client(t)
+	one, err := c.GetSecret(t.Context(), &rtv1.GetSecretRequest{StoreName: "vault", Key: "db", Metadata: map[string]string{"version_id": "4"}})
+	must(t, err)
+	if got := one.GetData()["db"]; got != "s3cret of 4" {
+		t.Errorf("got %q", got)
+	}
+	all, err := c.GetBulkSecret(t.Context(), &rtv1.GetBulkSecretRequest{StoreName: "vault", Metadata: map[string]string{"prefix": "d"}})
+	must(t, err)
+	if got := all.GetData()["db"].GetSecrets()["db"]; got != "s3cret" || len(all.GetData()) != 1 {
+		t.Errorf("got %v", all)
+	}
+}
+
+// Whatever a denied secret is called, its value does not get out.
+func TestDeniedSecretStaysIn(t *testing.T) {
+	t.Parallel()
+	c, _ := client(t)
+	for _, key := range []string{"hidden", "HIDDEN", "hidden ", "hidden.", "hidde%6E", "./hidden", "db/../hidden", "hidden\x00", ""} {
+		got, err := c.GetSecret(t.Context(), &rtv1.GetSecretRequest{StoreName: "vault", Key: key})
+		if err == nil || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%q: %v, %v", key, got, err)
+		}
+		if strings.EqualFold(key, "hidden") && status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+	all, err := c.GetBulkSecret(t.Context(), &rtv1.GetBulkSecretRequest{StoreName: "vault"})
+	must(t, err)
+	if strings.Contains(all.String(), "canary") {
+		t.Errorf("bulk: %v", all)
+	}
+}
+
 // The answer says all that the HTTP document says, as far as it has a place.
 func TestMetadata(t *testing.T) {
 	t.Parallel()

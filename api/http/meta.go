@@ -52,11 +52,14 @@ func (h *handler) onShutdown(w http.ResponseWriter, r *http.Request) {
 
 func (h *handler) onSecret(w http.ResponseWriter, r *http.Request) {
 	path, err := names(r, "store", "key")
-	if err != nil {
-		respondError(w, err)
-		return
+	var metadata map[string]string
+	if err == nil {
+		metadata, err = queryMetadata(r.URL.RawQuery, api.BadRequest)
 	}
-	pairs, err := h.api.GetSecret(r.Context(), path[0], path[1])
+	var pairs map[string]string
+	if err == nil {
+		pairs, err = h.api.GetSecret(r.Context(), path[0], path[1], metadata)
+	}
 	if err != nil {
 		respondError(w, err)
 		return
@@ -66,11 +69,14 @@ func (h *handler) onSecret(w http.ResponseWriter, r *http.Request) {
 
 func (h *handler) onBulkSecrets(w http.ResponseWriter, r *http.Request) {
 	path, err := names(r, "store")
-	if err != nil {
-		respondError(w, err)
-		return
+	var metadata map[string]string
+	if err == nil {
+		metadata, err = queryMetadata(r.URL.RawQuery, api.BadRequest)
 	}
-	all, err := h.api.BulkSecrets(r.Context(), path[0])
+	var all map[string]map[string]string
+	if err == nil {
+		all, err = h.api.BulkSecrets(r.Context(), path[0], metadata)
+	}
 	if err != nil {
 		respondError(w, err)
 		return

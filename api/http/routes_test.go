@@ -67,7 +67,9 @@ var otherRoutes = []routeCase{
 	{"secret missing", "GET", "/v1.0/secrets/vault/nope", "", 500, "ERR_SECRET_GET"},
 	{"secret denied", "GET", "/v1.0/secrets/vault/hidden", "", 403, "ERR_PERMISSION_DENIED"},
 	{"secret unknown store", "GET", "/v1.0/secrets/nope/db", "", 401, "ERR_SECRET_STORE_NOT_FOUND"},
+	{"secret with a bad query", "GET", "/v1.0/secrets/vault/db?metadata.a=%zz", "", 400, "ERR_BAD_REQUEST"},
 	{"secrets", "GET", "/v1.0/secrets/vault/bulk", "", 200, ""},
+	{"secrets with a bad query", "GET", "/v1.0/secrets/vault/bulk?metadata.%zz=1", "", 400, "ERR_BAD_REQUEST"},
 	{"secrets unknown store", "GET", "/v1.0/secrets/nope/bulk", "", 401, "ERR_SECRET_STORE_NOT_FOUND"},
 	{"metadata", "GET", "/v1.0/metadata", "", 200, ""},
 	{"set metadata", "PUT", "/v1.0/metadata/cliPID", "42", 204, ""},
@@ -292,6 +294,9 @@ func TestSecrets(t *testing.T) {
 		"/v1.0/secrets/vault/db":     `{"db":"s3cret"}`,
 		"/v1.0/secrets/vault/a%2Fb":  `{"password":"p","user":"u"}`,
 		"/v1.0/secrets/v%61ult/bulk": `{"a/b":{"password":"p","user":"u"},"db":{"db":"s3cret"}}`,
+
+		"/v1.0/secrets/vault/db?metadata.version_id=4%2F2&other=1": `{"db":"s3cret of 4/2"}`,
+		"/v1.0/secrets/vault/bulk?metadata.prefix=d":               `{"db":{"db":"s3cret"}}`,
 	}
 	for target, want := range tests {
 		w := ask(h, "GET", target, "")
@@ -300,6 +305,27 @@ func TestSecrets(t *testing.T) {
 		}
 		if w.Header().Get("Cache-Control") != "no-store" {
 			t.Errorf("%s may be cached", target)
+		}
+	}
+}
+
+// Whatever a denied secret is called, its value does not get out.
+func TestDeniedSecretStaysIn(t *testing.T) {
+	t.Parallel()
+	h := start(t).handler(apihttp.Options{})
+	for _, target := range []string{
+		"vault/hidden", "vault/HIDDEN", "vault/Hidden", "vault/hidde%6E", "vault/%48idden", "vault/hidden?metadata.version_id=1",
+		"vault/hidden.", "vault/hidden%20", "vault/%2568idden", "vault/hidden%2F", "vault/%2e/hidden", "vault//hidden", "vault/hidden/",
+		"vault/db%2F..%2Fhidden", "vault/hidden%00", "VAULT/hidden", "vault/%EF%BC%A8idden", "vault/bulk", "vault/bulk?metadata.prefix=h", "vault/bulk%2Fhidden",
+	} {
+		w := ask(h, "GET", "/v1.0/secrets/"+target, "")
+		if strings.Contains(w.Body.String(), "canary") || w.Code == 200 && !strings.Contains(target, "bulk") {
+			t.Errorf("%s: %d %s", target, w.Code, w.Body)
+		}
+	}
+	for _, key := range []string{"hidden", "HIDDEN", "hidde%6E"} {
+		if w := ask(h, "GET", "/v1.0/secrets/vault/"+key, ""); w.Code != 403 || code(t, w) != "ERR_PERMISSION_DENIED" {
+			t.Errorf("%s: %d %s", key, w.Code, w.Body)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func open(_ context.Context, _ component.Env, o options) (secrets.Driver, error)
 
 // Get returns the variable named prefix+key. A variable that is set and empty
 // is an empty secret.
-func (s *store) Get(_ context.Context, key string) (map[string]string, error) {
+func (s *store) Get(_ context.Context, key string, _ map[string]string) (map[string]string, error) {
 	if key == "" || strings.ContainsAny(key, "=\x00") {
 		return nil, fault.New(fault.Invalid, "read secret %q: not a name of an environment variable", key)
 	}
@@ -66,7 +66,7 @@ func (s *store) Get(_ context.Context, key string) (map[string]string, error) {
 
 // Bulk returns every variable that begins with the prefix, those that are not
 // given out excepted.
-func (s *store) Bulk(context.Context) (map[string]map[string]string, error) {
+func (s *store) Bulk(context.Context, map[string]string) (map[string]map[string]string, error) {
 	all := map[string]map[string]string{}
 	for _, pair := range os.Environ() {
 		name, value, ok := strings.Cut(pair, "=")

@@ -43,7 +43,7 @@ func TestGet(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := s.Get(t.Context(), row.key)
+			got, err := s.Get(t.Context(), row.key, nil)
 			if !row.ok {
 				if err == nil || fault.KindOf(err) != row.kind {
 					t.Fatalf("Get = %v, %v; want an error of kind %v", got, err, row.kind)
@@ -64,13 +64,13 @@ func TestBulk(t *testing.T) {
 	t.Setenv("DAPR_API_TOKEN", "token")
 	t.Setenv("APP_API_TOKEN", "token")
 	s, _ := open(t.Context(), component.Env{}, options{Prefix: "PSTEST_"})
-	got, err := s.Bulk(t.Context())
+	got, err := s.Bulk(t.Context(), nil)
 	want := map[string]map[string]string{"a": {"a": "1"}, "b": {"b": "x=y"}}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Fatalf("error %v, (-want +got)\n%s", err, diff)
 	}
 	all, _ := open(t.Context(), component.Env{}, options{})
-	got, err = all.Bulk(t.Context())
+	got, err = all.Bulk(t.Context(), nil)
 	if err != nil || got["DAPR_API_TOKEN"] != nil || got["APP_API_TOKEN"] != nil || got["PSTEST_a"] == nil {
 		t.Fatalf("Bulk without a prefix gives out a token or misses a variable (error %v)", err)
 	}

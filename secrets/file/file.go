@@ -79,7 +79,7 @@ func open(_ context.Context, env component.Env, o options) (secrets.Driver, erro
 
 // Get returns one secret: one pair named key, or all values of a multi-valued
 // secret.
-func (s *store) Get(_ context.Context, key string) (map[string]string, error) {
+func (s *store) Get(_ context.Context, key string, _ map[string]string) (map[string]string, error) {
 	values, ok := s.current()[key]
 	if !ok {
 		return nil, fault.New(fault.NotFound, "read secret %q: not in %s", key, s.options.SecretsFile)
@@ -88,7 +88,7 @@ func (s *store) Get(_ context.Context, key string) (map[string]string, error) {
 }
 
 // Bulk returns every secret of the file.
-func (s *store) Bulk(context.Context) (map[string]map[string]string, error) {
+func (s *store) Bulk(context.Context, map[string]string) (map[string]map[string]string, error) {
 	now := s.current()
 	all := make(map[string]map[string]string, len(now))
 	for key, values := range now {

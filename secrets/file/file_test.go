@@ -121,7 +121,7 @@ func TestReadsAgain(t *testing.T) {
 	}
 	expect := func(want string) {
 		t.Helper()
-		got, err := s.Get(t.Context(), "a")
+		got, err := s.Get(t.Context(), "a", nil)
 		if err != nil || got["a"] != want {
 			t.Fatalf("Get = %v, %v; want %q", got, err, want)
 		}
@@ -155,15 +155,15 @@ func TestAnswersAreCopies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, _ := s.Get(t.Context(), "a")
+	one, _ := s.Get(t.Context(), "a", nil)
 	one["a"] = "changed"
-	all, _ := s.Bulk(t.Context())
+	all, _ := s.Bulk(t.Context(), nil)
 	all["a"]["a"] = "changed"
-	again, err := s.Bulk(t.Context())
+	again, err := s.Bulk(t.Context(), nil)
 	if diff := cmp.Diff(map[string]map[string]string{"a": {"a": "one"}}, again); err != nil || diff != "" {
 		t.Fatalf("error %v, (-want +got)\n%s", err, diff)
 	}
-	if _, err := s.Get(t.Context(), "b"); fault.KindOf(err) != fault.NotFound {
+	if _, err := s.Get(t.Context(), "b", nil); fault.KindOf(err) != fault.NotFound {
 		t.Fatalf("missing secret: %v", err)
 	}
 }

@@ -48,30 +48,30 @@ func Secrets(t *testing.T, def component.Definition, setup SecretsSetup) {
 
 func secretsGet(t *testing.T, d secrets.Driver, setup SecretsSetup) {
 	for key, want := range setup.Want {
-		got, err := d.Get(t.Context(), key)
+		got, err := d.Get(t.Context(), key, nil)
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("get %q: %v (-want +got)\n%s", key, err, diff)
 		}
 		for name := range got {
 			got[name] = "changed by the caller"
 		}
-		again, err := d.Get(t.Context(), key)
+		again, err := d.Get(t.Context(), key, nil)
 		if diff := cmp.Diff(want, again); err != nil || diff != "" {
 			t.Errorf("get %q after the caller changed the first answer: %v (-want +got)\n%s", key, err, diff)
 		}
 	}
-	if got, err := d.Get(t.Context(), setup.Missing); err == nil || fault.KindOf(err) != fault.NotFound {
+	if got, err := d.Get(t.Context(), setup.Missing, nil); err == nil || fault.KindOf(err) != fault.NotFound {
 		t.Errorf("get a missing key: %v, %v; want an error of kind not found", got, err)
 	}
 	for _, key := range setup.Denied {
-		if got, err := d.Get(t.Context(), key); err == nil || fault.KindOf(err) != fault.Denied || got != nil {
+		if got, err := d.Get(t.Context(), key, nil); err == nil || fault.KindOf(err) != fault.Denied || got != nil {
 			t.Errorf("get %q: an answer of %d values, %v; want an error of kind denied", key, len(got), err)
 		}
 	}
 }
 
 func secretsBulk(t *testing.T, d secrets.Driver, setup SecretsSetup) {
-	all, err := d.Bulk(t.Context())
+	all, err := d.Bulk(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func secretsConcurrent(t *testing.T, d secrets.Driver, setup SecretsSetup) {
 			for range 20 {
 				secretsGet(t, d, setup)
 			}
-			if _, err := d.Bulk(t.Context()); err != nil {
+			if _, err := d.Bulk(t.Context(), nil); err != nil {
 				t.Error(err)
 			}
 		})
