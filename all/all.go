@@ -44,6 +44,7 @@ import (
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
+	"github.com/penstock-io/penstock/secrets/vault"
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
 )
 
@@ -86,6 +87,7 @@ func Components() component.List {
 
 		envsecrets.Component,
 		filesecrets.Component,
+		vault.Component,
 
 		inmemorystate.Component,
 	}
