@@ -39,6 +39,7 @@ var others = map[string]string{
 	".gitignore":                     "for git",
 	"Makefile":                       "the targets",
 	"examples/shop/":                 "payloads of providers for the demo",
+	"test/services/aws.py":           "the AWS server of the tests, made from moto",
 	"test/services/kafka/":           "what Maven fetches, and its sums",
 	"test/services/requirements.txt": "what pip fetches, with its sums",
 	"test/services/smtp.py":          "the SMTP server of the tests, made from aiosmtpd",

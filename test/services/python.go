@@ -7,7 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	_ "embed" // for the script
+	_ "embed" // for the scripts
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -19,6 +19,9 @@ import (
 
 //go:embed smtp.py
 var smtpScript string
+
+//go:embed aws.py
+var awsScript string
 
 // smtp takes mails for everybody and keeps them in a Maildir.
 func smtp() recipe {
@@ -32,13 +35,13 @@ func smtp() recipe {
 	}}
 }
 
-// aws is the moto server. It keeps everything in memory: nothing is left after
-// a stop.
+// aws is the moto server, made to work on one request at a time. It keeps
+// everything in memory: nothing is left after a stop.
 func aws() recipe {
 	return recipe{name: "aws", ports: 1, tools: []tool{python()}, version: pinned("moto"), lay: func(s *Server) error {
 		s.Addr = "http://" + s.at(0)
-		s.node(0, serves("/moto-api/"), python().found(), "-m", "moto.server", "-H", "127.0.0.1", "-p", fmt.Sprint(s.ports[0]))
-		return nil
+		s.node(0, serves("/moto-api/"), python().found(), s.path("aws.py"), "127.0.0.1", fmt.Sprint(s.ports[0]))
+		return s.write(awsScript, "aws.py")
 	}}
 }
 
