@@ -83,9 +83,11 @@ func TestReportFailsOnSkipsFailuresAndNothing(t *testing.T) {
 
 func TestCasesOfWatermillThatDoNotApplyAreCountedApart(t *testing.T) {
 	t.Parallel()
-	r, out := read(stream + `{"Action":"skip","Package":"p","Test":"TestX/watermill/many_lanes/TestNoAck/1"}`)
-	if !r.good() || !strings.Contains(out, "\n1 cases of Watermill's suite") {
-		t.Errorf("good is %t after:\n%s", r.good(), out)
+	for _, name := range []string{"TestX/watermill/many_lanes/TestNoAck/1", "TestWatermillOnServer/many_lanes/TestNoAck/1"} {
+		r, out := read(stream + `{"Action":"skip","Package":"p","Test":"` + name + `"}`)
+		if !r.good() || !strings.Contains(out, "\n1 cases of Watermill's suite") {
+			t.Errorf("%s: good is %t after:\n%s", name, r.good(), out)
+		}
 	}
 }
 
