@@ -54,3 +54,22 @@ func (a apart) Prepare(ctx context.Context, s pubsub.Subscription) error {
 	}
 	return nil
 }
+
+// ApartGroups is Apart for a broker whose groups are the same for all topics: the
+// prefix stands before each group too.
+func ApartGroups(d pubsub.Driver, prefix string) pubsub.Driver {
+	return apartGroups{apart{d, prefix}}
+}
+
+type apartGroups struct{ apart }
+
+func (a apartGroups) Subscribe(ctx context.Context, s pubsub.Subscription, emit cloudevents.EmitFunc) error {
+	s.Group = a.prefix + s.Group
+	return a.apart.Subscribe(ctx, s, emit)
+}
+
+// Prepare implements pubsub.Preparer.
+func (a apartGroups) Prepare(ctx context.Context, s pubsub.Subscription) error {
+	s.Group = a.prefix + s.Group
+	return a.apart.Prepare(ctx, s)
+}
