@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"time"
 
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/state"
@@ -84,6 +85,32 @@ func (a *API) TransactState(ctx context.Context, store string, changes []state.C
 		return stateError(store, err, alike(StateTransaction))
 	}
 	return nil
+}
+
+// StateMetadata is what apps are told of an item beside its value; nil when
+// there is nothing.
+func StateMetadata(it *state.Item) map[string]string {
+	if it.Expires.IsZero() {
+		return nil
+	}
+	return map[string]string{"ttlExpireTime": it.Expires.UTC().Format(time.RFC3339)}
+}
+
+// StateKeys lists keys of the app that begin with prefix, at most limit of them,
+// and a token for the rest, empty at the end.
+func (a *API) StateKeys(ctx context.Context, store, prefix, token string, limit int) (keys []string, next string, err error) {
+	s, err := a.stateStore(store)
+	if err != nil {
+		return nil, "", err
+	}
+	keys, next, err = s.Keys(ctx, prefix, token, limit)
+	switch {
+	case errors.Is(err, state.ErrNoList):
+		return nil, "", Errorf(StateNoKeys, "list keys of %s: %w", store, err).on("state", store)
+	case err != nil:
+		return nil, "", stateError(store, err, alike(StateGet))
+	}
+	return keys, next, nil
 }
 
 func (a *API) stateStore(name string) (*state.Store, error) {

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/state"
 )
 
 // MaxPause is the longest pause that an app can ask for.
@@ -90,7 +90,7 @@ func Escape(value string, plain func(byte) bool) string {
 // save and output bindings to invoke, as part of the same delivery.
 type Reply struct {
 	StoreName string
-	State     []State
+	State     []state.Change
 	// To names output bindings.
 	To []string
 	// Concurrency is "sequential" (also when empty) or "parallel".
@@ -104,13 +104,4 @@ type Reply struct {
 	// Err is why the reply cannot be carried out although it is one: a field
 	// has a wrong type. Nothing else is set then.
 	Err error
-}
-
-// State is one value that a reply asks to save.
-type State struct {
-	Key      string            `json:"key"`
-	Value    json.RawMessage   `json:"value"`
-	ETag     *string           `json:"etag"`
-	Metadata map[string]string `json:"metadata"`
-	Options  json.RawMessage   `json:"options"`
 }

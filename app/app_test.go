@@ -24,6 +24,7 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/state"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -256,7 +257,7 @@ func TestBindingAnswers(t *testing.T) {
 			To: []string{"a"}, Data: []byte("text"), Operation: "delete",
 		}},
 		{"state", 200, `{"storeName":"s","state":[{"key":"k","value":[1]}]}`, "ack", &app.Reply{
-			StoreName: "s", State: []app.State{{Key: "k", Value: []byte("[1]")}}, Operation: "create",
+			StoreName: "s", State: []state.Change{{Key: "k", Value: []byte("[1]")}}, Operation: "create",
 		}},
 		{"not found", 404, "", "retry (not found)", nil},
 		{"bad request", 400, "", "retry (invalid)", nil},

@@ -31,13 +31,14 @@ import (
 	"github.com/penstock-io/penstock/runtime"
 	"github.com/penstock-io/penstock/secrets"
 	secretsfile "github.com/penstock-io/penstock/secrets/file"
+	statememory "github.com/penstock-io/penstock/state/inmemory"
 )
 
 // components are those the tests use.
 func components() component.List {
 	return component.List{
 		cron.Component, localstorage.Component, webhook.Component, inmemory.Component, sqlite.Component,
-		secretsfile.Component, farBus, farStore, plainBus, asking,
+		secretsfile.Component, statememory.Component, farBus, farStore, plainBus, asking,
 	}
 }
 

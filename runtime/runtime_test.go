@@ -71,15 +71,39 @@ func TestReplyOfTheAppIsCarriedOut(t *testing.T) {
 	})
 }
 
-func TestReplyWithStateIsAClearError(t *testing.T) {
+func TestStateOfTheReplyIsSaved(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[]`)
+	a.answer("/tick", reply(`{"storeName":"kept","state":[{"key":"k","value":{"n":1}}],"to":["store"],"metadata":{"fileName":"r.txt"},"data":"x"}`))
+	in := start(t, a, tick+store+memory)
+	a.next(t, "/tick")
+	eventually(t, "the output is written", func() bool {
+		_, err := os.ReadFile(filepath.Join(in.dir, "out", "r.txt"))
+		return err == nil
+	})
+	if got := in.text(t, "/state/kept/k"); got != `{"n":1}` {
+		t.Errorf("saved %q", got)
+	}
+}
+
+// A store that is not there is a matter of the configuration: the event waits.
+func TestReplyWithStateOfNoStore(t *testing.T) {
 	t.Parallel()
 	a := newApp(t, `[]`)
 	a.answer("/tick", reply(`{"storeName":"s","state":[{"key":"k","value":1}]}`))
 	in := start(t, a, tick)
 	a.next(t, "/tick")
 	a.next(t, "/tick") // tried again
-	eventually(t, "the log names the state", func() bool { return strings.Contains(in.log.String(), "no state stores") })
+	eventually(t, "the log names the store", func() bool { return strings.Contains(in.log.String(), `find state store \"s\"`) })
 }
+
+const memory = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: kept}
+spec: {type: state.in-memory, version: v1}
+---
+`
 
 const tick = `
 apiVersion: dapr.io/v1alpha1

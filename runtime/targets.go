@@ -219,7 +219,9 @@ func carryOut(ctx context.Context, ps *parts, r *app.Reply) error {
 		return fault.New(fault.Unavailable, "carry out the app's reply: %w", r.Err)
 	}
 	if len(r.State) > 0 {
-		return fault.New(fault.Unavailable, "save state of the app's reply in %q: this build has no state stores; remove \"state\" from the reply", r.StoreName)
+		if err := saveReply(ctx, ps, r); err != nil {
+			return err
+		}
 	}
 	send := func(ctx context.Context, name string) error {
 		_, err := invoke(ctx, ps, name, &bindings.Request{Operation: r.Operation, Data: r.Data, Metadata: r.Metadata})
@@ -234,4 +236,13 @@ func carryOut(ctx context.Context, ps *parts, r *app.Reply) error {
 		}
 	}
 	return nil
+}
+
+// saveReply saves the state of a reply.
+func saveReply(ctx context.Context, ps *parts, r *app.Reply) error {
+	s, err := ps.stateOf(r.StoreName)
+	if err == nil {
+		err = s.Apply(ctx, r.State)
+	}
+	return fault.Wrap(ps.held(r.StoreName, err), "save state of the app's reply")
 }

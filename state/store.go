@@ -265,6 +265,9 @@ func (s *Store) prepare(changes []Change) ([]Change, error) {
 			return nil, err
 		}
 		c.Key = s.prefix + c.Key
+		if c.ETag != nil && *c.ETag == "" { // what clients send that have none
+			c.ETag = nil
+		}
 		if c.TTL == 0 {
 			ttl, err := ttlOf(c.Metadata)
 			if err != nil {

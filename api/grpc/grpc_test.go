@@ -333,9 +333,9 @@ func otherProblems(t *testing.T, c, bare rtv1.DaprClient) []problem {
 			return err
 		}, codes.InvalidArgument, "ERR_BAD_REQUEST", "", "baggage"},
 		{"not in this build", func() error {
-			_, err := c.GetState(t.Context(), &rtv1.GetStateRequest{StoreName: "s", Key: "k"})
+			_, err := c.InvokeActor(t.Context(), &rtv1.InvokeActorRequest{ActorType: "a", ActorId: "1", Method: "m"})
 			return err
-		}, codes.Unimplemented, "ERR_API_UNIMPLEMENTED", "", "the method GetState is not in this build of Penstock"},
+		}, codes.Unimplemented, "ERR_API_UNIMPLEMENTED", "", "the method InvokeActor is not in this build of Penstock"},
 		{"stream not in this build", func() error {
 			s, err := c.SubscribeConfiguration(t.Context(), &rtv1.SubscribeConfigurationRequest{})
 			must(t, err)

@@ -33,6 +33,7 @@ func (h *handler) routes() *chi.Mux {
 	write(m, "/v1.0/bindings/{name}", h.onBinding)
 	m.Get("/v1.0/secrets/{store}/bulk", h.onBulkSecrets)
 	m.Get("/v1.0/secrets/{store}/{key}", h.onSecret)
+	h.stateRoutes(m)
 	write(m, "/v1.0/metadata/{key}", h.onSetMetadata)
 	m.Post("/v1.0/shutdown", h.onShutdown)
 	h.deadLetterRoutes(m)
@@ -53,7 +54,7 @@ func write(m *chi.Mux, pattern string, f http.HandlerFunc) {
 // more than "not found".
 func unimplemented(m *chi.Mux) {
 	lacking := map[string][]string{
-		"/v1.0": {"state", "invoke", "actors", "configuration", "jobs", "workflows"},
+		"/v1.0": {"invoke", "actors", "configuration", "jobs", "workflows"},
 		"/v1.0-alpha1": {
 			"state", "configuration", "jobs", "lock", "unlock", "crypto", "subtlecrypto", "workflows", "conversation",
 		},

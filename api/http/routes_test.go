@@ -84,7 +84,6 @@ var otherRoutes = []routeCase{
 	{"health by post", "POST", "/v1.0/healthz", "", 405, "ERR_METHOD_NOT_ALLOWED"},
 	{"outbound health", "GET", "/v1.0/healthz/outbound", "", 204, ""},
 	{"shutdown by get", "GET", "/v1.0/shutdown", "", 405, "ERR_METHOD_NOT_ALLOWED"},
-	{"state", "GET", "/v1.0/state/store/key", "", 501, "ERR_API_UNIMPLEMENTED"},
 	{"invoke", "PATCH", "/v1.0/invoke/app/method/x", "", 501, "ERR_API_UNIMPLEMENTED"},
 	{"actors", "DELETE", "/v1.0/actors/t/1/timers/x", "", 501, "ERR_API_UNIMPLEMENTED"},
 	{"jobs", "POST", "/v1.0-alpha1/jobs/x", "{}", 501, "ERR_API_UNIMPLEMENTED"},

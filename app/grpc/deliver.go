@@ -2,8 +2,8 @@ package grpc
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -12,6 +12,7 @@ import (
 
 	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/state"
 )
 
 // Event delivers an event with OnTopicEvent. Unimplemented is a drop without a
@@ -72,35 +73,25 @@ func readReply(m *rtv1.BindingEventResponse) *app.Reply {
 	if m.GetConcurrency() == rtv1.BindingEventResponse_PARALLEL {
 		r.Concurrency = "parallel"
 	}
-	for _, s := range m.GetStates() {
-		state := app.State{Key: s.GetKey(), Value: s.GetValue(), Metadata: s.GetMetadata(), Options: stateOptions(s.GetOptions())}
-		if s.GetEtag() != nil {
-			state.ETag = new(s.GetEtag().GetValue())
-		}
-		r.State = append(r.State, state)
+	for _, it := range m.GetStates() {
+		r.State = append(r.State, change(it))
 	}
 	return r
 }
 
-// stateOptions are the options of a state as HTTP apps write them.
-func stateOptions(o *commonv1.StateOptions) []byte {
-	var fields []string
-	switch o.GetConcurrency() {
-	case commonv1.StateOptions_CONCURRENCY_FIRST_WRITE:
-		fields = append(fields, `"concurrency":"first-write"`)
-	case commonv1.StateOptions_CONCURRENCY_LAST_WRITE:
-		fields = append(fields, `"concurrency":"last-write"`)
+// change is one value that an answer asks to save. Bytes are JSON only where the
+// app says so.
+func change(it *commonv1.StateItem) state.Change {
+	isJSON := it.GetMetadata()["contentType"] == "application/json" && json.Valid(it.GetValue())
+	c := state.Change{
+		Key: it.GetKey(), Value: it.GetValue(), Metadata: it.GetMetadata(), Binary: !isJSON,
+		FirstWrite: it.GetOptions().GetConcurrency() == commonv1.StateOptions_CONCURRENCY_FIRST_WRITE,
+		Strong:     it.GetOptions().GetConsistency() == commonv1.StateOptions_CONSISTENCY_STRONG,
 	}
-	switch o.GetConsistency() {
-	case commonv1.StateOptions_CONSISTENCY_EVENTUAL:
-		fields = append(fields, `"consistency":"eventual"`)
-	case commonv1.StateOptions_CONSISTENCY_STRONG:
-		fields = append(fields, `"consistency":"strong"`)
+	if tag := it.GetEtag(); tag != nil {
+		c.ETag = new(tag.GetValue())
 	}
-	if len(fields) == 0 {
-		return nil
-	}
-	return []byte("{" + strings.Join(fields, ",") + "}")
+	return c
 }
 
 // text is metadata as a message can carry it: a string that is not UTF-8 would

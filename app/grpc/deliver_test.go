@@ -21,6 +21,7 @@ import (
 	appgrpc "github.com/penstock-io/penstock/app/grpc"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/state"
 	"github.com/penstock-io/penstock/test/port"
 )
 
@@ -305,9 +306,9 @@ func TestBinding(t *testing.T) {
 				Key: "k", Value: []byte("[1]"), Etag: &commonv1.Etag{Value: "7"}, Metadata: map[string]string{"ttlInSeconds": "5"},
 				Options: &commonv1.StateOptions{Concurrency: commonv1.StateOptions_CONCURRENCY_FIRST_WRITE, Consistency: commonv1.StateOptions_CONSISTENCY_STRONG},
 			}}},
-			&app.Reply{StoreName: "s", Operation: "create", State: []app.State{{
+			&app.Reply{StoreName: "s", Operation: "create", State: []state.Change{{
 				Key: "k", Value: []byte("[1]"), ETag: new("7"), Metadata: map[string]string{"ttlInSeconds": "5"},
-				Options: []byte(`{"concurrency":"first-write","consistency":"strong"}`),
+				Binary: true, FirstWrite: true, Strong: true,
 			}}},
 		},
 	}

@@ -12,6 +12,7 @@ import (
 	clienthttp "github.com/penstock-io/penstock/client/http"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/state"
 )
 
 // StatusError is a status that is not a success. Errors of an [App] that have
@@ -126,7 +127,7 @@ func readReply(body []byte) *app.Reply {
 	}
 	var r struct {
 		StoreName   string            `json:"storeName"`
-		State       []app.State       `json:"state"`
+		State       []state.Document  `json:"state"`
 		To          names             `json:"to"`
 		Concurrency string            `json:"concurrency"`
 		Data        json.RawMessage   `json:"data"`
@@ -144,8 +145,16 @@ func readReply(body []byte) *app.Reply {
 	if r.Operation == "" {
 		r.Operation = "create"
 	}
+	var changes []state.Change
+	for i := range r.State {
+		c, err := r.State[i].Change()
+		if err != nil {
+			return &app.Reply{Err: fault.Wrap(err, "read the app's reply")}
+		}
+		changes = append(changes, c)
+	}
 	return &app.Reply{
-		StoreName: r.StoreName, State: r.State, To: r.To, Concurrency: r.Concurrency,
+		StoreName: r.StoreName, State: changes, To: r.To, Concurrency: r.Concurrency,
 		Data: replyData(r.Data), Operation: r.Operation, Metadata: r.Metadata,
 	}
 }
