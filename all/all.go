@@ -46,6 +46,7 @@ import (
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
 	"github.com/penstock-io/penstock/secrets/vault"
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
+	sqlitestate "github.com/penstock-io/penstock/state/sqlite"
 )
 
 // Components returns every component of the build.
@@ -90,6 +91,7 @@ func Components() component.List {
 		vault.Component,
 
 		inmemorystate.Component,
+		sqlitestate.Component,
 	}
 }
 
