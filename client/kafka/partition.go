@@ -302,6 +302,7 @@ func (p *partition) serve(ctx context.Context, a *attachment) error {
 	ring(p.wake)
 	for ctx.Err() == nil {
 		e := p.take(a)
+		ring(p.room) // also when all that was looked at waits for others of its key
 		if e == nil {
 			select {
 			case <-ctx.Done():
@@ -309,7 +310,6 @@ func (p *partition) serve(ctx context.Context, a *attachment) error {
 			}
 			continue
 		}
-		ring(p.room)
 		if err := a.emit(ctx, &e.Delivery); err != nil {
 			p.back(e)
 			if ctx.Err() == nil {
