@@ -26,10 +26,10 @@ import (
 // Component is "bindings.kafka".
 var Component = bindings.Define("kafka", component.About{
 	Summary: "Reads records of Kafka topics as events and writes records",
-	Ack:     "Offsets are committed every commitInterval, up to the oldest event that is not done; create returns when all in-sync replicas have the record",
+	Ack:     "Offsets are committed every commitInterval, up to the oldest event that is not done, with a note of up to 4 KB that tells which behind it are; create returns when all in-sync replicas have the record",
 	Order:   "By key inside a partition, one of a key at a time; ordering: partition keeps a whole partition in order, none keeps nothing",
 	Limits:  "maxUncommitted (10000) events and maxUncommittedBytes (32Mi) of each partition in memory",
-	Scale:   "The partitions of the topics are shared by the members of the consumer group",
+	Scale:   "The partitions of the topics are shared by the members of the consumer group. When one comes or goes, a partition that moves is finished and committed by the member that had it before the next one gets it; the others go on meanwhile",
 	Dapr:    "A failing event is tried again and never skipped. No Avro, no AWS IAM",
 	Example: `apiVersion: dapr.io/v1alpha1
 kind: Component

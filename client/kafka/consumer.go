@@ -97,10 +97,12 @@ func (k *Consumer) member(ctx context.Context, s Subscription, a *attachment) (*
 		parts: map[place]*partition{}, attached: a, changed: make(chan struct{}),
 	}
 	m.ctx, m.cancel = context.WithCancel(k.ctx)
+	m.last, m.cut = context.WithCancel(context.WithoutCancel(k.ctx))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
 		m.cancel()
+		m.cut()
 		return nil, errClosed
 	}
 	k.members = append(k.members, m)
@@ -134,6 +136,7 @@ func (k *Consumer) Close(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		for _, m := range members {
+			m.cut()
 			m.conns.cut()
 		}
 		<-gone

@@ -3,101 +3,171 @@ package kafka
 import (
 	"context"
 	"maps"
-	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 )
 
-// generation reads the partitions that the member has in one generation of its
-// group. At its end nothing is handed out any more, what is under way has a
-// moment to be settled, and all that is done is committed, before the member
-// asks for partitions again.
+// generation is the work in one generation of the group. With sticky shares the
+// member reads on at its end, and finds out in the next one what it still has.
+// Else, and when the member ends, nothing is handed out any more then, what is
+// under way has a moment to be settled, and all that is done is committed before
+// the group shares out its partitions.
 func (m *member) generation(ended context.Context, gen *kafka.Generation) {
-	ctx, cancel := context.WithCancel(m.ctx)
-	defer cancel()
-	if err := m.assign(ctx, gen); err != nil {
+	if ended.Err() != nil {
+		return // it was over before it began: the next one tells more
+	}
+	if err := m.assign(m.ctx, gen); err != nil {
+		m.lose()
 		if !again(err) || isMissing(err) {
 			m.fail(classify(err))
 		}
-		_ = pause(ctx, 3) // and then the group is joined again
+		_ = pause(m.ctx, 3) // and then the group is joined again
 		return
 	}
-	var work sync.WaitGroup
-	for _, p := range m.parts {
-		work.Go(func() { m.fetch(ctx, p) })
-		work.Go(func() { m.emit(ctx, p) })
+	for _, p := range m.held() {
+		if !p.moving.Load() {
+			m.read(p)
+		}
 	}
-	m.watch(ctx, ended, gen)
-	cancel()
-	work.Wait()
-	if m.ctx.Err() == nil {
-		m.drain(gen)
+	m.watch(ended, gen)
+	if !m.c.options.sticky() || m.over() {
+		halt(m.held()...)
+		if m.ctx.Err() == nil {
+			m.drain(gen)
+		}
 	}
-	m.commit(gen)
+	_ = m.commit(gen, m.held()) // what was not comes again
 }
 
 // assign makes the partitions of a generation. One that the member had before,
 // and nobody committed since, goes on with what it holds: outcomes of what was
-// handed out count again.
+// handed out count again. One that the member is to have no more is not read any
+// more.
 func (m *member) assign(ctx context.Context, gen *kafka.Generation) error {
+	shares, err := m.shares(ctx, gen)
+	if err != nil {
+		m.c.relearn(ctx)
+		return err
+	}
+	sticky := m.c.options.sticky()
 	now := map[place]*partition{}
+	var gone, moving []*partition
+	for _, old := range m.held() {
+		from, mine := shares[old.at]
+		switch {
+		case mine && from.known && old.goesOn(from.progress, sticky && !m.lost):
+			old.moving.Store(false)
+			now[old.at] = old
+		case !mine && sticky && !m.lost:
+			if !old.moving.Swap(true) {
+				old.until = time.Now().Add(m.c.options.drain())
+				moving = append(moving, old)
+			}
+			now[old.at] = old
+		default:
+			gone = append(gone, old)
+		}
+	}
+	halt(append(gone, moving...)...)
+	for _, old := range gone {
+		old.forget()
+	}
+	for at, from := range shares {
+		if now[at] == nil {
+			now[at] = newPartition(m, at, from.progress)
+		}
+		m.k.learn(m.sub.Group, at.topic)
+	}
+	m.mu.Lock()
+	m.parts, m.of, m.lost = now, gen.ID, false
+	m.mu.Unlock()
+	return nil
+}
+
+// start is where the group is in a partition. When it is known the brokers had
+// it; else it is where the group begins, which they know now.
+type start struct {
+	progress
+	known bool
+}
+
+// shares asks how far the group is in the partitions that the member is to have.
+// Where the group begins it commits that.
+func (m *member) shares(ctx context.Context, gen *kafka.Generation) (_ map[place]start, err error) {
+	shares := map[place]start{}
 	pin := map[string]map[int]int64{}
-	for topic, list := range gen.Assignments {
-		begins, err := m.begins(ctx, topic, list)
+	defer func() {
 		if err != nil {
-			m.c.relearn(ctx)
-			return err
+			for topic, begins := range pin {
+				m.k.keep(m.sub.Group, topic, begins)
+			}
+		}
+	}()
+	for topic, list := range gen.Assignments {
+		if len(list) == 0 {
+			continue
+		}
+		ids := make([]int, len(list))
+		for i := range list {
+			ids[i] = list[i].ID
+		}
+		at, err := m.offsets(ctx, topic, ids)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range at {
+			if p.CommittedOffset >= 0 {
+				shares[place{topic, p.Partition}] = start{progress{offset: p.CommittedOffset, note: p.Metadata}, true}
+			}
+		}
+		begins, err := m.begins(ctx, topic, at)
+		if err != nil {
+			return nil, err
+		}
+		for id, offset := range begins {
+			shares[place{topic, id}] = start{progress: progress{offset: offset}}
 		}
 		if len(begins) > 0 {
 			pin[topic] = begins
 		}
-		for _, a := range list {
-			at := place{topic, a.ID}
-			old := m.parts[at]
-			offset := a.Offset
-			if offset < 0 {
-				offset, old = begins[a.ID], nil
-			}
-			if old == nil || old.committed != offset {
-				old = newPartition(m, at, offset)
-			}
-			now[at] = old
+	}
+	return shares, gen.CommitOffsets(pin)
+}
+
+// offsets asks for what the group committed last of partitions.
+func (m *member) offsets(ctx context.Context, topic string, parts []int) ([]kafka.OffsetFetchPartition, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.c.options.ReadTimeout)
+	defer cancel()
+	res, err := m.c.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: m.sub.Group, Topics: map[string][]int{topic: parts}})
+	if err == nil {
+		err = res.Error
+	}
+	if err != nil {
+		return nil, err
+	}
+	at := res.Topics[topic]
+	for i := range at {
+		if at[i].Error != nil {
+			return nil, at[i].Error
 		}
 	}
-	if len(pin) > 0 {
-		if err := gen.CommitOffsets(pin); err != nil {
-			for topic, begins := range pin {
-				m.k.keep(m.sub.Group, topic, begins)
-			}
-			return err
-		}
-	}
-	for at, p := range m.parts {
-		if now[at] != p {
-			p.forget()
-		}
-	}
-	for at := range now {
-		m.k.learn(m.sub.Group, at.topic)
-	}
-	m.parts = now
-	return nil
+	return at, nil
 }
 
 // begins is where the group begins on those partitions of which it has no
 // offset: where Prepare found, or by the options.
-func (m *member) begins(ctx context.Context, topic string, list []kafka.PartitionAssignment) (map[int]int64, error) {
+func (m *member) begins(ctx context.Context, topic string, list []kafka.OffsetFetchPartition) (map[int]int64, error) {
 	begins := map[int]int64{}
 	var missing []int
 	for _, a := range list {
-		kept, ok := m.k.kept(m.sub.Group, topic, a.ID)
+		kept, ok := m.k.kept(m.sub.Group, topic, a.Partition)
 		switch {
-		case a.Offset >= 0:
+		case a.CommittedOffset >= 0:
 		case ok:
-			begins[a.ID] = kept
+			begins[a.Partition] = kept
 		default:
-			missing = append(missing, a.ID)
+			missing = append(missing, a.Partition)
 		}
 	}
 	if len(missing) == 0 {
@@ -112,18 +182,21 @@ func (m *member) begins(ctx context.Context, topic string, list []kafka.Partitio
 	return begins, nil
 }
 
-// watch commits now and then until the generation or the member ends, or the
-// topics have other partitions than they had.
-func (m *member) watch(ctx, ended context.Context, gen *kafka.Generation) {
+// watch commits now and then until the generation or the member ends, the
+// topics have other partitions than they had, or all that is to move has been
+// given up.
+func (m *member) watch(ended context.Context, gen *kafka.Generation) {
 	tick := time.NewTicker(m.c.options.CommitInterval)
 	defer tick.Stop()
 	look := time.NewTicker(2 * time.Second)
 	defer look.Stop()
-	shape, err := m.shape(ctx)
+	late := time.NewTimer(m.c.options.drain())
+	defer late.Stop()
+	shape, err := m.shape(m.ctx)
 	if err != nil {
-		shape = len(m.parts) // one that differs is looked at again
+		shape = len(m.held()) // one that differs is looked at again
 	}
-	for {
+	for !m.moved(gen) {
 		select {
 		case <-ended.Done():
 			return
@@ -133,12 +206,13 @@ func (m *member) watch(ctx, ended context.Context, gen *kafka.Generation) {
 			if m.over() {
 				return
 			}
+		case <-late.C: // for what has been moving since then
 		case <-tick.C:
-			m.commit(gen)
+			_ = m.commit(gen, m.held()) // it is tried again
 		case <-m.commitNow:
-			m.commit(gen)
+			_ = m.commit(gen, m.held())
 		case <-look.C:
-			now, err := m.shape(ctx)
+			now, err := m.shape(m.ctx)
 			if isMissing(err) {
 				m.fail(err)
 				return
@@ -169,33 +243,9 @@ func (m *member) shape(ctx context.Context) (all int, err error) {
 	return all, nil
 }
 
-// commit commits what is done. Only the member's current generation can.
-func (m *member) commit(gen *kafka.Generation) {
-	offsets := map[string]map[int]int64{}
-	for at, p := range m.parts {
-		if offset, news := p.position(); news {
-			if offsets[at.topic] == nil {
-				offsets[at.topic] = map[int]int64{}
-			}
-			offsets[at.topic][at.partition] = offset
-		}
-	}
-	if len(offsets) == 0 {
-		return
-	}
-	if err := gen.CommitOffsets(offsets); err != nil {
-		return // the generation is over, or soon will be; then it comes again
-	}
-	for topic, parts := range offsets {
-		for id, offset := range parts {
-			m.parts[place{topic, id}].commit(offset)
-		}
-	}
-}
-
 // drain waits until nothing is under way, and keeps the membership meanwhile.
 func (m *member) drain(gen *kafka.Generation) {
-	last := time.NewTimer(m.c.options.RebalanceDrain)
+	last := time.NewTimer(m.c.options.drain())
 	defer last.Stop()
 	beat := time.NewTicker(m.c.options.HeartbeatInterval)
 	defer beat.Stop()

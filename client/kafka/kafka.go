@@ -9,8 +9,11 @@
 // Promises: a record counts as written when the replicas that acks asks for
 // have it, and then only. A record counts as read when its outcome is ack or
 // drop, and the offset that is committed never passes one that is not: what is
-// under way when the process dies is delivered again. An outcome that comes
-// after the partition went to another member changes nothing. Lost
+// under way when the process dies is delivered again. What is done behind such
+// an offset is noted with it, as far as 4 KB go, and left out by whoever has the
+// partition next. A partition that goes to another member of the group is
+// finished first, for as long as rebalanceDrain; an outcome that comes later
+// changes nothing. Lost
 // connections, moved leaders and moved coordinators are dealt with for ever,
 // with a pause of at most a second between two tries; a produce request alone
 // gives up after producerRetryMax tries. There is no idempotent producer: a

@@ -2,6 +2,8 @@ package kafka
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,9 +55,18 @@ type member struct {
 	ended     chan struct{}
 	conns     *connections
 	session   time.Duration
-	parts     map[place]*partition
+	// last is the context of what is sent at the end, and cut ends it.
+	last context.Context
+	cut  context.CancelFunc
+	// plain: the brokers take no notes.
+	plain bool
 
-	mu       sync.Mutex
+	mu    sync.Mutex
+	parts map[place]*partition
+	of    int32          // the generation that parts are of
+	lost  bool           // others may have had parts since
+	said  map[place]bool // what the member claimed when it joined the group last
+
 	attached *attachment
 	changed  chan struct{} // closed when attached changes
 	ending   bool
@@ -166,7 +177,7 @@ func (m *member) run() {
 		}
 	}
 	if group != nil {
-		m.last(group)
+		m.settle(group)
 		m.leave(group)
 	}
 	if err == nil || m.ctx.Err() != nil {
@@ -175,30 +186,40 @@ func (m *member) run() {
 	m.fail(fault.Wrap(classify(err), "read as group %s", m.sub.Group))
 }
 
-// last commits what was done between two generations, when the member ends
+// settle commits what was done between two generations, when the member ends
 // there: it takes part in one more.
-func (m *member) last(group *kafka.ConsumerGroup) {
+func (m *member) settle(group *kafka.ConsumerGroup) {
+	halt(m.held()...)
 	if !m.uncommitted() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ctx), leaveTime)
+	ctx, cancel := context.WithTimeout(m.last, leaveTime)
 	defer cancel()
 	gen, err := group.Next(ctx)
 	if err == nil && m.assign(ctx, gen) == nil {
-		m.commit(gen)
+		_ = m.commit(gen, m.held()) // what was not committed comes again
 	}
 }
 
 func (m *member) uncommitted() bool {
-	for _, p := range m.parts {
-		if _, news := p.position(); news {
+	for _, p := range m.held() {
+		if _, news := p.progress(); news {
 			return true
 		}
 	}
 	return false
 }
 
-// next waits for a generation; it ends early when the member is over.
+// lose stops reading all partitions when others may get them.
+func (m *member) lose() {
+	halt(m.held()...)
+	m.mu.Lock()
+	m.lost = true
+	m.mu.Unlock()
+}
+
+// next waits for a generation; it ends early when the member is over. Meanwhile
+// it reads on, as long as no other member can have its partitions.
 func (m *member) next(group *kafka.ConsumerGroup) (*kafka.Generation, error) {
 	ctx, cancel := context.WithCancel(m.ctx)
 	defer cancel()
@@ -211,10 +232,17 @@ func (m *member) next(group *kafka.ConsumerGroup) (*kafka.Generation, error) {
 		gen, err := group.Next(ctx)
 		got <- result{gen, err}
 	}()
+	late := time.NewTimer(m.session)
+	defer late.Stop()
 	for {
 		select {
 		case r := <-got:
+			if r.err != nil && !is(r.err, kafka.RebalanceInProgress) {
+				m.lose()
+			}
 			return r.gen, r.err
+		case <-late.C:
+			m.lose()
 		case <-m.quiet:
 			if m.over() {
 				cancel()
@@ -232,10 +260,45 @@ func (m *member) join() (*kafka.ConsumerGroup, error) {
 	}
 	return kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: m.sub.Group, Brokers: m.c.seeds, Topics: m.sub.Topics, Dialer: m.c.dialer(m.conns),
-		GroupBalancers: m.c.options.balancers(), HeartbeatInterval: m.c.options.HeartbeatInterval,
+		GroupBalancers: m.balancers(), HeartbeatInterval: m.c.options.HeartbeatInterval,
 		SessionTimeout: m.session, RebalanceTimeout: rebalanceTimeout, JoinGroupBackoff: 300 * time.Millisecond,
-		StartOffset: kafka.FirstOffset,
+		StartOffset: kafka.FirstOffset, Timeout: max(m.session, sessions()[0]),
 	})
+}
+
+// balancers share out the partitions. Groups that have members of another kind
+// agree on one that all know.
+func (m *member) balancers() []kafka.GroupBalancer {
+	switch m.c.options.Balance {
+	case "range":
+		return []kafka.GroupBalancer{kafka.RangeGroupBalancer{}}
+	case "roundrobin":
+		return []kafka.GroupBalancer{kafka.RoundRobinGroupBalancer{}}
+	}
+	return []kafka.GroupBalancer{sticky{m.claim}, kafka.RangeGroupBalancer{}, kafka.RoundRobinGroupBalancer{}}
+}
+
+// claim tells what the member holds, when it joins the group.
+func (m *member) claim() claim {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := claim{Generation: m.of, Parts: map[string][]int{}}
+	m.said = map[place]bool{}
+	if m.lost {
+		return c
+	}
+	for at := range m.parts {
+		m.said[at] = true
+		c.Parts[at.topic] = append(c.Parts[at.topic], at.partition)
+	}
+	return c
+}
+
+// held are the partitions that the member has.
+func (m *member) held() []*partition {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.parts))
 }
 
 // leave ends the membership, which makes the group share out its partitions at
@@ -257,8 +320,11 @@ func (m *member) leave(group *kafka.ConsumerGroup) {
 }
 
 func (m *member) forget() {
-	for _, p := range m.parts {
+	parts := m.held()
+	halt(parts...)
+	for _, p := range parts {
 		p.forget()
 	}
+	m.cut()
 	m.conns.cut()
 }

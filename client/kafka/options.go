@@ -55,14 +55,14 @@ type Options struct {
 	OutOfRange        string            `meta:"onOffsetOutOfRange" default:"oldest" enum:"oldest|newest|stop" doc:"What to do when the broker no longer has the group's offset: go on with the oldest message there is, with the next new one, or stop with an error. It is logged as an error in any case."`
 	SessionTimeout    time.Duration     `meta:"sessionTimeout"    default:"0s"     doc:"After how long without a heartbeat the brokers give a member's partitions to others. 0 is 3s. Where the brokers do not allow so little (group.min.session.timeout.ms), the shortest of 6s, 10s and 30s that they allow, which is logged."`
 	HeartbeatInterval time.Duration     `meta:"heartbeatInterval" default:"500ms"  doc:"Interval of heartbeats, and the time until a member hears that another came or went."`
-	RebalanceDrain    time.Duration     `meta:"rebalanceDrain"    default:"2s"     doc:"How long what is under way may still be acknowledged before partitions are given up in a rebalance."`
+	RebalanceDrain    time.Duration     `meta:"rebalanceDrain"    default:"0s"     doc:"How long what is under way of a partition may still be acknowledged before the partition is given up in a rebalance. 0 is 30s, or 2s with range and roundrobin, where the member reads nothing meanwhile."`
 	FetchMin          int               `meta:"consumerFetchMin"  default:"1"      doc:"Bytes that a broker gathers before it answers, for at most fetchMaxWait."`
 	FetchMax          int               `meta:"consumerFetchDefault" default:"1048576" doc:"Most bytes of one partition asked for at a time."`
 	FetchWait         time.Duration     `meta:"fetchMaxWait"      default:"250ms"  doc:"Longest wait of a broker for consumerFetchMin."`
 	MaxUncommitted    int               `meta:"maxUncommitted"    default:"10000"  doc:"Most messages of a partition that are held in memory from the oldest one that is not done. Behind it nothing is read until it is."`
 	MaxHeldBytes      component.Size    `meta:"maxUncommittedBytes" default:"32Mi" doc:"The same in bytes, soft by one fetch."`
 	CommitInterval    time.Duration     `meta:"commitInterval"    default:"1s"     doc:"How often offsets are committed; what was acknowledged since can come again after a crash."`
-	Balance           string            `meta:"consumerGroupRebalanceStrategy" default:"range" enum:"range|roundrobin|sticky" doc:"How partitions are shared out. sticky is taken as range: members keep what they can only by chance."`
+	Balance           string            `meta:"consumerGroupRebalanceStrategy" default:"sticky" enum:"sticky|range|roundrobin" doc:"How partitions are shared out. sticky: members keep what they have and read on, and a partition that moves is finished first. range and roundrobin: all members stop in every rebalance. A group with members that do not know sticky, such as Dapr's, uses what all know."`
 	RetryEnabled      component.Ignored `meta:"consumeRetryEnabled"  doc:"A message that failed is always tried again; see resiliency for how often and how fast."`
 	RetryInterval     component.Ignored `meta:"consumeRetryInterval" doc:"See consumeRetryEnabled."`
 	ChannelBuffer     component.Ignored `meta:"channelBufferSize"    doc:"One fetch is read ahead; see consumerFetchDefault."`
@@ -102,8 +102,8 @@ func (o Options) Check() error {
 	if o.SessionTimeout < 0 || o.SessionTimeout > 0 && o.SessionTimeout <= o.HeartbeatInterval {
 		wrong("sessionTimeout", "must be longer than heartbeatInterval (%s)", o.HeartbeatInterval)
 	}
-	if o.RebalanceDrain < 0 || o.RebalanceDrain >= rebalanceTimeout-time.Second {
-		wrong("rebalanceDrain", "must be less than %s", rebalanceTimeout-time.Second)
+	if o.RebalanceDrain < 0 || !o.sticky() && o.RebalanceDrain >= rebalanceTimeout-time.Second {
+		wrong("rebalanceDrain", "must be less than %s with range and roundrobin", rebalanceTimeout-time.Second)
 	}
 	if o.RetryMax < 0 || o.MaxMessageBytes < 0 {
 		wrong("producerRetryMax", "and maxMessageBytes must be at least 0")
@@ -203,9 +203,17 @@ func (o *Options) compression() kafka.Compression {
 	return 0
 }
 
-func (o *Options) balancers() []kafka.GroupBalancer {
-	if o.Balance == "roundrobin" {
-		return []kafka.GroupBalancer{kafka.RoundRobinGroupBalancer{}}
+// sticky tells whether members keep what they have in a rebalance.
+func (o *Options) sticky() bool { return o.Balance != "range" && o.Balance != "roundrobin" }
+
+// drain is how long what is under way may take before a partition is given up.
+// Where all stop for that it is short.
+func (o *Options) drain() time.Duration {
+	switch {
+	case o.RebalanceDrain > 0:
+		return o.RebalanceDrain
+	case o.sticky():
+		return 30 * time.Second
 	}
-	return []kafka.GroupBalancer{kafka.RangeGroupBalancer{}}
+	return 2 * time.Second
 }

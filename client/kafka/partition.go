@@ -50,21 +50,41 @@ type partition struct {
 	// there may be room for a fetch.
 	wake, room chan struct{}
 
+	// stop ends reading, and work is what reads; moving: another member is to have
+	// it, and until is how long what is under way may take. Only the member's own
+	// goroutine uses these but moving.
+	stop   context.CancelFunc
+	work   sync.WaitGroup
+	until  time.Time
+	moving atomic.Bool
+	out    atomic.Int64 // how many are handed out
+
 	mu        sync.Mutex
 	items     []*item // not done, or behind one that is not, by offset
 	fresh     int     // index of the first fresh one in items
 	again     []*item // to be handed out before fresh ones
 	keys      map[string][]*item
 	bytes     int64
-	next      int64 // offset to fetch
-	committed int64
+	next      int64  // offset to fetch
+	skip      []span // what others have done behind the offset that it began with
+	committed progress
+	done      int // how many were finished, ever
 	acked     int // since the last commit
 	gone      bool
 }
 
-func newPartition(m *member, at place, offset int64) *partition {
+// progress is how far a partition is: all before an offset is done, and what the
+// note tells of behind it. It is that of a time when as many as done had been
+// finished.
+type progress struct {
+	offset int64
+	note   string
+	done   int
+}
+
+func newPartition(m *member, at place, from progress) *partition {
 	return &partition{
-		m: m, at: at, next: offset, committed: offset, keys: map[string][]*item{},
+		m: m, at: at, next: from.offset, committed: from, skip: noted(from.offset, from.note), keys: map[string][]*item{},
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
 }
@@ -95,10 +115,31 @@ func (p *partition) add(f *fetched) {
 	p.items = append(p.items, f.items...)
 	p.bytes += f.bytes
 	p.next = f.next
+	if len(p.skip) > 0 {
+		p.leaveOut(f.items)
+	}
 	p.mu.Unlock()
 	if len(f.items) > 0 {
 		ring(p.wake)
 	}
+}
+
+// leaveOut marks those of the items that were done by who had the partition
+// before. It runs under mu.
+func (p *partition) leaveOut(items []*item) {
+	for _, it := range items {
+		for len(p.skip) > 0 && p.skip[0].to <= it.Offset {
+			p.skip = p.skip[1:]
+		}
+		if len(p.skip) == 0 {
+			break
+		}
+		if p.skip[0].from <= it.Offset {
+			p.bytes -= int64(it.bytes)
+			it.state, it.Value, it.Headers = done, nil, nil
+		}
+	}
+	p.trim()
 }
 
 // emission is one handing out of an item.
@@ -124,6 +165,9 @@ func (p *partition) take(a *attachment) *emission {
 		}
 		it := p.items[p.fresh]
 		p.fresh++
+		if it.state == done {
+			continue
+		}
 		e := p.emission(it, a)
 		if it.key = a.key(&e.Delivery); it.key != "" {
 			if waiting, held := p.keys[it.key]; held {
@@ -155,8 +199,17 @@ func (p *partition) emission(it *item, a *attachment) *emission {
 func (p *partition) give(e *emission) *emission {
 	e.it.state = out
 	e.it.attempt++
+	p.out.Add(1)
 	p.m.out.Add(1)
 	return e
+}
+
+// returned notes that one is not handed out any more.
+func (p *partition) returned() {
+	rest := p.out.Add(-1)
+	if p.m.out.Add(-1) == 0 || rest == 0 && p.moving.Load() {
+		ring(p.m.quiet)
+	}
 }
 
 // settle is the delivery's Settle.
@@ -165,9 +218,7 @@ func (e *emission) settle(o cloudevents.Outcome) {
 		return
 	}
 	e.p.settle(e.it, o)
-	if e.p.m.out.Add(-1) == 0 {
-		ring(e.p.m.quiet)
-	}
+	e.p.returned()
 }
 
 func (p *partition) settle(it *item, o cloudevents.Outcome) {
@@ -222,9 +273,7 @@ func (p *partition) back(e *emission) {
 			p.first(e.it)
 		}
 		p.mu.Unlock()
-		if p.m.out.Add(-1) == 0 {
-			ring(p.m.quiet)
-		}
+		p.returned()
 	}
 }
 
@@ -245,42 +294,90 @@ func (p *partition) finish(it *item) {
 			delete(p.keys, it.key)
 		}
 	}
-	n := 0
-	for n < len(p.items) && p.items[n].state == done {
-		p.items[n] = nil
-		n++
-	}
-	p.items = p.items[n:]
-	p.fresh -= n
+	p.done++
+	p.trim()
 	if p.acked++; p.acked == commitMost {
 		ring(p.m.commitNow)
 	}
 	ring(p.room)
 }
 
+// trim lets go of what is done before anything that is not. It runs under mu.
+func (p *partition) trim() {
+	n := 0
+	for n < len(p.items) && p.items[n].state == done {
+		p.items[n] = nil
+		n++
+	}
+	p.items = p.items[n:]
+	p.fresh = max(p.fresh-n, 0)
+}
+
 // commitMost is how many acknowledgements bring a commit forward.
 const commitMost = 10_000
 
-// position returns the offset up to which all is done, and whether that is not
-// committed.
-func (p *partition) position() (int64, bool) {
+// progress returns how far it is, and whether that is not committed.
+func (p *partition) progress() (progress, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone {
-		return 0, false
+		return progress{}, false
+	}
+	now := progress{offset: p.next, done: p.done}
+	if len(p.items) > 0 {
+		now.offset = p.items[0].Offset
+	}
+	if now.offset <= p.committed.offset && now.done == p.committed.done {
+		return progress{}, false
+	}
+	now.note = note(now.offset, p.behind())
+	p.acked = 0
+	return now, now.offset > p.committed.offset || now.offset == p.committed.offset && now.note != p.committed.note
+}
+
+// behind are the records that are done behind one that is not. What is between
+// two of them and is no record counts as done. It runs under mu.
+func (p *partition) behind() (all []span) {
+	open := true
+	for _, it := range p.items {
+		switch {
+		case it.state != done:
+			open = true
+		case open:
+			all = append(all, span{it.Offset, it.Offset + 1})
+			open = false
+		default:
+			all[len(all)-1].to = it.Offset + 1
+		}
+	}
+	return all
+}
+
+func (p *partition) commit(now progress) {
+	p.mu.Lock()
+	if now.offset >= p.committed.offset {
+		p.committed = now
+	}
+	p.mu.Unlock()
+}
+
+// goesOn tells whether the partition goes on with what it holds, when the group
+// has it at from. One that nobody else can have read since needs only not to be
+// behind.
+func (p *partition) goesOn(from progress, alone bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		return false
+	}
+	if from.offset == p.committed.offset && from.note == p.committed.note {
+		return true
 	}
 	at := p.next
 	if len(p.items) > 0 {
 		at = p.items[0].Offset
 	}
-	p.acked = 0
-	return at, at > p.committed
-}
-
-func (p *partition) commit(offset int64) {
-	p.mu.Lock()
-	p.committed = max(p.committed, offset)
-	p.mu.Unlock()
+	return alone && p.committed.offset <= from.offset && from.offset <= at
 }
 
 // forget makes outcomes that still come mean nothing.

@@ -8,6 +8,33 @@ import (
 	"github.com/penstock-io/penstock/fault"
 )
 
+// read begins to read a partition, and to hand out what it has, until halt.
+func (m *member) read(p *partition) {
+	if p.stop != nil {
+		return
+	}
+	var ctx context.Context
+	ctx, p.stop = context.WithCancel(m.ctx)
+	p.work.Go(func() { m.fetch(ctx, p) })
+	p.work.Go(func() { m.emit(ctx, p) })
+}
+
+// halt stops reading partitions, and waits until nothing of them is handed out
+// any more. What is under way stays so.
+func halt(parts ...*partition) {
+	for _, p := range parts {
+		if p.stop != nil {
+			p.stop()
+		}
+	}
+	for _, p := range parts {
+		if p.stop != nil {
+			p.work.Wait()
+			p.stop = nil
+		}
+	}
+}
+
 // fetch reads a partition until ctx ends.
 func (m *member) fetch(ctx context.Context, p *partition) {
 	for try := 0; ctx.Err() == nil; {
@@ -62,8 +89,8 @@ func (m *member) deleted(ctx context.Context, p *partition) bool {
 			return false
 		}
 	}
-	for at, old := range m.parts {
-		if at.topic == topic {
+	for _, old := range m.held() {
+		if old.at.topic == topic {
 			old.forget() // what is done of it must not be committed to the new one
 		}
 	}
@@ -98,8 +125,8 @@ func (p *partition) restart(offset int64) {
 	p.forget()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.gone, p.keys, p.fresh, p.bytes = false, map[string][]*item{}, 0, 0
-	p.next, p.committed = offset, min(offset, p.committed)-1
+	p.gone, p.keys, p.fresh, p.bytes, p.skip = false, map[string][]*item{}, 0, 0, nil
+	p.next, p.committed = offset, progress{offset: min(offset, p.committed.offset) - 1}
 }
 
 // emit hands out what a partition has, to whichever subscription the member

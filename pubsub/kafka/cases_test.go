@@ -29,6 +29,8 @@ func cases(t *testing.T, brokers string) {
 		"session too short":    sessionTooShort,
 		"consumerGroup":        consumerGroup,
 		"not settled at close": notSettled,
+		"a partition moves":    moved,
+		"done behind others":   doneBehind,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); run(t, brokers) })
 	}

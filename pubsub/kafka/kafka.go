@@ -31,11 +31,11 @@ import (
 // Component is "pubsub.kafka".
 var Component = pubsub.Define("kafka", component.About{
 	Summary: "Topics and consumer groups of Apache Kafka",
-	Ack:     "Offsets are committed every commitInterval, up to the oldest message that is not done; a publish returns when all in-sync replicas have it",
+	Ack:     "Offsets are committed every commitInterval, up to the oldest message that is not done, with a note of up to 4 KB that tells which behind it are; a publish returns when all in-sync replicas have it",
 	Order:   "By key inside a partition, one of a key at a time; ordering: partition keeps a whole partition in order, none keeps nothing",
-	Limits:  "maxUncommitted (10000) messages and maxUncommittedBytes (32Mi) of each partition in memory. A message may come again after a crash, a rebalance or a produce request whose answer was lost",
-	Scale:   "The partitions of a topic are shared by the members of a group. One that was killed is replaced after sessionTimeout: 3s where group.min.session.timeout.ms allows it, 6s with the brokers' defaults. One that stops is replaced at once",
-	Dapr:    "Works on many messages of a partition at once, keeping the order of each key; messages without a key in any order (ordering: partition is Dapr's way). A failing message is never skipped. No Avro, no AWS IAM",
+	Limits:  "maxUncommitted (10000) messages and maxUncommittedBytes (32Mi) of each partition in memory. A message may come again after a crash, when it was under way for longer than rebalanceDrain while its partition moved, or after a produce request whose answer was lost; a clean stop brings nothing again, unless more is done behind the oldest open message than the note can tell (some 1500 stretches)",
+	Scale:   "The partitions of a topic are shared by the members of a group. When one comes or goes, a partition that moves is finished and committed by the member that had it before the next one gets it; the others go on meanwhile. One that was killed is replaced after sessionTimeout: 3s where group.min.session.timeout.ms allows it, 6s with the brokers' defaults. One that stops is replaced at once",
+	Dapr:    "Works on many messages of a partition at once, keeping the order of each key; messages without a key in any order (ordering: partition is Dapr's way). A failing message is never skipped. In a group that has members of Dapr too, partitions move as Dapr moves them, and what is under way of them comes again. No Avro, no AWS IAM",
 	Example: `apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata:
