@@ -1,3 +1,5 @@
 import { cases } from "./cases.js";
+import { stateCases } from "./state.js";
 
 cases("GRPC");
+stateCases("GRPC");
