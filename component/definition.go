@@ -40,6 +40,9 @@ type Env struct {
 	AppID, Namespace string
 	// Name is the name of this component.
 	Name string
+	// Version is that of the component's type, in lower case, for those that have
+	// several; empty is the usual one.
+	Version string
 	// DataDir is where embedded components keep files, "./.penstock" unless
 	// set. It may not exist yet.
 	DataDir string
@@ -72,6 +75,8 @@ type About struct {
 	Capabilities []string
 	// Operations are those of an output binding.
 	Operations []string
+	// Versions of the type, the usual one first; v1 alone when empty.
+	Versions []string
 	// Also are further types that files may call it by, such as an older one of
 	// Dapr's.
 	Also []string
@@ -110,9 +115,13 @@ func Define[O any, D Driver](typ string, about About, common []Option, open func
 // decoded from.
 func define[O any](typ string, about About, common []Option, open func(context.Context, Env, []config.Item, O) (Driver, error)) Definition {
 	var zero O
+	versions := about.Versions
+	if len(versions) == 0 {
+		versions = []string{"v1"}
+	}
 	return Definition{
 		Type:     typ,
-		Versions: []string{"v1"},
+		Versions: versions,
 		About:    about,
 		Options:  optionsOf(zero),
 		Common:   common,

@@ -62,6 +62,7 @@ func New(def component.Definition, env component.Env, c config.Component) (*Stor
 	if s.outbox, err = outboxOf(o); err != nil {
 		return nil, err
 	}
+	env.Version = strings.ToLower(c.Version)
 	s.instance = component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)
 	return s, nil
 }

@@ -20,6 +20,8 @@ type StateSetup struct {
 	Options func(t *testing.T) map[string]string
 	// Wrong are options that Check must refuse, as in [BindingSetup].
 	Wrong map[string]map[string]string
+	// Version of the type, where it has several; empty is the usual one.
+	Version string
 	// Forgets: what is saved is gone when the component closes.
 	Forgets bool
 	// MaxValue is the largest value that the suite saves, in bytes; 512 KiB
@@ -58,7 +60,9 @@ func State(t *testing.T, def component.Definition, setup StateSetup) {
 				if st.d != nil {
 					shut(t, st.d)
 				}
-				d, ok := opened(t, def, environment(t), options).(state.Driver)
+				env := environment(t)
+				env.Version = setup.Version
+				d, ok := opened(t, def, env, options).(state.Driver)
 				if !ok {
 					t.Fatal("it does not implement state.Driver")
 				}
