@@ -45,6 +45,7 @@ import (
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
 	"github.com/penstock-io/penstock/secrets/vault"
+	"github.com/penstock-io/penstock/state/etcd"
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
 	sqlitestate "github.com/penstock-io/penstock/state/sqlite"
 )
@@ -90,6 +91,7 @@ func Components() component.List {
 		filesecrets.Component,
 		vault.Component,
 
+		etcd.Component,
 		inmemorystate.Component,
 		sqlitestate.Component,
 	}

@@ -95,6 +95,7 @@ var only = map[string][]string{
 	"github.com/go-sql-driver/mysql":      {"client/mysql", "bindings/mysql", "test"},
 	"github.com/wneessen/go-mail":         {"bindings/smtp"},
 	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},
+	"go.etcd.io/etcd":                     {"state/etcd"},
 }
 
 func TestLibrariesStayInTheirPlace(t *testing.T) {
