@@ -48,6 +48,7 @@ import (
 	"github.com/penstock-io/penstock/state/etcd"
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
 	sqlitestate "github.com/penstock-io/penstock/state/sqlite"
+	"github.com/penstock-io/penstock/state/memcached"
 )
 
 // Components returns every component of the build.
@@ -94,6 +95,7 @@ func Components() component.List {
 		etcd.Component,
 		inmemorystate.Component,
 		sqlitestate.Component,
+		memcached.Component,
 	}
 }
 

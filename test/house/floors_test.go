@@ -96,6 +96,7 @@ var only = map[string][]string{
 	"github.com/wneessen/go-mail":         {"bindings/smtp"},
 	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},
 	"go.etcd.io/etcd":                     {"state/etcd"},
+	"github.com/bradfitz/gomemcache":      {"state/memcached"},
 }
 
 func TestLibrariesStayInTheirPlace(t *testing.T) {
