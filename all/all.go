@@ -47,8 +47,9 @@ import (
 	"github.com/penstock-io/penstock/secrets/vault"
 	"github.com/penstock-io/penstock/state/etcd"
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
-	sqlitestate "github.com/penstock-io/penstock/state/sqlite"
+	jetstreamstate "github.com/penstock-io/penstock/state/jetstream"
 	"github.com/penstock-io/penstock/state/memcached"
+	sqlitestate "github.com/penstock-io/penstock/state/sqlite"
 )
 
 // Components returns every component of the build.
@@ -95,6 +96,7 @@ func Components() component.List {
 		etcd.Component,
 		inmemorystate.Component,
 		sqlitestate.Component,
+		jetstreamstate.Component,
 		memcached.Component,
 	}
 }
