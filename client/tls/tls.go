@@ -5,8 +5,10 @@
 // calls Check where it checks its own, and Config when it opens. A text is PEM itself or the path of a PEM file.
 //
 // Promises: TLS 1.2 at least. An error names the option that is to blame and
-// never shows what stands in the option of a key. Files are read once, by
-// Config.
+// never shows what stands in the option of a key. The files of a certificate to
+// show and of its key are read again for a new connection when they changed;
+// what changed and cannot be used leaves the pair from before. The certificates
+// to trust are read once, by Config.
 package tls
 
 import (
@@ -78,6 +80,14 @@ func (o Options) Config() (*tls.Config, error) {
 		return nil, fault.New(fault.Invalid, "read %s: it needs %s as well", o.Cert.Option, o.Key.Option)
 	case o.Cert.Value == "":
 		return nil, fault.New(fault.Invalid, "read %s: it needs %s as well", o.Key.Option, o.Cert.Option)
+	}
+	if o.Cert.isFile() || o.Key.isFile() {
+		r, err := o.newRenewing()
+		if err != nil {
+			return nil, err
+		}
+		c.Certificates, c.GetClientCertificate = []tls.Certificate{*r.pair}, r.get
+		return c, nil
 	}
 	pair, err := o.pair()
 	if err != nil {

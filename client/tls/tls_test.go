@@ -89,6 +89,11 @@ func handshake(t *testing.T, server, ca *issued, o clienttls.Options, host strin
 	if c.ServerName == "" {
 		c.ServerName = host
 	}
+	return connect(t, server, ca, c)
+}
+
+func connect(t *testing.T, server, ca *issued, c *tls.Config) (client string, err error) {
+	t.Helper()
 	pair, err := tls.X509KeyPair([]byte(server.cert), []byte(server.key))
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +158,7 @@ func TestHandshake(t *testing.T) {
 		{"the system's authorities", options("", client.cert, client.key), "server.test", "unknown authority"},
 		{"no certificate", options(ca.cert, "", ""), "server.test", "certificate required"},
 		{"a foreign certificate", options(ca.cert, foreign.cert, foreign.key), "server.test", "certificate required"},
+		{"a foreign certificate in files", options(ca.cert, file(t, foreign.cert), file(t, foreign.key)), "server.test", "certificate required"},
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
@@ -166,6 +172,50 @@ func TestHandshake(t *testing.T) {
 			}
 		})
 	}
+}
+
+// replace puts another file in the place of one, as programs do that renew
+// certificates.
+func replace(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRenewedFiles(t *testing.T) {
+	t.Parallel()
+	ca := issue(t, "ca", nil)
+	server, first, second := issue(t, "server.test", ca), issue(t, "first", ca), issue(t, "second", ca)
+	cert, key := file(t, first.cert), file(t, first.key)
+	c, err := options(ca.cert, cert, key).Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.ServerName = "server.test"
+	expect := func(when, want string) {
+		t.Helper()
+		if showed, err := connect(t, server, ca, c.Clone()); err != nil || showed != want {
+			t.Errorf("%s: showed %q, %v, want %q", when, showed, err, want)
+		}
+	}
+	expect("at first", "first")
+	replace(t, cert, second.cert)
+	expect("with half of the new pair", "first")
+	replace(t, key, "not a key")
+	expect("with a broken key", "first")
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	expect("without a key", "first")
+	replace(t, key, second.key)
+	expect("with the new pair", "second")
+	replace(t, cert, first.cert)
+	replace(t, key, first.key)
+	expect("with the old pair", "first")
 }
 
 func TestErrorsNameTheOption(t *testing.T) {
