@@ -209,10 +209,11 @@ func (r *Runtime) wishInputs(out map[string]wish) {
 	}
 }
 
-// sumOf is the fingerprint of a component, zero when there is none.
+// sumOf is a number that is another one when the component is, be it of the same
+// document; zero when there is none.
 func (r *Runtime) sumOf(name string) uint64 {
 	if p := r.parts.find(name); p != nil {
-		return p.sum
+		return fingerprint([]uint64{p.sum, p.serial})
 	}
 	return 0
 }

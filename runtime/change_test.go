@@ -115,7 +115,8 @@ func TestReloadOpensAStoreAndWhoNeedsIt(t *testing.T) {
 
 func TestReloadOnDemandReadsSecretsAgain(t *testing.T) {
 	t.Parallel()
-	in, o := prepare(t, nil, vault+secretFolder)
+	still := strings.Replace(vault, "DIR/secrets.json}", `DIR/secrets.json}, {name: rotationInterval, value: "0"}`, 1)
+	in, o := prepare(t, nil, still+secretFolder)
 	in.write(t, "secrets.json", `{"folder":"DIR/one"}`)
 	reload := make(chan struct{})
 	o.Reload = reload

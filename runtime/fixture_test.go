@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock-io/penstock/bindings/cron"
+	httpbinding "github.com/penstock-io/penstock/bindings/http"
 	"github.com/penstock-io/penstock/bindings/localstorage"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
@@ -38,7 +39,7 @@ import (
 func components() component.List {
 	return component.List{
 		cron.Component, localstorage.Component, webhook.Component, inmemory.Component, sqlite.Component,
-		secretsfile.Component, statememory.Component, farBus, farStore, plainBus, asking,
+		secretsfile.Component, statememory.Component, httpbinding.Component, farBus, farStore, plainBus, asking,
 	}
 }
 

@@ -40,7 +40,10 @@ type part struct {
 	store   *secrets.Store
 	state   *state.Store
 
-	sum uint64 // of the document and those it depends on; see sums
+	sum    uint64 // of the document and those it depends on; see sums
+	serial uint64 // another one for each part that is made
+
+	watch func(context.Context) // runs while the part is open; nil: nothing does
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -66,6 +69,9 @@ func (p *part) start(ctx context.Context, log *slog.Logger, opened func()) {
 				log.Info("Component loaded: " + p.label())
 			}
 			opened()
+			if p.watch != nil {
+				p.watch(ctx)
+			}
 		case err != nil && p.late.Load():
 			log.Error("Component will not open; mend its document", "name", p.config.Name, "error", err)
 		}
@@ -93,12 +99,15 @@ type parts struct {
 	env    component.Env
 	log    *slog.Logger
 	opened func() // called when a component has opened
+	turned func() // called when a name was added to stale
 	delays *delays
 
 	policies *policies
 
 	mu     sync.RWMutex // guards what follows
 	byName map[string]*part
+	serial uint64          // of the part made last
+	stale  map[string]bool // components one of whose secrets has another value now
 	scopes []config.SecretScope
 	lacks  map[string]string // components that could not even be made, with the reason
 }
@@ -109,10 +118,14 @@ func (ps *parts) make(c config.Component) (*part, error) {
 	if err != nil {
 		return nil, err
 	}
+	ps.mu.Lock()
+	ps.serial++
+	serial := ps.serial
+	ps.mu.Unlock()
 	env := ps.env
 	env.Name = c.Name
 	env.Logger = ps.log.With("component", c.Name, "type", c.Type)
-	p := &part{config: c, def: def}
+	p := &part{config: c, def: def, serial: serial}
 	kind, _, _ := strings.Cut(def.Type, ".")
 	switch kind {
 	case "bindings":
@@ -146,11 +159,19 @@ func (ps *parts) open(ctx, lifetime context.Context, doc config.Component, fresh
 	if len(problems) > 0 {
 		return nil, problems
 	}
+	return ps.openWith(ctx, lifetime, doc, c)
+}
+
+// openWith is open with the secrets of the document that were read before.
+func (ps *parts) openWith(ctx, lifetime context.Context, doc, c config.Component) (*part, error) {
 	p, err := ps.make(c)
 	if err != nil {
 		return nil, err
 	}
 	p.doc = doc
+	if p.store != nil {
+		p.watch = func(ctx context.Context) { ps.watch(ctx, p.store) }
+	}
 	p.start(lifetime, ps.log, ps.opened)
 	err = p.life.Wait(ctx)
 	for option, reason := range p.def.Unneeded(c.Metadata) {

@@ -72,6 +72,7 @@ type change struct {
 	after   []config.Component // new or different inputs: opened when those are closed, which may hold what they need
 	removed []string
 	worked  map[string]bool // components that are open now
+	must    bool            // ignoreErrors does not count: what cannot be opened stays as it is
 }
 
 func (c change) empty() bool { return len(c.beside)+len(c.after)+len(c.removed) == 0 }
@@ -88,31 +89,29 @@ func (r *Runtime) diff(ctx context.Context, set *config.Set) change {
 			}
 		}
 	}
+	read := r.parts.newReading(ctx)
 	for _, doc := range ordered {
 		old := r.parts.find(doc.Name)
-		if old != nil && old.sum == c.sums[doc.Name] && !r.rotated(ctx, old) {
+		if old != nil && old.sum == c.sums[doc.Name] && !read.rotated(old) {
 			continue
 		}
-		if old != nil && old.binding != nil && old.binding.Input() {
-			c.closing = append(c.closing, old)
-		}
-		def, err := r.o.Components.Find(doc.Type, doc.Version)
-		if err == nil && slices.Contains(def.About.Capabilities, bindings.InputCapability) {
-			c.after = append(c.after, doc)
-		} else {
-			c.beside = append(c.beside, doc)
-		}
+		r.anew(&c, old, doc)
 	}
 	return c
 }
 
-// rotated tells whether a secret of the component has another value now. One
-// that cannot be read is taken for unchanged.
-func (r *Runtime) rotated(ctx context.Context, p *part) bool {
-	ctx, cancel := context.WithTimeout(ctx, firstTry)
-	defer cancel()
-	now, problems := r.parts.resolve(ctx, p.doc, nil)
-	return len(problems) == 0 && !config.Equal(now.Metadata, p.config.Metadata)
+// anew puts a document down that is to be opened; old is the part of that name,
+// or nil.
+func (r *Runtime) anew(c *change, old *part, doc config.Component) {
+	if old != nil && old.binding != nil && old.binding.Input() {
+		c.closing = append(c.closing, old)
+	}
+	def, err := r.o.Components.Find(doc.Type, doc.Version)
+	if err == nil && slices.Contains(def.About.Capabilities, bindings.InputCapability) {
+		c.after = append(c.after, doc)
+	} else {
+		c.beside = append(c.beside, doc)
+	}
 }
 
 // replace opens what is new and puts it in place of the old, which it returns.
@@ -159,7 +158,7 @@ func (r *Runtime) openNew(ctx, life context.Context, docs []config.Component, c 
 				continue
 			}
 			err = fault.New(fault.Unavailable, "reach component %s in its new form: %s", doc.Name, p.life.State().LastError)
-		} else if doc.IgnoreErrors {
+		} else if doc.IgnoreErrors && !c.must {
 			r.log.Warn("Component ignored, as ignoreErrors says", "name", doc.Name, "type", doc.Type, "error", err)
 			continue
 		} else if !fault.Retriable(err) {
@@ -175,7 +174,7 @@ func (r *Runtime) openNew(ctx, life context.Context, docs []config.Component, c 
 func (r *Runtime) reopen(ctx, life context.Context, closed []*part) {
 	for _, old := range closed {
 		wait, cancel := context.WithTimeout(ctx, firstTry)
-		p, err := r.parts.open(wait, life, old.doc, nil)
+		p, err := r.parts.openWith(wait, life, old.doc, old.config)
 		cancel()
 		if err != nil {
 			r.log.Error("Component lost; it is opened again with the next change", "name", old.config.Name, "error", err)

@@ -55,6 +55,7 @@ type Runtime struct {
 	// What makes tend do something; each holds at most one.
 	edited chan struct{} // a file of the configuration is other than before
 	opened chan struct{} // a component has opened
+	turned chan struct{} // a secret of a component has another value
 	back   chan struct{} // the app may be another one than before
 	met    chan answer   // what the app said when it was asked
 
@@ -65,6 +66,10 @@ type Runtime struct {
 	wanted  map[string]bool // input bindings the app takes
 	appSeen bool
 	refused error // why the newest configuration is not in use, when that may pass
+
+	// unturned are components that were not opened with their new secrets yet,
+	// with the reason.
+	unturned map[string]error
 
 	streams streams
 
@@ -93,11 +98,13 @@ func New(o Options) (*Runtime, error) {
 	o.setDefaults()
 	r := &Runtime{
 		o: o, log: o.Logger, parted: make(chan struct{}), shutdown: make(chan bool, 1), ending: make(chan struct{}), draining: make(chan struct{}),
-		edited: make(chan struct{}, 1), opened: make(chan struct{}, 1), back: make(chan struct{}, 1), met: make(chan answer),
+		edited: make(chan struct{}, 1), opened: make(chan struct{}, 1), turned: make(chan struct{}, 1), back: make(chan struct{}, 1), met: make(chan answer),
 		running: map[string]running{}, unstarted: map[string]error{}, streams: streams{open: map[string]*stream{}}, paused: map[string]bool{}, wanted: map[string]bool{},
+		unturned: map[string]error{},
 	}
 	r.parts = &parts{
 		list: o.Components, log: o.Logger, byName: map[string]*part{}, lacks: map[string]string{}, opened: func() { nudge(r.opened) },
+		stale: map[string]bool{}, turned: func() { nudge(r.turned) },
 		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}},
 	}
 	r.delays = &delays{parts: r.parts}

@@ -28,8 +28,8 @@ func (r *Runtime) watch(ctx context.Context, set *config.Set) {
 }
 
 // tend makes every change of what runs, one after the other, until ctx ends:
-// when the configuration was edited, a reload was asked for, a component opened
-// late or the app said what it wants. What could not be done because something
+// when the configuration was edited, a reload was asked for, a secret changed, a
+// component opened late or the app said what it wants. What could not be done because something
 // was not reachable is tried again after 1 s, doubling to 15 s. life is the
 // lifetime of what it opens.
 func (r *Runtime) tend(ctx, life context.Context) {
@@ -48,6 +48,9 @@ func (r *Runtime) tend(ctx, life context.Context) {
 			if r.refused != nil {
 				r.reload(ctx, life)
 			}
+			r.rotate(ctx, life)
+		case <-r.turned:
+			r.rotate(ctx, life)
 		case <-r.edited:
 			r.reload(ctx, life)
 		case <-r.o.Reload:
@@ -67,7 +70,7 @@ func (r *Runtime) tend(ctx, life context.Context) {
 
 // unfinished tells whether there is something to try again.
 func (r *Runtime) unfinished() bool {
-	if r.refused != nil {
+	if r.refused != nil || len(r.unturned) > 0 {
 		return true
 	}
 	r.mu.Lock()

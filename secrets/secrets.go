@@ -10,6 +10,7 @@ package secrets
 
 import (
 	"context"
+	"time"
 
 	"github.com/penstock-io/penstock/component"
 )
@@ -36,7 +37,29 @@ type Namer interface {
 	Names(key string) []string
 }
 
+// Watcher is implemented by a driver that notices by itself that its secrets
+// may have changed, such as one that reads a file. The others are read again in
+// intervals, and it is too.
+type Watcher interface {
+	// Watch calls changed each time, until ctx ends, and then returns.
+	Watch(ctx context.Context, changed func())
+}
+
+// common are the options that every secret store has.
+type common struct {
+	Rotation time.Duration `meta:"rotationInterval" doc:"How often the secrets that components take from the store are read again: a component whose secret has changed is opened anew. 0 is never; less than 1s counts as 1s." default:"1m"`
+}
+
+// minRotation is the shortest interval.
+const minRotation = time.Second
+
 // Define makes the definition of a store called "secretstores.<name>".
 func Define[O any](name string, about component.About, open func(context.Context, component.Env, O) (Driver, error)) component.Definition {
-	return component.Define("secretstores."+name, about, nil, open)
+	return component.Define("secretstores."+name, about, component.OptionsOf(common{}), open)
+}
+
+// DefineAny makes the definition of a store that lives outside this process and
+// alone knows its options; see [component.DefineAny].
+func DefineAny(name string, about component.About, open func(context.Context, component.Env, map[string]string) (Driver, error)) component.Definition {
+	return component.DefineAny("secretstores."+name, about, component.OptionsOf(common{}), open)
 }

@@ -2,9 +2,12 @@ package secrets
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
@@ -15,6 +18,7 @@ import (
 // uses.
 type Store struct {
 	name     string
+	rotation time.Duration                      // zero: secrets are taken never to change
 	scope    atomic.Pointer[config.SecretScope] // nil: no limit
 	instance *component.Instance[Driver]
 }
@@ -23,7 +27,14 @@ type Store struct {
 // instance. The scopes are those of the Configuration; an entry for this store
 // limits what apps may read.
 func New(def component.Definition, env component.Env, c config.Component, scopes []config.SecretScope) (*Store, error) {
-	s := &Store{name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)}
+	o, problems := component.Decode[common](def.Type, c.Metadata, def.Options)
+	if errs, _ := problems.Split(false); len(errs) > 0 {
+		return nil, fault.As(fault.Invalid, errs)
+	}
+	if o.Rotation > 0 {
+		o.Rotation = max(o.Rotation, minRotation)
+	}
+	s := &Store{name: c.Name, rotation: o.Rotation, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)}
 	s.Limit(scopes)
 	return s, nil
 }
@@ -74,6 +85,47 @@ func (s *Store) Resolve(ctx context.Context, key string) (map[string]string, err
 func (s *Store) read(ctx context.Context, d Driver, key string, metadata map[string]string) (map[string]string, error) {
 	v, err := d.Get(ctx, key, metadata)
 	return v, fault.Wrap(s.instance.Hide(err), "get secret %q of %s", key, s.name)
+}
+
+// Watch calls changed whenever secrets may be others than before: when it
+// begins, when the driver noticed something, and in intervals. There is one call
+// at a time. It returns when ctx ends, or at once when the store is not open or
+// secrets are not to be read again.
+func (s *Store) Watch(ctx context.Context, changed func(context.Context)) {
+	d, err := s.instance.Acquire()
+	if err != nil || s.rotation == 0 {
+		if err == nil {
+			s.instance.Release()
+		}
+		return
+	}
+	defer s.instance.Release()
+	noticed := make(chan struct{}, 1)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	if w, ok := d.(Watcher); ok {
+		watching.Go(func() {
+			w.Watch(ctx, func() {
+				select {
+				case noticed <- struct{}{}:
+				default:
+				}
+			})
+		})
+	}
+	for {
+		changed(ctx)
+		// Not all processes at once.
+		timer := time.NewTimer(s.rotation - rand.N(s.rotation/10))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-noticed:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
 }
 
 // Bulk returns every secret that the app may read.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -168,4 +169,69 @@ func TestErrorsKeepTheirKindAndNoSecret(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
+}
+
+// noticing is a store that notices each time its channel gives something.
+type noticing struct {
+	drawer
+	changes chan struct{}
+	ended   chan struct{}
+}
+
+func (n noticing) Watch(ctx context.Context, changed func()) {
+	defer close(n.ended)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.changes:
+			changed()
+		}
+	}
+}
+
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	n := noticing{three(), make(chan struct{}), make(chan struct{})}
+	s := open(t, n, nil)
+	ctx, stop := context.WithCancel(t.Context())
+	calls := make(chan struct{}, 10)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Watch(ctx, func(context.Context) { calls <- struct{}{} })
+	}()
+	<-calls // when it begins
+	for range 3 {
+		n.changes <- struct{}{}
+		<-calls
+	}
+	stop()
+	<-done
+	select {
+	case <-n.ended:
+	default:
+		t.Error("Watch returned before that of the driver did")
+	}
+}
+
+func TestWatchInIntervals(t *testing.T) {
+	t.Parallel()
+	s := open(t, three(), nil, config.Item{Name: "rotationInterval", Value: "1ms"}) // which counts as a second
+	ctx, stop := context.WithCancel(t.Context())
+	var times []time.Time
+	s.Watch(ctx, func(context.Context) {
+		if times = append(times, time.Now()); len(times) == 3 {
+			stop()
+		}
+	})
+	if took := times[2].Sub(times[0]); took < 1500*time.Millisecond {
+		t.Errorf("two intervals took %s", took)
+	}
+}
+
+func TestWatchMayBeOff(t *testing.T) {
+	t.Parallel()
+	s := open(t, three(), nil, config.Item{Name: "rotationInterval", Value: "0"})
+	s.Watch(t.Context(), func(context.Context) { t.Error("secrets were read again") })
 }
