@@ -13,10 +13,8 @@ package aws
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/hex"
 	"errors"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -75,12 +73,6 @@ func (o Options) address() string {
 	return "https://" + o.Endpoint
 }
 
-// Transport is what differs from the usual in the HTTP connection.
-type Transport struct {
-	// Insecure accepts any certificate.
-	Insecure bool
-}
-
 // identity tells configurations apart.
 func (o Options) identity(t Transport) string {
 	h := sha256.New()
@@ -122,7 +114,7 @@ func load(ctx context.Context, o Options, t Transport) (sdk.Config, func() error
 	if o.Region != "" {
 		options = append(options, config.WithRegion(o.Region))
 	}
-	if a := o.address(); a != "" {
+	if a := o.address(); a != "" && !amazons(a) {
 		options = append(options, config.WithBaseEndpoint(a))
 	}
 	if !o.AccessKey.IsZero() {
@@ -139,42 +131,29 @@ func load(ctx context.Context, o Options, t Transport) (sdk.Config, func() error
 	closeIdle := func() {}
 	if b, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok { // with a certificate bundle of the environment in it
 		transport := b.GetTransport()
-		cfg.HTTPClient = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		cfg.HTTPClient = &http.Client{Transport: impatient{transport, shortTimeout}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 		closeIdle = transport.CloseIdleConnections
 	}
 	if o.AssumeRoleArn != "" {
 		cfg.Credentials = sdk.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), o.AssumeRoleArn,
 			func(ro *stscreds.AssumeRoleOptions) { ro.RoleSessionName = o.SessionName }))
 	}
+	if a := o.address(); amazons(a) {
+		cfg.BaseEndpoint = &a
+	}
 	return cfg, func() error { closeIdle(); return nil }, nil
 }
 
-// Limits of the HTTP client. A long poll of 20 s must fit into the wait for an
-// answer.
-const (
-	connections   = 128
-	dialTimeout   = 5 * time.Second
-	answerTimeout = 40 * time.Second
-	idleTimeout   = 60 * time.Second
-	headerLimit   = 64 << 10
-)
-
-func client(t Transport) *awshttp.BuildableClient {
-	return awshttp.NewBuildableClient().
-		WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).
-		WithTransportOptions(func(tr *http.Transport) {
-			tr.MaxIdleConns, tr.MaxIdleConnsPerHost, tr.MaxConnsPerHost = connections, connections, connections
-			tr.TLSHandshakeTimeout = dialTimeout
-			tr.ResponseHeaderTimeout = answerTimeout
-			tr.IdleConnTimeout = idleTimeout
-			tr.MaxResponseHeaderBytes = headerLimit
-			if t.Insecure {
-				if tr.TLSClientConfig == nil {
-					tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-				}
-				tr.TLSClientConfig.InsecureSkipVerify = true // asked for by the option insecureSSL
-			}
-		})
+// amazons tells whether an endpoint is one of Amazon's own, such as that of a
+// private network. It serves one service: STS, which lends credentials, is
+// somewhere else. An emulator serves all.
+func amazons(endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return false
+	}
+	host := strings.ToLower(u.Hostname())
+	return strings.HasSuffix(host, ".amazonaws.com") || strings.HasSuffix(host, ".amazonaws.com.cn") || strings.HasSuffix(host, ".api.aws")
 }
 
 // Partition returns the first part of the ARNs of a region.
@@ -189,6 +168,9 @@ func Partition(region string) string {
 
 // Account returns the number of the account that the credentials belong to.
 func Account(ctx context.Context, cfg sdk.Config) (string, error) {
+	if cfg.BaseEndpoint != nil && amazons(*cfg.BaseEndpoint) {
+		cfg.BaseEndpoint = nil
+	}
 	out, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return "", Wrap(err, "ask for the account")

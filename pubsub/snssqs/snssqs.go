@@ -44,9 +44,9 @@ var Component = pubsub.Define("aws.snssqs", component.About{
 	Order:   "None, unless fifo is on: then messages of one key come one at a time and in order",
 	Limits: "256 KiB for a message with its metadata; a retry is delayed by 12 hours at most and by whole seconds; " +
 		"a message may be held for 12 hours; a count of attempts made by several processes includes deliveries that were left",
-	Scale: "Processes of one group share its queue; what a killed one held comes again within messageVisibilityTimeout (5s)",
+	Scale: "Processes of one group share its queue; what a killed one held comes again within messageVisibilityTimeout (4s)",
 	Dapr: "Messages are received by several requests side by side, published and deleted ten at a time, and extended while they are held, " +
-		"so messageVisibilityTimeout need not be longer than the app takes; its default is 5s instead of 10s. " +
+		"so messageVisibilityTimeout need not be longer than the app takes; its default is 4s instead of 10s. " +
 		"Nothing is deleted because it failed too often: messageRetryLimit and disableDeleteOnRetryLimit have no effect; use a dead letter topic or sqsDeadLettersQueueName. " +
 		"A FIFO message is never taken for a duplicate because its bytes are those of another; its group is its topic with its key, else fifoMessageGroupID, else its topic with the app id. " +
 		"Metadata of a message and bodies that are no text arrive. The type pubsub.snssqs means the same.",
@@ -66,7 +66,7 @@ spec:
 
 type options struct {
 	client.Options
-	Visibility        time.Duration     `meta:"messageVisibilityTimeout" default:"5s" doc:"How long a message stays hidden from others after the process that holds it was last heard of; whole seconds from 2s to 12h. Extended while the message is held."`
+	Visibility        time.Duration     `meta:"messageVisibilityTimeout" default:"4s" doc:"How long a message stays hidden from others after the process that holds it was last heard of; whole seconds from 2s to 12h. Extended while the message is held."`
 	ReceiveLimit      int               `meta:"messageReceiveLimit" default:"10" doc:"Deliveries after which SQS itself moves a message to sqsDeadLettersQueueName; those that were left count too."`
 	RetryLimit        component.Ignored `meta:"messageRetryLimit" doc:"Nothing is deleted because it failed; how often to try is said by a resiliency policy."`
 	DeadLetters       string            `meta:"sqsDeadLettersQueueName" doc:"Queue that SQS itself moves messages to after messageReceiveLimit deliveries." example:"orders-dead"`

@@ -97,10 +97,17 @@ func (q *Queue) room(ctx context.Context) bool {
 	}
 }
 
+// answerPatience is how long the answer of a receive may take beyond its wait.
+// Whoever is behind the connection is gone then; what it handed out comes again.
+const answerPatience = 5 * time.Second
+
 // receive asks once and holds what comes.
 func (q *Queue) receive() (int, error) {
-	out, err := q.api.ReceiveMessage(q.ctx, &sqs.ReceiveMessageInput{
-		QueueUrl: &q.url, MaxNumberOfMessages: int32(q.o.Batch), WaitTimeSeconds: int32(min(q.o.Wait, MaxWait) / time.Second),
+	wait := min(q.o.Wait, MaxWait)
+	ctx, cancel := context.WithTimeout(q.ctx, wait+answerPatience)
+	defer cancel()
+	out, err := q.api.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
+		QueueUrl: &q.url, MaxNumberOfMessages: int32(q.o.Batch), WaitTimeSeconds: int32(wait / time.Second),
 		VisibilityTimeout: int32(q.o.Visibility / time.Second), MessageAttributeNames: []string{"All"},
 		MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll},
 	})
