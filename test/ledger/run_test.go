@@ -82,7 +82,7 @@ func newRun(t *testing.T, b *broker, r *row) *run {
 	if b.addr != nil {
 		x.addr = b.addr()
 	}
-	x.load = &load{keeper: k, rate: cmp.Or(r.rate, length(100, 300)), url: x.publishURL}
+	x.load = &load{keeper: k, rate: cmp.Or(r.rate, b.rate, length(100, 300)), url: x.publishURL}
 	t.Cleanup(func() {
 		for _, s := range x.sidecars {
 			s.Kill()

@@ -17,6 +17,7 @@ func serverBrokers() []*broker {
 		jetstreamBroker(),
 		postgresBroker(),
 		mqttBroker("mqtt3"), mqttBroker("mqtt5"),
+		snssqsBroker("snssqs", false), snssqsBroker("snssqs fifo", true),
 	}
 }
 

@@ -7,11 +7,15 @@ time may get the same message or fail, and a long poll of a FIFO queue goes by
 the groups that were out when it began. Here one request is worked on at a time,
 and a long poll that waits lets others go on. What a service answers is moto's
 own.
+
+GET /held/QUEUE answers with the bodies of all messages of a queue of SQS that
+are not deleted, hidden ones too, which SQS itself shows to nobody.
 """
 
 import collections.abc
 import functools
 import io
+import json
 import logging
 import sys
 import threading
@@ -19,6 +23,7 @@ import time
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from moto import backends
+from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -44,12 +49,24 @@ class InTurn:
         else:
             body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
+        path = environ["PATH_INFO"]
         with turn:
+            if path.startswith(HELD):
+                return held(path.removeprefix(HELD), start_response)
             answer = self.app(environ, start_response)
             try:
                 return [b"".join(answer)]
             finally:
                 getattr(answer, "close", lambda: None)()
+
+
+HELD = "/held/"
+
+
+def held(name, start_response):
+    queue = sqs.sqs_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].queues.get(name)
+    start_response("200 OK" if queue else "404 Not Found", [("Content-Type", "application/json")])
+    return [json.dumps([m.body for m in queue._messages] if queue else []).encode()]
 
 
 def changed(queue):
@@ -88,6 +105,9 @@ def receive(self, queue_name, count, wait_seconds_timeout, *args, **kwargs):
     end = time.monotonic() + wait_seconds_timeout
     while True:
         queue = self.get_queue(queue_name)
+        # Of several messages of a group that can be seen again, moto finds the
+        # last first: those before it are still pending when it looks at them.
+        queue._pending_messages = {m for m in queue._pending_messages if not m.visible}
         got = plain_receive(self, queue_name, count, 0, *args, **kwargs)
         left = end - time.monotonic()
         if got or left <= 0:
