@@ -50,6 +50,7 @@ import (
 	jetstreamstate "github.com/penstock-io/penstock/state/jetstream"
 	"github.com/penstock-io/penstock/state/memcached"
 	sqlitestate "github.com/penstock-io/penstock/state/sqlite"
+	"github.com/penstock-io/penstock/state/zookeeper"
 )
 
 // Components returns every component of the build.
@@ -98,6 +99,7 @@ func Components() component.List {
 		sqlitestate.Component,
 		jetstreamstate.Component,
 		memcached.Component,
+		zookeeper.Component,
 	}
 }
 

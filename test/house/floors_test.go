@@ -97,6 +97,7 @@ var only = map[string][]string{
 	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},
 	"go.etcd.io/etcd":                     {"state/etcd"},
 	"github.com/bradfitz/gomemcache":      {"state/memcached"},
+	"github.com/go-zookeeper/zk":          {"state/zookeeper"},
 }
 
 func TestLibrariesStayInTheirPlace(t *testing.T) {
