@@ -45,6 +45,7 @@ import (
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
 	"github.com/penstock-io/penstock/secrets/vault"
+	dynamodbstate "github.com/penstock-io/penstock/state/aws/dynamodb"
 	"github.com/penstock-io/penstock/state/etcd"
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
 	jetstreamstate "github.com/penstock-io/penstock/state/jetstream"
@@ -94,6 +95,7 @@ func Components() component.List {
 		filesecrets.Component,
 		vault.Component,
 
+		dynamodbstate.Component,
 		etcd.Component,
 		inmemorystate.Component,
 		sqlitestate.Component,

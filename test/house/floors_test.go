@@ -90,7 +90,7 @@ var only = map[string][]string{
 	"github.com/redis/rueidis":            {"client/redis", "pubsub/redis", "bindings/redis", "test"},
 	"github.com/nats-io/nats.go":          {"client/nats", "pubsub/jetstream", "bindings/nats", "state/jetstream", "test"},
 	"github.com/eclipse":                  {"client/mqtt", "test"},
-	"github.com/aws":                      {"client/aws", "pubsub/snssqs", "bindings/aws", "test"},
+	"github.com/aws":                      {"client/aws", "pubsub/snssqs", "bindings/aws", "state/aws", "test"},
 	"github.com/jackc/pgx":                {"client/postgres", "pubsub/postgres", "bindings/postgres", "test"},
 	"github.com/go-sql-driver/mysql":      {"client/mysql", "bindings/mysql", "test"},
 	"github.com/wneessen/go-mail":         {"bindings/smtp"},
