@@ -72,13 +72,14 @@ func (a *API) applyState(ctx context.Context, store string, changes []state.Chan
 	return nil
 }
 
-// TransactState carries out all changes, in order, or none.
-func (a *API) TransactState(ctx context.Context, store string, changes []state.Change) error {
+// TransactState carries out all changes, in order, or none. With an outbox, what
+// is saved is published under the trace.
+func (a *API) TransactState(ctx context.Context, store string, changes []state.Change, tr Trace) error {
 	s, err := a.stateStore(store)
 	if err != nil {
 		return err
 	}
-	if err := s.Transact(ctx, changes); err != nil {
+	if err := s.Transact(ctx, changes, tr.Parent); err != nil {
 		if errors.Is(err, state.ErrNoTransactions) {
 			return Errorf(StateNoTransactions, "transaction in %s: state store %s has no transactions", store, store).on("state", store)
 		}

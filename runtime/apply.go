@@ -162,6 +162,7 @@ func (r *Runtime) wishes() (out map[string]wish, waiting map[string]error) {
 		}
 	}
 	r.wishDelays(out, waiting)
+	r.wishOutboxes(out, waiting)
 	if r.app == nil || !r.appSeen {
 		return out, waiting
 	}

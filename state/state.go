@@ -165,14 +165,15 @@ func (e *BatchError) Unwrap() []error {
 
 // common are the options that every state store has.
 type common struct {
-	KeyPrefix        string           `meta:"keyPrefix" doc:"What stands before every key, followed by ||: appid, name (of the component), namespace (with the app id), none, or a text of its own." default:"appid"`
-	ActorStateStore  bool             `meta:"actorStateStore" doc:"Marks the one store that actors use."`
-	PrimaryKey       component.Secret `meta:"primaryEncryptionKey" doc:"Encrypts values (AES-GCM): 16, 24 or 32 bytes in hexadecimal, from a secret store."`
-	SecondaryKey     component.Secret `meta:"secondaryEncryptionKey" doc:"Also decrypts values, so that keys can be changed."`
-	OutboxPubSub     string           `meta:"outboxPublishPubsub" doc:"Outbox: the pub/sub to publish to what a transaction saves."`
-	OutboxTopic      string           `meta:"outboxPublishTopic" doc:"Outbox: the topic to publish to."`
-	OutboxInternal   string           `meta:"outboxPubsub" doc:"Outbox: the pub/sub that carries the intents, where the store cannot; outboxPublishPubsub when empty."`
-	OutboxDiscarding bool             `meta:"outboxDiscardWhenMissingState" doc:"Outbox: drop an intent whose transaction never came, instead of trying it again."`
+	KeyPrefix       string           `meta:"keyPrefix" doc:"What stands before every key, followed by ||: appid, name (of the component), namespace (with the app id), none, or a text of its own." default:"appid"`
+	ActorStateStore bool             `meta:"actorStateStore" doc:"Marks the one store that actors use."`
+	PrimaryKey      component.Secret `meta:"primaryEncryptionKey" doc:"Encrypts values (AES-GCM): 16, 24 or 32 bytes in hexadecimal, from a secret store."`
+	SecondaryKey    component.Secret `meta:"secondaryEncryptionKey" doc:"Also decrypts values, so that keys can be changed."`
+	OutboxPubSub    string           `meta:"outboxPublishPubsub" doc:"Outbox: the pub/sub to publish to what a transaction saves."`
+	OutboxTopic     string           `meta:"outboxPublishTopic" doc:"Outbox: the topic to publish to."`
+
+	OutboxInternal   component.Ignored `meta:"outboxPubsub" doc:"Dapr's outbox sends intents through it; here they are in the transaction itself."`
+	OutboxDiscarding component.Ignored `meta:"outboxDiscardWhenMissingState" doc:"There are no intents without their transaction here."`
 }
 
 // Define makes the definition of a store called "state.<name>".

@@ -29,19 +29,10 @@ type Store struct {
 	prefix   string // with the separator; empty: none
 	actors   bool
 	outbox   Outbox
-	cipher   *cipher // nil: values are stored as they are
+	queue    *OutboxQueue // nil: no outbox
+	cipher   *cipher      // nil: values are stored as they are
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // nil: none
-}
-
-// Outbox says what is published for a transaction; the zero value is nothing.
-type Outbox struct {
-	// PubSub and Topic are where to.
-	PubSub, Topic string
-	// Internal is the pub/sub that carries intents.
-	Internal string
-	// Discard drops an intent whose transaction never came.
-	Discard bool
 }
 
 // New makes the store of a component; nothing is opened before Run of its
@@ -63,6 +54,9 @@ func New(def component.Definition, env component.Env, c config.Component) (*Stor
 		return nil, err
 	}
 	env.Version = strings.ToLower(c.Version)
+	if s.outbox.Enabled() {
+		s.queue = newQueue(s)
+	}
 	s.instance = component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)
 	return s, nil
 }
@@ -71,11 +65,7 @@ func outboxOf(o common) (Outbox, error) {
 	if (o.OutboxPubSub == "") != (o.OutboxTopic == "") {
 		return Outbox{}, component.OptionErrorf("outboxPublishTopic", "outboxPublishPubsub and outboxPublishTopic go together")
 	}
-	out := Outbox{PubSub: o.OutboxPubSub, Topic: o.OutboxTopic, Internal: o.OutboxInternal, Discard: o.OutboxDiscarding}
-	if out.Internal == "" {
-		out.Internal = out.PubSub
-	}
-	return out, nil
+	return Outbox{PubSub: o.OutboxPubSub, Topic: o.OutboxTopic}, nil
 }
 
 // Instance returns the component's life: opening, state, closing.
@@ -238,8 +228,26 @@ func remain(err error, tried []Change, at []int, errs []error) (left []Change, w
 
 // Transact carries out all changes, in order, or none. Kinds as Apply; Invalid
 // also for more changes than the store takes at once, then the error is
-// [ErrTooMany]; [ErrNoTransactions] when the store has none.
-func (s *Store) Transact(ctx context.Context, changes []Change) error {
+// [TooManyError]; [ErrNoTransactions] when the store has none. With an outbox,
+// what is saved is published, and the error nil says that both will be. Trace is
+// the trace context of the request, for the events.
+func (s *Store) Transact(ctx context.Context, changes []Change, trace string) error {
+	var rows []queued
+	if s.queue != nil {
+		changes, rows = s.queue.rows(changes, trace)
+		for i := range rows {
+			changes = append(changes, rows[i].change())
+		}
+		s.queue.begin(rows)
+	}
+	err := s.transact(ctx, changes)
+	if s.queue != nil {
+		s.queue.end(rows, err)
+	}
+	return err
+}
+
+func (s *Store) transact(ctx context.Context, changes []Change) error {
 	ready, err := s.prepare(changes)
 	if err != nil || len(ready) == 0 {
 		return err
@@ -247,9 +255,12 @@ func (s *Store) Transact(ctx context.Context, changes []Change) error {
 	err = s.do(ctx, func(ctx context.Context, d Driver) error {
 		f := features(d)
 		t := transactor(d, f)
+		_, lists := d.(Lister)
 		switch {
 		case t == nil:
 			return ErrNoTransactions
+		case s.queue != nil && !lists:
+			return fault.New(fault.Invalid, "the store cannot have an outbox, because it cannot list its keys")
 		case f.MaxChanges > 0 && len(ready) > f.MaxChanges:
 			return &TooManyError{Changes: len(ready), Most: f.MaxChanges}
 		}

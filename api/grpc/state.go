@@ -64,6 +64,10 @@ func (s *service) DeleteBulkState(ctx context.Context, in *rtv1.DeleteBulkStateR
 
 // ExecuteStateTransaction carries out all operations, in order, or none.
 func (s *service) ExecuteStateTransaction(ctx context.Context, in *rtv1.ExecuteStateTransactionRequest) (*emptypb.Empty, error) {
+	tr, err := trace(ctx)
+	if err != nil {
+		return nil, err
+	}
 	ops := in.GetOperations()
 	all := make([]state.Change, len(ops))
 	for i, op := range ops {
@@ -76,7 +80,7 @@ func (s *service) ExecuteStateTransaction(ctx context.Context, in *rtv1.ExecuteS
 			return nil, api.Errorf(api.StateOperation, "read transaction: operation %q is neither upsert nor delete", text(op.GetOperationType()))
 		}
 	}
-	return new(emptypb.Empty), s.api.TransactState(ctx, in.GetStoreName(), all)
+	return new(emptypb.Empty), s.api.TransactState(ctx, in.GetStoreName(), all, tr)
 }
 
 func changes(items []*commonv1.StateItem) []state.Change {

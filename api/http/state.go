@@ -261,8 +261,12 @@ func (h *handler) onTransactState(w http.ResponseWriter, r *http.Request) {
 			err = api.Errorf(api.StateOperation, "read transaction: operation %q is neither upsert nor delete", cut(op.Operation))
 		}
 	}
+	var tr api.Trace
 	if err == nil {
-		err = h.api.TransactState(r.Context(), c.store, changes)
+		tr, err = trace(r)
+	}
+	if err == nil {
+		err = h.api.TransactState(r.Context(), c.store, changes, tr)
 	}
 	respondDone(w, err)
 }
