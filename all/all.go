@@ -52,6 +52,7 @@ import (
 	"github.com/penstock-io/penstock/state/memcached"
 	sqlitestate "github.com/penstock-io/penstock/state/sqlite"
 	"github.com/penstock-io/penstock/state/zookeeper"
+	redisstate "github.com/penstock-io/penstock/state/redis"
 )
 
 // Components returns every component of the build.
@@ -102,6 +103,7 @@ func Components() component.List {
 		jetstreamstate.Component,
 		memcached.Component,
 		zookeeper.Component,
+		redisstate.Component,
 	}
 }
 

@@ -87,7 +87,7 @@ var only = map[string][]string{
 	"github.com/prometheus/client_golang": {"telemetry"},
 	"github.com/segmentio/kafka-go":       {"client/kafka", "pubsub/kafka", "bindings/kafka", "test"},
 	"github.com/rabbitmq/amqp091-go":      {"client/rabbitmq", "pubsub/rabbitmq", "bindings/rabbitmq", "test"},
-	"github.com/redis/rueidis":            {"client/redis", "pubsub/redis", "bindings/redis", "test"},
+	"github.com/redis/rueidis":            {"client/redis", "pubsub/redis", "bindings/redis", "state/redis", "test"},
 	"github.com/nats-io/nats.go":          {"client/nats", "pubsub/jetstream", "bindings/nats", "state/jetstream", "test"},
 	"github.com/eclipse":                  {"client/mqtt", "test"},
 	"github.com/aws":                      {"client/aws", "pubsub/snssqs", "bindings/aws", "state/aws", "test"},
