@@ -53,6 +53,7 @@ import (
 	sqlitestate "github.com/penstock-io/penstock/state/sqlite"
 	"github.com/penstock-io/penstock/state/zookeeper"
 	redisstate "github.com/penstock-io/penstock/state/redis"
+	postgresstate "github.com/penstock-io/penstock/state/postgres"
 )
 
 // Components returns every component of the build.
@@ -104,6 +105,7 @@ func Components() component.List {
 		memcached.Component,
 		zookeeper.Component,
 		redisstate.Component,
+		postgresstate.Component,
 	}
 }
 
