@@ -87,7 +87,8 @@ type Change struct {
 	// Binary: Value came as bytes. Otherwise it is JSON text, which stores with
 	// a JSON type keep as such.
 	Binary bool
-	// ETag is the version that the item must have; nil when any will do.
+	// ETag is the version that the item must have; nil when any will do. [Store]
+	// takes an empty one for none.
 	ETag *string
 	// FirstWrite without an ETag: there must be no item of that key yet. With
 	// one it adds nothing.

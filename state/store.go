@@ -277,6 +277,9 @@ func (s *Store) prepare(changes []Change) ([]Change, error) {
 			return nil, err
 		}
 		c.Key = s.prefix + c.Key
+		if c.ETag != nil && *c.ETag == "" {
+			c.ETag = nil // SDKs send one that they do not have
+		}
 		if c.ETag != nil && *c.ETag == "" { // what clients send that have none
 			c.ETag = nil
 		}
