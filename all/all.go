@@ -50,10 +50,11 @@ import (
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
 	jetstreamstate "github.com/penstock-io/penstock/state/jetstream"
 	"github.com/penstock-io/penstock/state/memcached"
+	mysqlstate "github.com/penstock-io/penstock/state/mysql"
+	postgresstate "github.com/penstock-io/penstock/state/postgres"
+	redisstate "github.com/penstock-io/penstock/state/redis"
 	sqlitestate "github.com/penstock-io/penstock/state/sqlite"
 	"github.com/penstock-io/penstock/state/zookeeper"
-	redisstate "github.com/penstock-io/penstock/state/redis"
-	postgresstate "github.com/penstock-io/penstock/state/postgres"
 )
 
 // Components returns every component of the build.
@@ -106,6 +107,7 @@ func Components() component.List {
 		zookeeper.Component,
 		redisstate.Component,
 		postgresstate.Component,
+		mysqlstate.Component,
 	}
 }
 

@@ -54,7 +54,7 @@ func kindOf(number uint16, state string) fault.Kind {
 		return fault.Timeout
 	case 1053, 1077, 1078, 1079, 1205, 1213, 1290, 1792, 1836, 1927, 3100, 3101, 3169: // a shutdown, a lock, a deadlock, read only
 		return fault.Unavailable
-	case 1364, 1366, 1265:
+	case 1364, 1366, 1265, 3819, 4025: // the last two: a CHECK, such as that of JSON
 		return fault.Invalid
 	}
 	switch state[:min(2, len(state))] {

@@ -96,6 +96,7 @@ func TestKinds(t *testing.T) {
 		{1290, "HY000", fault.Unavailable},
 		{1969, "70100", fault.Timeout},
 		{1364, "HY000", fault.Invalid},
+		{4025, "23000", fault.Invalid},
 		{9999, "HY000", fault.Internal},
 	} {
 		e := &driver.MySQLError{Number: row.number}

@@ -92,7 +92,7 @@ var only = map[string][]string{
 	"github.com/eclipse":                  {"client/mqtt", "test"},
 	"github.com/aws":                      {"client/aws", "pubsub/snssqs", "bindings/aws", "state/aws", "test"},
 	"github.com/jackc/pgx":                {"client/postgres", "pubsub/postgres", "bindings/postgres", "state/postgres", "test"},
-	"github.com/go-sql-driver/mysql":      {"client/mysql", "bindings/mysql", "test"},
+	"github.com/go-sql-driver/mysql":      {"client/mysql", "bindings/mysql", "state/mysql", "test"},
 	"github.com/wneessen/go-mail":         {"bindings/smtp"},
 	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},
 	"go.etcd.io/etcd":                     {"state/etcd"},
