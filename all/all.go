@@ -32,6 +32,8 @@ import (
 	sqlitebinding "github.com/penstock-io/penstock/bindings/sqlite"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/crypto/jwks"
+	keysfolder "github.com/penstock-io/penstock/crypto/localstorage"
 	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	"github.com/penstock-io/penstock/pubsub/jetstream"
@@ -82,6 +84,9 @@ func Components() component.List {
 		sftp.Component,
 		smtp.Component,
 		webhook.Component,
+
+		jwks.Component,
+		keysfolder.Component,
 
 		snssqs.Component,
 		inmemory.Component,

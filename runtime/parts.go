@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
@@ -28,8 +29,8 @@ type life interface {
 	Close(ctx context.Context) error
 }
 
-// part is one opened, or opening, component. Exactly one of bus, binding, store
-// and state is set.
+// part is one opened, or opening, component. Exactly one of bus, binding, store,
+// state and crypto is set.
 type part struct {
 	doc     config.Component // as written
 	config  config.Component // with its secrets filled in
@@ -39,6 +40,7 @@ type part struct {
 	binding *bindings.Binding
 	store   *secrets.Store
 	state   *state.Store
+	crypto  *crypto.Provider
 
 	sum    uint64 // of the document and those it depends on; see sums
 	serial uint64 // another one for each part that is made
@@ -144,6 +146,10 @@ func (ps *parts) make(c config.Component) (*part, error) {
 	case "state":
 		if p.state, err = state.New(def, env, c); err == nil {
 			p.life = p.state.Instance()
+		}
+	case "crypto":
+		if p.crypto, err = crypto.New(def, env, c); err == nil {
+			p.life = p.crypto.Instance()
 		}
 	default:
 		err = fault.New(fault.Invalid, "open component %s: kind %q is not known", c.Name, kind)
@@ -271,6 +277,8 @@ func (ps *parts) protect(p *part) {
 		p.binding.SetPolicy(ps.policies.of(way{p.config.Name, bindingPolicies, config.Outbound}))
 	case p.state != nil:
 		p.state.SetPolicy(ps.policies.of(way{p.config.Name, statePolicies, config.Outbound}))
+	case p.crypto != nil:
+		p.crypto.SetPolicy(ps.policies.of(way{p.config.Name, cryptoPolicies, config.Outbound}))
 	}
 }
 
@@ -355,6 +363,14 @@ func (ps *parts) stateOf(name string) (*state.Store, error) {
 		return p.state, nil
 	}
 	return nil, fault.New(fault.NotFound, "find state store %q: no such component", name)
+}
+
+// cryptoOf returns a crypto component by name. Kind NotFound when there is none.
+func (ps *parts) cryptoOf(name string) (*crypto.Provider, error) {
+	if p := ps.find(name); p != nil && p.crypto != nil {
+		return p.crypto, nil
+	}
+	return nil, fault.New(fault.NotFound, "find crypto component %q: no such component", name)
 }
 
 // held is for routes whose target is a component: that it is not there, or will

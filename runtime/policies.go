@@ -16,6 +16,7 @@ const (
 	pubsubPolicies  = "Pubsub"
 	bindingPolicies = "Binding"
 	statePolicies   = "Statestore"
+	cryptoPolicies  = "Crypto"
 )
 
 // Dapr's exponential pauses.

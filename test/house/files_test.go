@@ -39,6 +39,7 @@ var others = map[string]string{
 	".gitignore":                     "for git",
 	"Makefile":                       "the targets",
 	"examples/shop/":                 "payloads of providers for the demo",
+	"test/interop/testdata/crypto/":  "documents that Dapr and Penstock have encrypted",
 	"test/services/aws.py":           "the AWS server of the tests, made from moto",
 	"test/services/kafka/":           "what Maven fetches, and its sums",
 	"test/services/requirements.txt": "what pip fetches, with its sums",

@@ -11,7 +11,8 @@ var floors = map[string]int{
 	"fault":  0,
 	"config": 1, "cloudevents": 1, "telemetry": 1, "instances": 1,
 	"component": 2, "resilience": 2, "client/batch": 2, "client/tls": 2,
-	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "client": 3,
+	"crypto/enc": 1, "crypto/keys": 2,
+	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "crypto": 3, "client": 3,
 	"all": 4, "pluggable": 4,
 	"router": 5, "app": 5, "invoke": 5, "deadletters": 5,
 	"api": 6, "console": 6,
@@ -21,7 +22,7 @@ var floors = map[string]int{
 }
 
 // implementations are contract folders whose sub-folders stand one floor up.
-var implementations = map[string]bool{"bindings": true, "pubsub": true, "state": true, "secrets": true}
+var implementations = map[string]bool{"bindings": true, "pubsub": true, "state": true, "secrets": true, "crypto": true}
 
 func floor(folder string) (int, bool) {
 	if n, ok := floors[folder]; ok {
@@ -95,6 +96,7 @@ var only = map[string][]string{
 	"github.com/go-sql-driver/mysql":      {"client/mysql", "bindings/mysql", "state/mysql", "test"},
 	"github.com/wneessen/go-mail":         {"bindings/smtp"},
 	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},
+	"github.com/go-jose/go-jose":          {"crypto/keys"},
 	"go.etcd.io/etcd":                     {"state/etcd"},
 	"github.com/bradfitz/gomemcache":      {"state/memcached"},
 	"github.com/go-zookeeper/zk":          {"state/zookeeper"},

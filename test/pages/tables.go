@@ -56,6 +56,8 @@ func direction(d component.Definition) string {
 		return "secrets"
 	case strings.HasPrefix(d.Type, "state."):
 		return "state"
+	case strings.HasPrefix(d.Type, "crypto."):
+		return "keys"
 	default:
 		return ""
 	}
