@@ -19,9 +19,11 @@ import (
 	"sync/atomic"
 
 	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
+	"github.com/penstock-io/penstock/state"
 )
 
 // Runtime is what the API needs from the running instance.
@@ -47,8 +49,15 @@ type Components interface {
 	Binding(name string) (*bindings.Binding, error)
 	SecretStore(name string) (*secrets.Store, error)
 	// Configured tells whether there is any component of a kind: "pubsub",
-	// "bindings", "state" or "secretstores".
+	// "bindings", "state", "secretstores" or "crypto".
 	Configured(kind string) bool
+}
+
+// Stores finds what an app keeps things and keys in, as [Components] finds the
+// rest.
+type Stores interface {
+	StateStore(name string) (*state.Store, error)
+	CryptoProvider(name string) (*crypto.Provider, error)
 }
 
 // DeadLetters gives access to the events that were given up.

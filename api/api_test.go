@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
@@ -22,7 +23,7 @@ import (
 )
 
 // bare is an instance without components.
-type bare struct{ pubsubs bool }
+type bare struct{ pubsubs, cryptos bool }
 
 func (b bare) PubSub(name string) (*pubsub.Bus, error) {
 	return nil, fault.New(fault.NotFound, "no %s", name)
@@ -40,7 +41,14 @@ func (b bare) StateStore(name string) (*state.Store, error) {
 	return nil, fault.New(fault.NotFound, "no %s", name)
 }
 
-func (b bare) Configured(kind string) bool { return kind == "pubsub" && b.pubsubs }
+func (b bare) CryptoProvider(name string) (*crypto.Provider, error) {
+	return nil, fault.New(fault.NotFound, "no %s", name)
+}
+
+func (b bare) Configured(kind string) bool {
+	return kind == "pubsub" && b.pubsubs || kind == "crypto" && b.cryptos
+}
+
 func (b bare) Snapshot() api.Metadata {
 	return api.Metadata{Extended: map[string]string{"ours": "1"}}
 }
@@ -97,6 +105,9 @@ ERR_API_DENIED  404 12
 ERR_DEAD_LETTER_NOT_FOUND  404 5
 ERR_DEAD_LETTER_SELECTION  400 3
 ERR_DEAD_LETTER_STORE  503 14
+ERR_CRYPTO_PROVIDERS_NOT_CONFIGURED  500 13
+ERR_CRYPTO_PROVIDER_NOT_FOUND  400 3
+ERR_CRYPTO  500 13
 ERR_STATE_STORE_NOT_CONFIGURED DAPR_STATE_NOT_CONFIGURED 500 9
 ERR_STATE_STORE_NOT_FOUND DAPR_STATE_NOT_FOUND 400 3
 ERR_MALFORMED_REQUEST DAPR_STATE_ILLEGAL_KEY 400 3
@@ -189,6 +200,18 @@ func TestVerbsWithoutComponents(t *testing.T) {
 			_, err := a.BulkSecrets(ctx, "x", nil)
 			return err
 		}, api.SecretNotConfigured},
+		{"encrypt", bare{}, func(a *api.API) error {
+			_, err := a.Encrypt(ctx, "x", &crypto.Request{}, strings.NewReader(""))
+			return err
+		}, api.CryptoNotConfigured},
+		{"decrypt", bare{}, func(a *api.API) error {
+			_, err := a.Decrypt(ctx, "x", "", strings.NewReader(""))
+			return err
+		}, api.CryptoNotConfigured},
+		{"decrypt elsewhere", bare{cryptos: true}, func(a *api.API) error {
+			_, err := a.Decrypt(ctx, "x", "", strings.NewReader(""))
+			return err
+		}, api.CryptoNotFound},
 		{"health of another app", bare{}, func(a *api.API) error { return a.Health("other") }, api.HealthAppID},
 	}
 	for _, tt := range tests {

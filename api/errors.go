@@ -80,6 +80,12 @@ const (
 	DeadLetterSelection
 	// DeadLetterStore: the file that keeps dead letters failed.
 	DeadLetterStore
+	// CryptoNotConfigured: no crypto component at all.
+	CryptoNotConfigured
+	// CryptoNotFound: no crypto component of that name.
+	CryptoNotFound
+	// Crypto: encrypting or decrypting came to nothing.
+	Crypto
 	// StateNotConfigured: no state store at all.
 	StateNotConfigured
 	// StateNotFound: no state store of that name.
@@ -175,6 +181,9 @@ func (p Problem) row() row {
 		DeadLetterNotFound:  {"ERR_DEAD_LETTER_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
 		DeadLetterSelection: {"ERR_DEAD_LETTER_SELECTION", "", 400, grpcInvalidArgument, fault.Invalid},
 		DeadLetterStore:     {"ERR_DEAD_LETTER_STORE", "", 503, grpcUnavailable, fault.Unavailable},
+		CryptoNotConfigured: {"ERR_CRYPTO_PROVIDERS_NOT_CONFIGURED", "", 500, grpcInternal, fault.NotFound},
+		CryptoNotFound:      {"ERR_CRYPTO_PROVIDER_NOT_FOUND", "", 400, grpcInvalidArgument, fault.NotFound},
+		Crypto:              {"ERR_CRYPTO", "", 500, grpcInternal, fault.Internal},
 	}
 	if p >= StateNotConfigured {
 		p = Internal

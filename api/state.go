@@ -10,11 +10,6 @@ import (
 	"github.com/penstock-io/penstock/state"
 )
 
-// Stores finds what an app keeps things in, as [Components] finds the rest.
-type Stores interface {
-	StateStore(name string) (*state.Store, error)
-}
-
 // GetState reads one item; one that is not there is the zero item.
 func (a *API) GetState(ctx context.Context, store, key string, r state.Read) (state.Item, error) {
 	s, err := a.stateStore(store)

@@ -10,6 +10,7 @@ import (
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
@@ -49,6 +50,11 @@ func (r *Runtime) SecretStore(name string) (*secrets.Store, error) {
 // StateStore implements api.Stores.
 func (r *Runtime) StateStore(name string) (*state.Store, error) {
 	return found(r, func() (*state.Store, error) { return r.parts.stateOf(name) })
+}
+
+// CryptoProvider implements api.Stores.
+func (r *Runtime) CryptoProvider(name string) (*crypto.Provider, error) {
+	return found(r, func() (*crypto.Provider, error) { return r.parts.cryptoOf(name) })
 }
 
 // Configured implements api.Components.

@@ -23,6 +23,8 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/crypto"
+	"github.com/penstock-io/penstock/crypto/jwks"
 	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
@@ -154,6 +156,7 @@ type instance struct {
 	binding *bindings.Binding
 	store   *secrets.Store
 	states  *state.Store
+	crypto  *crypto.Provider
 	broker  *broker
 	output  *output
 	empty   bool // nothing is configured
@@ -212,6 +215,13 @@ func (i *instance) StateStore(name string) (*state.Store, error) {
 		return nil, fault.New(fault.NotFound, "state store %q is not loaded", name)
 	}
 	return i.states, nil
+}
+
+func (i *instance) CryptoProvider(name string) (*crypto.Provider, error) {
+	if name != "keys" {
+		return nil, fault.New(fault.NotFound, "crypto component %q is not loaded", name)
+	}
+	return i.crypto, nil
 }
 
 func (i *instance) Configured(string) bool { return !i.empty }
@@ -274,8 +284,11 @@ func open(tb testing.TB) *instance {
 	run(tb, i.binding.Instance())
 	i.states, err = state.New(inmemory.Component, env("statestore"), config.Component{Name: "statestore"})
 	must(tb, err)
+	i.crypto, err = crypto.New(jwks.Component, env("keys"), config.Component{Name: "keys", Metadata: []config.Item{{Name: "jwks", Value: keySet}}})
+	must(tb, err)
 	run(tb, i.store.Instance())
 	run(tb, i.states.Instance())
+	run(tb, i.crypto.Instance())
 	return i
 }
 

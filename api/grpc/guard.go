@@ -74,7 +74,7 @@ func (g *guard) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, h
 // message is for the method to say.
 func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
 	ctx := ss.Context()
-	if info.FullMethod != rtv1.Dapr_SubscribeTopicEventsAlpha1_FullMethodName {
+	if !waits(info.FullMethod) {
 		arrived(ctx)
 	}
 	g.working.Add(1)
@@ -87,6 +87,15 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 		err = g.answer(ctx, info.FullMethod, err)
 	}
 	return err
+}
+
+// waits tells whether a method waits for its first message by itself.
+func waits(method string) bool {
+	switch method {
+	case rtv1.Dapr_SubscribeTopicEventsAlpha1_FullMethodName, rtv1.Dapr_EncryptAlpha1_FullMethodName, rtv1.Dapr_DecryptAlpha1_FullMethodName:
+		return true
+	}
+	return false
 }
 
 // answer is the status of an error. The generated answer of a method that is

@@ -34,6 +34,8 @@ func (h *handler) routes() *chi.Mux {
 	m.Get("/v1.0/secrets/{store}/bulk", h.onBulkSecrets)
 	m.Get("/v1.0/secrets/{store}/{key}", h.onSecret)
 	h.stateRoutes(m)
+	m.Put("/v1.0-alpha1/crypto/{name}/encrypt", h.onEncrypt)
+	m.Put("/v1.0-alpha1/crypto/{name}/decrypt", h.onDecrypt)
 	write(m, "/v1.0/metadata/{key}", h.onSetMetadata)
 	m.Post("/v1.0/shutdown", h.onShutdown)
 	h.deadLetterRoutes(m)
@@ -56,7 +58,7 @@ func unimplemented(m *chi.Mux) {
 	lacking := map[string][]string{
 		"/v1.0": {"invoke", "actors", "configuration", "jobs", "workflows"},
 		"/v1.0-alpha1": {
-			"state", "configuration", "jobs", "lock", "unlock", "crypto", "subtlecrypto", "workflows", "conversation",
+			"state", "configuration", "jobs", "lock", "unlock", "subtlecrypto", "workflows", "conversation",
 		},
 		"/v1.0-alpha2": {"conversation"},
 		"/v1.0-beta1":  {"workflows"},
