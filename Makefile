@@ -66,6 +66,10 @@ test-services: ## install and start the real servers, run the tests that need th
 	$(GO) build -o bin/services ./test/services/run
 	bin/services -test
 
+test-interop: ## let Dapr's components and ours read what the other wrote; fetches 1 GB of modules
+	$(GO) build -o bin/services ./test/services/run
+	bin/services -only redis,rabbitmq,kafka,nats $(GO) test -C test/interop -count=1 -v -tags services .
+
 crash: build ## kill -9, SIGTERM and reloads under load, at full length
 	$(GO) test -count=1 -v ./test/crash -args -full
 
@@ -75,4 +79,4 @@ ledger: ## prove that nothing is lost: every fault with every broker, at full le
 clean: ## remove what was built
 	rm -rf bin .penstock
 
-.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers test-sdk test-services crash ledger clean
+.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers test-sdk test-services test-interop crash ledger clean

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // What Debian does not package comes from the registries of Python and Java
@@ -85,7 +86,7 @@ func kafkaVersion() string {
 }
 
 // makePython makes the virtual environment.
-func makePython(ctx context.Context) error {
+func makePython(ctx context.Context, say func(string)) error {
 	dir := folder("python", "requirements.txt")
 	wants := filepath.Join(dir, "requirements.txt")
 	if err := os.RemoveAll(dir); err != nil {
@@ -97,7 +98,7 @@ func makePython(ctx context.Context) error {
 	if err := os.WriteFile(wants, []byte(list("requirements.txt")), 0o644); err != nil {
 		return err
 	}
-	err := command(ctx, filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "--quiet",
+	err := fetch(ctx, say, filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "--quiet",
 		"--disable-pip-version-check", "--require-hashes", "-r", wants)
 	if err != nil {
 		return err
@@ -106,14 +107,14 @@ func makePython(ctx context.Context) error {
 }
 
 // fetchKafka lets Maven fetch the jars and compares each with its sum.
-func fetchKafka(ctx context.Context) error {
+func fetchKafka(ctx context.Context, say func(string)) error {
 	dir := folder("kafka", "kafka/jars.sha256")
 	pom, jars := filepath.Join(dir, "pom.xml"), filepath.Join(dir, "jars")
 	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), os.WriteFile(pom, []byte(list("kafka/pom.xml")), 0o644))
 	if err != nil {
 		return err
 	}
-	err = command(ctx, "mvn", "-q", "-B", "-f", pom,
+	err = fetch(ctx, say, "mvn", "-q", "-B", "-f", pom,
 		"org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies", "-DoutputDirectory="+jars)
 	if err != nil {
 		return err
@@ -145,6 +146,31 @@ func verify(dir, sums string) error {
 		}
 	}
 	return nil
+}
+
+// What asks the network is tried so often, with longer and longer pauses.
+const (
+	fetches    = 4
+	fetchPause = time.Second
+	fetchTime  = 10 * time.Minute // for one try
+)
+
+// fetch is command for a program that asks the network.
+func fetch(ctx context.Context, say func(string), name string, args ...string) error {
+	for n, pause := 1, fetchPause; ; n, pause = n+1, 8*pause {
+		limited, cancel := context.WithTimeout(ctx, fetchTime)
+		err := command(limited, name, args...)
+		cancel()
+		if err == nil || n == fetches || ctx.Err() != nil {
+			return err
+		}
+		say(fmt.Sprintf("try %d of %d failed: %v", n, fetches, err))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
 }
 
 // command runs a program; an error has what it printed.

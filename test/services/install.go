@@ -88,11 +88,14 @@ func debian(ctx context.Context, tools []tool, say func(string)) error {
 		return err
 	}
 	defer allow()
-	if err := command(ctx, "apt-get", "update", "-qq"); err != nil {
+	// Another apt-get may be at work: it is waited for.
+	options := []string{"-qq", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=300"}
+	if err := fetch(ctx, say, "apt-get", append(options, "update")...); err != nil {
 		return err
 	}
-	if err := command(ctx, "apt-get", append([]string{"install", "-y", "-qq", "--no-install-recommends"}, packages...)...); err != nil {
-		return err
+	options = append(options, "install", "-y", "--no-install-recommends")
+	if err := fetch(ctx, say, "apt-get", append(options, packages...)...); err != nil {
+		return fmt.Errorf("%w\nwhat could not be had: %s", err, strings.Join(packages, " "))
 	}
 	return nil
 }
@@ -114,13 +117,17 @@ func forbidStart() (allow func(), err error) {
 
 // registries makes what comes from Python's and Java's, both at once.
 func registries(ctx context.Context, none map[string]tool, say func(string)) error {
-	makers := map[string]func(context.Context) error{python().name: makePython, kafkaJars().name: fetchKafka}
+	makers := map[string]func(context.Context, func(string)) error{python().name: makePython, kafkaJars().name: fetchKafka}
 	var wg sync.WaitGroup
 	errs := make(chan error, len(makers))
 	for name, do := range makers {
 		if none[name].cached {
 			say(name + " into " + cache())
-			wg.Go(func() { errs <- do(ctx) })
+			wg.Go(func() {
+				if err := do(ctx, say); err != nil {
+					errs <- fmt.Errorf("%w\nwhat could not be had: %s", err, name)
+				}
+			})
 		}
 	}
 	wg.Wait()

@@ -30,14 +30,15 @@ type report struct {
 	parents map[key]bool            // tests that have cases of their own
 	passed  []key
 	skipped []key
-	failed  int
+	broken  map[key]bool // what failed last
+	flaky   []string     // packages that passed when they were run again
 	// inapplicable are cases of Watermill's suite for what a broker does not do.
 	inapplicable int
 	outputs      map[key]*strings.Builder
 }
 
 func newReport(out io.Writer) *report {
-	return &report{out: out, servers: map[key]map[string]bool{}, parents: map[key]bool{}, outputs: map[key]*strings.Builder{}}
+	return &report{out: out, servers: map[key]map[string]bool{}, parents: map[key]bool{}, broken: map[key]bool{}, outputs: map[key]*strings.Builder{}}
 }
 
 // line takes a line of the stream; what is not an event, such as the words of a
@@ -86,11 +87,31 @@ func (r *report) output(k key, text string) {
 }
 
 func (r *report) fail(k key) {
-	r.failed++
+	r.broken[k] = true
 	if b := r.outputs[k]; b != nil {
 		fmt.Fprint(r.out, b.String())
 	}
 	delete(r.outputs, k)
+}
+
+// failed tells whether anything did.
+func (r *report) failed() bool { return len(r.broken) > 0 }
+
+// again lists the packages that failed, to be run once more, and forgets what
+// is known of them.
+func (r *report) again() []string {
+	all := map[string]bool{}
+	for k := range r.broken {
+		if k.pkg != "" { // what a compiler says has none
+			all[k.pkg] = true
+		}
+	}
+	of := func(k key) bool { return all[k.pkg] }
+	maps.DeleteFunc(r.broken, func(k key, _ bool) bool { return of(k) })
+	maps.DeleteFunc(r.outputs, func(k key, _ *strings.Builder) bool { return of(k) })
+	r.passed, r.skipped = slices.DeleteFunc(r.passed, of), slices.DeleteFunc(r.skipped, of)
+	r.flaky = slices.Sorted(maps.Keys(all))
+	return r.flaky
 }
 
 // skip counts a test that skipped. A package without a test to run is one too:
@@ -153,7 +174,7 @@ func (k key) parent() (key, bool) {
 const module = "github.com/penstock-io/penstock/"
 
 // good tells whether tests ran, all passed and none skipped.
-func (r *report) good() bool { return r.failed == 0 && len(r.skipped) == 0 && len(r.passed) > 0 }
+func (r *report) good() bool { return !r.failed() && len(r.skipped) == 0 && len(r.passed) > 0 }
 
 // print writes the table and the sum.
 func (r *report) print() {
@@ -168,5 +189,19 @@ func (r *report) print() {
 		sum += n[k]
 	}
 	fmt.Fprintf(r.out, "%d cases of Watermill's suite are for what the broker does not promise\n", r.inapplicable)
-	fmt.Fprintf(r.out, "%d passed, %d failed, %d skipped\n", sum, r.failed, len(r.skipped))
+	for _, pkg := range r.flaky {
+		if !r.brokenIn(pkg) {
+			fmt.Fprintf(r.out, "FLAKY: %s passed the second time only; see above what failed first\n", pkg)
+		}
+	}
+	fmt.Fprintf(r.out, "%d passed, %d failed, %d skipped\n", sum, len(r.broken), len(r.skipped))
+}
+
+func (r *report) brokenIn(pkg string) bool {
+	for k := range r.broken {
+		if k.pkg == pkg {
+			return true
+		}
+	}
+	return false
 }

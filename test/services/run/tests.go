@@ -19,25 +19,33 @@ import (
 // suffix of the files whose tests need a real server.
 const suffix = "_services_test.go"
 
+// sideBySide is how many packages are tested at the same time: they mostly wait.
+const sideBySide = "4"
+
 // tests runs the tests of real servers, of the packages given or of all that
-// have some, those of modules of their own included, and prints which component
-// ran how many cases on which server. A test that skipped is a failure: it would
-// look as if it had run.
+// have some, and prints which component ran how many cases on which server. A
+// package that fails is run once more, alone: it is named when it passes then. A
+// test that skipped is a failure: it would look as if it had run.
 func tests(ctx context.Context, env, packages []string) int {
-	modules, err := find(".")
-	if err == nil && len(packages) > 0 {
-		modules = []set{{folder: ".", packages: packages, names: modules[0].names}}
+	began := time.Now()
+	all, err := find(".")
+	if len(packages) > 0 {
+		all.packages = packages
 	}
-	if err == nil && len(modules[0].packages) == 0 {
+	if err == nil && len(all.packages) == 0 {
 		err = errors.New("no tests of real servers found: run this from the project's folder")
 	}
 	r := newReport(os.Stdout)
-	for _, m := range modules {
-		if err == nil {
-			err = m.run(ctx, env, r)
-		}
+	if err == nil {
+		err = all.run(ctx, env, r, sideBySide)
+	}
+	if again := r.again(); err == nil && len(again) > 0 {
+		fmt.Printf("\nonce more, one after the other: %s\n", strings.Join(again, " "))
+		all.packages = again
+		err = all.run(ctx, env, r, "1")
 	}
 	r.print()
+	fmt.Printf("the tests took %.0f s\n", time.Since(began).Seconds())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
@@ -47,16 +55,16 @@ func tests(ctx context.Context, env, packages []string) int {
 	return 0
 }
 
-// set is what there is to run in one module.
+// set is what there is to run.
 type set struct {
-	folder          string
 	packages, names []string
 }
 
-// run runs the tests of a module. What failed is in the report.
-func (s set) run(ctx context.Context, env []string, r *report) error {
+// run runs the tests, so many packages at the same time. What failed is in the
+// report.
+func (s set) run(ctx context.Context, env []string, r *report, atOnce string) error {
 	args := []string{
-		"test", "-C", s.folder, "-json", "-tags", "services", "-count=1", "-timeout=20m",
+		"test", "-json", "-tags", "services", "-count=1", "-timeout=20m", "-p", atOnce,
 		"-run", "^(" + strings.Join(s.names, "|") + ")$",
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, s.packages...)...)
@@ -79,8 +87,11 @@ func (s set) run(ctx context.Context, env []string, r *report) error {
 		}
 	}
 	err = cmd.Wait()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 && r.failed > 0 {
-		return nil // the other modules are run all the same
+	if s := cmd.ProcessState; s != nil {
+		fmt.Printf("the tests used %.0f s of a processor, without the servers that they share\n", (s.UserTime() + s.SystemTime()).Seconds())
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 && r.failed() {
+		return nil
 	}
 	return err
 }
@@ -88,16 +99,15 @@ func (s set) run(ctx context.Context, env []string, r *report) error {
 // function finds the tests of a file.
 var function = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
-// find lists what has tests of real servers, by module: that of root first, then
-// those in folders below it.
-func find(root string) ([]set, error) {
-	modules := []set{{folder: root}}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+// find lists what has tests of real servers. Modules of their own below root are
+// left out.
+func find(root string) (all set, err error) {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil && d.IsDir() && path != root {
-			modules = append(modules, set{folder: path})
+			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(path, suffix) {
 			return nil
@@ -106,24 +116,14 @@ func find(root string) ([]set, error) {
 		if err != nil {
 			return err
 		}
-		m := &modules[0]
-		for i := range modules {
-			if strings.HasPrefix(path, modules[i].folder+string(filepath.Separator)) {
-				m = &modules[i]
-			}
-		}
 		for _, f := range function.FindAllSubmatch(src, -1) {
-			m.names = append(m.names, string(f[1]))
+			all.names = append(all.names, string(f[1]))
 		}
-		in, err := filepath.Rel(m.folder, filepath.Dir(path))
-		m.packages = append(m.packages, "./"+filepath.ToSlash(in))
+		in, err := filepath.Rel(root, filepath.Dir(path))
+		all.packages = append(all.packages, "./"+filepath.ToSlash(in))
 		return err
 	})
-	for i := range modules {
-		slices.Sort(modules[i].packages)
-		slices.Sort(modules[i].names)
-		modules[i].packages = slices.Compact(modules[i].packages)
-		modules[i].names = slices.Compact(modules[i].names)
-	}
-	return slices.DeleteFunc(modules, func(m set) bool { return m.folder != root && len(m.packages) == 0 }), err
+	slices.Sort(all.packages)
+	slices.Sort(all.names)
+	return set{slices.Compact(all.packages), slices.Compact(all.names)}, err
 }
