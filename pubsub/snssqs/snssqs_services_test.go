@@ -44,3 +44,5 @@ func onServer(t *testing.T, more map[string]string) map[string]string {
 	maps.Copy(options, more)
 	return options
 }
+
+func TestDeadLettersOnServer(t *testing.T) { deadLetters(t, onServer(t, nil)) }
