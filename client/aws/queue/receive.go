@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	client "github.com/penstock-io/penstock/client/aws"
+	"github.com/penstock-io/penstock/fault"
 )
 
 // reader is the receives of one Read: one at least, more while their answers
@@ -63,13 +64,17 @@ func (r *reader) failure() error {
 }
 
 // loop receives until ctx ends. A receive under way is not cut then: what SQS
-// hands out to one that is gone stays hidden for nothing.
+// hands out to one that is gone stays hidden for nothing. One that is late is done
+// again, on another connection.
 func (r *reader) loop(ctx context.Context) {
-	for r.q.room(ctx) {
+	for late := false; r.q.room(ctx); {
 		n, err := r.q.receive()
 		switch {
 		case ctx.Err() != nil:
 			return
+		case !late && fault.KindOf(err) == fault.Timeout:
+			late = true
+			continue
 		case err != nil:
 			r.fail(err)
 			return
@@ -78,6 +83,7 @@ func (r *reader) loop(ctx context.Context) {
 		case n < r.q.o.Batch/2 && r.spare():
 			return
 		}
+		late = false
 	}
 }
 
@@ -99,7 +105,7 @@ func (q *Queue) room(ctx context.Context) bool {
 
 // answerPatience is how long the answer of a receive may take beyond its wait.
 // Whoever is behind the connection is gone then; what it handed out comes again.
-const answerPatience = 5 * time.Second
+const answerPatience = 10 * time.Second
 
 // receive asks once and holds what comes.
 func (q *Queue) receive() (int, error) {
