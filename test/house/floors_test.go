@@ -10,7 +10,7 @@ import (
 var floors = map[string]int{
 	"fault":  0,
 	"config": 1, "cloudevents": 1, "telemetry": 1, "instances": 1,
-	"component": 2, "resilience": 2, "client/batch": 2, "client/tls": 2,
+	"component": 2, "resilience": 2, "client/batch": 2, "client/tls": 2, "client/http": 2,
 	"crypto/enc": 1, "crypto/keys": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "crypto": 3, "client": 3,
 	"all": 4, "pluggable": 4,
