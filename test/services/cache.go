@@ -20,7 +20,7 @@ import (
 // into a cache folder, each in a folder that is named after the sum of what it
 // is made from: a new list makes a new folder.
 
-//go:embed requirements.txt kafka/pom.xml kafka/jars.sha256
+//go:embed requirements.txt kafka/pom.xml kafka/jars.sha256 azurite/package.json azurite/package-lock.json
 var lists embed.FS
 
 // cache is the folder of what was installed: PENSTOCK_SERVICES_CACHE, else

@@ -48,8 +48,9 @@ func wanted(none map[string]tool) []tool {
 		}
 	}
 	makers := map[string][]tool{
-		python().name:    {program("python3", "python3"), venv()},
-		kafkaJars().name: {program("mvn", "maven")},
+		python().name:         {program("python3", "python3"), venv()},
+		kafkaJars().name:      {program("mvn", "maven")},
+		azuriteModules().name: {program("npm", "npm")},
 	}
 	for name, tools := range makers {
 		if none[name].cached {
@@ -117,7 +118,9 @@ func forbidStart() (allow func(), err error) {
 
 // registries makes what comes from Python's and Java's, both at once.
 func registries(ctx context.Context, none map[string]tool, say func(string)) error {
-	makers := map[string]func(context.Context, func(string)) error{python().name: makePython, kafkaJars().name: fetchKafka}
+	makers := map[string]func(context.Context, func(string)) error{
+		python().name: makePython, kafkaJars().name: fetchKafka, azuriteModules().name: fetchAzurite,
+	}
 	var wg sync.WaitGroup
 	errs := make(chan error, len(makers))
 	for name, do := range makers {

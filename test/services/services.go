@@ -43,6 +43,7 @@ func Names() []string {
 //	PENSTOCK_TEST_MEMCACHED  127.0.0.1:11211
 //	PENSTOCK_TEST_KAFKA      three brokers: 127.0.0.1:9092,127.0.0.1:9093,127.0.0.1:9094
 //	PENSTOCK_TEST_AWS        http://127.0.0.1:4566, any key, region us-east-1
+//	PENSTOCK_TEST_AZURITE    a connection string, with BlobEndpoint and TableEndpoint
 //	PENSTOCK_TEST_ZOOKEEPER  127.0.0.1:2181
 //	PENSTOCK_TEST_SFTP       sftp://user@127.0.0.1:2222/folder?key=file&hostkey=file;
 //	                         the folder is the server's own path, so a test may look into it
