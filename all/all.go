@@ -48,6 +48,8 @@ import (
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
 	"github.com/penstock-io/penstock/secrets/vault"
 	dynamodbstate "github.com/penstock-io/penstock/state/aws/dynamodb"
+	"github.com/penstock-io/penstock/state/azure/blobstorage"
+	"github.com/penstock-io/penstock/state/azure/tablestorage"
 	"github.com/penstock-io/penstock/state/etcd"
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
 	jetstreamstate "github.com/penstock-io/penstock/state/jetstream"
@@ -104,6 +106,8 @@ func Components() component.List {
 		vault.Component,
 
 		dynamodbstate.Component,
+		blobstorage.Component,
+		tablestorage.Component,
 		etcd.Component,
 		inmemorystate.Component,
 		sqlitestate.Component,

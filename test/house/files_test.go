@@ -41,6 +41,7 @@ var others = map[string]string{
 	"examples/shop/":                 "payloads of providers for the demo",
 	"test/interop/testdata/crypto/":  "documents that Dapr and Penstock have encrypted",
 	"test/services/aws.py":           "the AWS server of the tests, made from moto",
+	"test/services/azurite/":         "what npm fetches, with its sums",
 	"test/services/kafka/":           "what Maven fetches, and its sums",
 	"test/services/requirements.txt": "what pip fetches, with its sums",
 	"test/services/smtp.py":          "the SMTP server of the tests, made from aiosmtpd",
