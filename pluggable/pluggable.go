@@ -2,8 +2,8 @@
 // speak gRPC over a Unix socket, by the protocol dapr.proto.components.v1.
 //
 // A [Finder] knows the components of the build and, for every socket in a
-// folder, those that the program behind it serves: redis.sock is pubsub.redis
-// and bindings.redis. The program need not run when its type is looked up; it is
+// folder, those that the program behind it serves: redis.sock is pubsub.redis,
+// bindings.redis and secretstores.redis. The program need not run when its type is looked up; it is
 // asked what it serves when a component is opened. Every component has a
 // connection of its own, whose calls carry its name in x-component-instance.
 //
@@ -32,6 +32,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/secrets"
 )
 
 // FolderVariable is the environment variable that names the folder of sockets,
@@ -75,10 +76,12 @@ func (f *Finder) Find(typ, version string) (component.Definition, error) {
 		def = pubsub.DefineAny(name, brokerAbout(name), openBroker(path))
 	case kind == "bindings" && path != "":
 		def = bindings.DefineAny(name, bindingAbout(name), openBinding(path))
-	case kind == "pubsub" || kind == "bindings":
+	case kind == "secretstores" && path != "":
+		def = secrets.DefineAny(name, secretsAbout(name), openSecrets(path))
+	case slices.Contains([]string{"pubsub", "bindings", "secretstores"}, kind):
 		return def, also(err, "as a pluggable component it needs its socket %.80s.sock in %s (set %s for another folder), which is not there", name, f.folder, FolderVariable)
-	case path != "" && slices.Contains([]string{"state", "secretstores"}, kind):
-		return def, also(err, "the socket %s is there, but of pluggable components this version takes pub/sub and bindings only", path)
+	case path != "" && kind == "state":
+		return def, also(err, "the socket %s is there, but of pluggable components this version takes pub/sub, bindings and secret stores only", path)
 	default:
 		return def, err
 	}

@@ -65,6 +65,9 @@ func (p *program) again(t *testing.T) {
 		if s, ok := s.(components.OutputBindingServer); ok {
 			components.RegisterOutputBindingServer(p.server, s)
 		}
+		if s, ok := s.(components.SecretStoreServer); ok {
+			components.RegisterSecretStoreServer(p.server, s)
+		}
 	}
 	reflection.Register(p.server)
 	go func() {
