@@ -44,8 +44,11 @@ import (
 	redispubsub "github.com/penstock-io/penstock/pubsub/redis"
 	"github.com/penstock-io/penstock/pubsub/snssqs"
 	sqlitepubsub "github.com/penstock-io/penstock/pubsub/sqlite"
+	"github.com/penstock-io/penstock/secrets/aws/parameterstore"
+	"github.com/penstock-io/penstock/secrets/aws/secretsmanager"
 	envsecrets "github.com/penstock-io/penstock/secrets/env"
 	filesecrets "github.com/penstock-io/penstock/secrets/file"
+	"github.com/penstock-io/penstock/secrets/kubernetes"
 	"github.com/penstock-io/penstock/secrets/vault"
 	dynamodbstate "github.com/penstock-io/penstock/state/aws/dynamodb"
 	"github.com/penstock-io/penstock/state/azure/blobstorage"
@@ -104,6 +107,9 @@ func Components() component.List {
 		envsecrets.Component,
 		filesecrets.Component,
 		vault.Component,
+		kubernetes.Component,
+		secretsmanager.Component,
+		parameterstore.Component,
 
 		dynamodbstate.Component,
 		blobstorage.Component,

@@ -143,7 +143,8 @@ func known(code string) (fault.Kind, bool) {
 		"MissingAuthenticationToken", "MissingAuthenticationTokenException", "NotAuthorized", "AuthFailure", "InvalidSecurity",
 		"KmsAccessDenied", "KMSAccessDeniedException", "InvalidSignatureException", "IncompleteSignature":
 		return fault.Denied, true
-	case "QueueDoesNotExist", "NonExistentQueue", "NotFound", "NotFoundException", "ResourceNotFoundException", "NoSuchKey", "NoSuchBucket", "NoSuchEntity":
+	case "QueueDoesNotExist", "NonExistentQueue", "NotFound", "NotFoundException", "ResourceNotFoundException", "NoSuchKey", "NoSuchBucket", "NoSuchEntity",
+		"ParameterNotFound", "ParameterVersionNotFound":
 		return fault.NotFound, true
 	case "ConditionalCheckFailedException", "TransactionConflictException", "ResourceInUseException", "OperationAborted":
 		return fault.Conflict, true

@@ -1,6 +1,6 @@
 // Package awsfake is a small Amazon Web Services in this process, for tests that
-// need no server: SQS, SNS, S3, DynamoDB and Kinesis as far as components use
-// them.
+// need no server: SQS, SNS, S3, DynamoDB, Kinesis, Secrets Manager and Parameter Store as far as
+// components use them.
 //
 // Start one with [Start] and give its URL to a component as endpoint. Failures
 // are made with [Server.Fail].
@@ -165,6 +165,10 @@ func (s *Server) serveJSON(w http.ResponseWriter, r *http.Request, target string
 		out, f = s.dynamo(operation, in)
 	case strings.HasPrefix(service, "Kinesis"):
 		out, f = s.kinesis(operation, in)
+	case service == "secretsmanager":
+		out, f = s.secretsManager(operation, in)
+	case service == "AmazonSSM":
+		out, f = s.systemsManager(operation, in)
 	}
 	writeJSON(w, out, f)
 }
