@@ -1,7 +1,7 @@
 // What the JavaScript SDK offers, unmodified, against a real penstock: every
 // case over HTTP and over gRPC, those of events on each pub/sub of the build.
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DaprPubSubStatusEnum } from "@dapr/dapr";
@@ -180,6 +180,46 @@ function onOne(once, protocol) {
     assert.deepEqual({ ...all["nested:key"] }, { "nested:key": "sesame" });
     await assert.rejects(client.secret.get("vault", "nothing"), /nothing/);
     await assert.rejects(client.secret.get("nobody", "password"), /nobody/);
+  });
+
+  once("secrets within their scope", {
+    documents: (dir) => {
+      writeFileSync(join(dir, "secrets.json"), JSON.stringify({ password: "open", hidden: "canary" }));
+      mkdirSync(join(dir, "config"));
+      writeFileSync(join(dir, "config", "c.yaml"), JSON.stringify({
+        apiVersion: "dapr.io/v1alpha1", kind: "Configuration", metadata: { name: "c" },
+        spec: { secrets: { scopes: [{ storeName: "vault", defaultAccess: "allow", deniedSecrets: ["hidden"] }] } },
+      }));
+      return [component("vault", "secretstores.local.file", { secretsFile: join(dir, "secrets.json") })];
+    },
+    flags: (dir) => ["--config", join(dir, "config", "c.yaml")],
+  }, async ({ client }) => {
+    assert.deepEqual(await client.secret.get("vault", "password"), { password: "open" });
+    for (const key of ["hidden", "HIDDEN", "Hidden"]) {
+      await assert.rejects(client.secret.get("vault", key), (error) => /not allowed/.test(String(error)) && !/canary/.test(String(error)), key);
+    }
+    const all = await client.secret.getBulk("vault");
+    assert.deepEqual(Object.keys(all), ["password"]);
+  });
+
+  once("a secret that changes", {
+    documents: (dir) => {
+      writeFileSync(join(dir, "secrets.json"), JSON.stringify({ folder: join(dir, "one") }));
+      const store = JSON.parse(component("store", "bindings.localstorage"));
+      store.spec.metadata = [{ name: "rootPath", secretKeyRef: { name: "folder" } }];
+      store.auth = { secretStore: "vault" };
+      return [component("vault", "secretstores.local.file", { secretsFile: join(dir, "secrets.json") }), JSON.stringify(store)];
+    },
+  }, async ({ client, dir }) => {
+    await client.binding.send("store", "create", "x", { fileName: "before" });
+    writeFileSync(join(dir, "secrets.json.new"), JSON.stringify({ folder: join(dir, "two") }));
+    renameSync(join(dir, "secrets.json.new"), join(dir, "secrets.json"));
+    assert.deepEqual(await client.secret.get("vault", "folder"), { folder: join(dir, "two") });
+    await eventually("the binding uses the second folder", async () => {
+      await client.binding.send("store", "create", "x", { fileName: "after" });
+      return existsSync(join(dir, "two", "after"));
+    });
+    assert.ok(existsSync(join(dir, "one", "before")));
   });
 
   once("errors say what is wrong", {}, async ({ client }) => {

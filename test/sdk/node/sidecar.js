@@ -63,7 +63,8 @@ class Penstock {
 
 /**
  * Runs work() beside a penstock and an app that register() gave its handlers,
- * all speaking one protocol, "HTTP" or "GRPC". Whatever comes of it, all is
+ * all speaking one protocol, "HTTP" or "GRPC". Documents and, where they depend
+ * on it, flags are made from the folder of resources. Whatever comes of it, all is
  * ended; a penstock that ends badly is an error.
  */
 export async function run({ protocol, documents, register = async () => {}, flags = [], environment = {}, token }, work) {
@@ -80,7 +81,8 @@ export async function run({ protocol, documents, register = async () => {}, flag
   await register(server);
   const penstock = new Penstock([
     "serve", "--app-id", "shop", "--app-port", serverPort, "--app-protocol", protocol.toLowerCase(),
-    "--dapr-http-port", http, "--dapr-grpc-port", grpc, "--resources-path", dir, "--data-dir", join(dir, "data"), ...flags,
+    "--dapr-http-port", http, "--dapr-grpc-port", grpc, "--resources-path", dir, "--data-dir", join(dir, "data"),
+    ...(typeof flags === "function" ? flags(dir) : flags),
   ], environment);
   penstock.start();
   const clients = [];
