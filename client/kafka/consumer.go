@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
@@ -94,7 +95,7 @@ func (k *Consumer) member(ctx context.Context, s Subscription, a *attachment) (*
 	m := &member{
 		c: k.c, k: k, sub: s, quiet: make(chan struct{}, 1), commitNow: make(chan struct{}, 1), ended: make(chan struct{}),
 		conns: newConnections(o.DialTimeout, o.KeepAlive), session: o.SessionTimeout,
-		parts: map[place]*partition{}, attached: a, changed: make(chan struct{}),
+		parts: map[place]*partition{}, attached: a, changed: make(chan struct{}), pulse: time.Now(),
 	}
 	m.ctx, m.cancel = context.WithCancel(k.ctx)
 	m.last, m.cut = context.WithCancel(context.WithoutCancel(k.ctx))

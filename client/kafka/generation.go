@@ -203,7 +203,7 @@ func (m *member) watch(ended context.Context, gen *kafka.Generation) {
 		case <-m.ctx.Done():
 			return
 		case <-m.quiet:
-			if m.over() {
+			if m.thaw() || m.over() {
 				return
 			}
 		case <-late.C: // for what has been moving since then

@@ -65,6 +65,8 @@ type member struct {
 	parts map[place]*partition
 	of    int32          // the generation that parts are of
 	lost  bool           // others may have had parts since
+	pulse time.Time      // when this process was last seen to run
+	froze bool           // it did not for longer than the session
 	said  map[place]bool // what the member claimed when it joined the group last
 
 	attached *attachment
@@ -139,9 +141,57 @@ func (m *member) fail(err error) {
 	ring(m.quiet)
 }
 
+// beat notes that this process runs, until ctx ends. One that was frozen for as
+// long as the session must not go on as if it still had its partitions: it would
+// hear of that only with the next heartbeat.
+func (m *member) beat(ctx context.Context) {
+	tick := time.NewTicker(m.c.options.HeartbeatInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		m.mu.Lock()
+		m.froze = m.froze || m.late()
+		m.pulse = time.Now()
+		froze := m.froze
+		m.mu.Unlock()
+		if froze {
+			ring(m.quiet)
+		}
+	}
+}
+
+// late tells whether this process did not run for as long as the session. It
+// runs under mu.
+func (m *member) late() bool { return time.Since(m.pulse) > max(m.session, sessions()[0]) }
+
+// frozen tells whether nothing is to be handed out for that.
+func (m *member) frozen() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.froze || m.late()
+}
+
+// thaw stops reading after this process was frozen, and tells whether it was.
+func (m *member) thaw() bool {
+	m.mu.Lock()
+	froze := m.froze
+	m.mu.Unlock()
+	if froze {
+		m.lose()
+	}
+	return froze
+}
+
 // run is the life of a membership, one generation of the group after the other.
 func (m *member) run() {
 	defer close(m.ended)
+	var beating sync.WaitGroup
+	beating.Go(func() { m.beat(m.ctx) })
+	defer beating.Wait()
 	defer m.cancel()
 	defer m.forget()
 	group, err := m.join()
@@ -166,7 +216,7 @@ func (m *member) run() {
 			m.leave(group)
 			m.c.log.Info("the brokers do not allow so short a session timeout, a longer one is asked for; see group.min.session.timeout.ms",
 				"group", m.sub.Group, "refused", m.session, "asked", longer(m.session))
-			m.session = longer(m.session)
+			m.ask(longer(m.session))
 			group, err = m.join()
 		case again(err) || is(err, kafka.InconsistentGroupProtocol):
 			if !lost && !is(err, kafka.RebalanceInProgress, kafka.UnknownMemberId, kafka.IllegalGeneration) {
@@ -214,7 +264,7 @@ func (m *member) uncommitted() bool {
 func (m *member) lose() {
 	halt(m.held()...)
 	m.mu.Lock()
-	m.lost = true
+	m.lost, m.froze = true, false
 	m.mu.Unlock()
 }
 
@@ -244,6 +294,7 @@ func (m *member) next(group *kafka.ConsumerGroup) (*kafka.Generation, error) {
 		case <-late.C:
 			m.lose()
 		case <-m.quiet:
+			m.thaw()
 			if m.over() {
 				cancel()
 				r := <-got
@@ -256,7 +307,7 @@ func (m *member) next(group *kafka.ConsumerGroup) (*kafka.Generation, error) {
 // join makes the membership.
 func (m *member) join() (*kafka.ConsumerGroup, error) {
 	if m.session == 0 {
-		m.session = max(sessions()[0], 2*m.c.options.HeartbeatInterval)
+		m.ask(max(sessions()[0], 2*m.c.options.HeartbeatInterval))
 	}
 	return kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: m.sub.Group, Brokers: m.c.seeds, Topics: m.sub.Topics, Dialer: m.c.dialer(m.conns),
@@ -299,6 +350,13 @@ func (m *member) held() []*partition {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Collect(maps.Values(m.parts))
+}
+
+// ask sets the session timeout to ask for.
+func (m *member) ask(session time.Duration) {
+	m.mu.Lock()
+	m.session = session
+	m.mu.Unlock()
 }
 
 // leave ends the membership, which makes the group share out its partitions at

@@ -398,6 +398,10 @@ func (p *partition) forget() {
 func (p *partition) serve(ctx context.Context, a *attachment) error {
 	ring(p.wake)
 	for ctx.Err() == nil {
+		if p.m.frozen() {
+			<-ctx.Done() // the member stops reading as soon as it notices
+			continue
+		}
 		e := p.take(a)
 		ring(p.room) // also when all that was looked at waits for others of its key
 		if e == nil {

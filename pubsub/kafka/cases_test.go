@@ -23,7 +23,9 @@ const while = 60 * time.Second
 // cases are those that brokers decide, whichever they are.
 func cases(t *testing.T, brokers string) {
 	for name, run := range map[string]func(t *testing.T, brokers string){
-		"members come and go":  comeAndGo,
+		"members come and go":  comeAndGo("sticky"),
+		"all stop for a while": comeAndGo("range"),
+		"members of two kinds": comeAndGo("sticky", "roundrobin", "sticky"),
 		"group deleted":        groupDeleted,
 		"topic deleted":        topicDeleted,
 		"session too short":    sessionTooShort,
@@ -268,35 +270,48 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// comeAndGo has drivers of a group join and leave while events flow.
-func comeAndGo(t *testing.T, brokers string) {
-	topic := conform.Unique(t)
-	if err := create(t.Context(), brokers, topic, 4); err != nil {
-		t.Fatal(err)
-	}
-	pub := opened(t, brokers, nil)
-	defer shut(t, pub)
-	first := opened(t, brokers, nil)
-	prepare(t, first, topic)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	b := newBook()
-	written := b.write(t, ctx, pub, topic)
-	readers := []*reader{b.read(t, first, topic)}
-	until(t, "the first member reads", func() bool { return readers[0].count() > 20 })
-	for range 4 {
-		r := b.read(t, opened(t, brokers, nil), topic)
-		readers = append(readers, r)
-		until(t, "the new member reads", func() bool { return r.count() > 20 })
+// comeAndGo has drivers of a group join and leave while events flow, which share
+// out partitions in one way or, one after the other, in several: then they agree
+// on one that all know.
+func comeAndGo(ways ...string) func(t *testing.T, brokers string) {
+	return func(t *testing.T, brokers string) {
+		topic := conform.Unique(t)
+		if err := create(t.Context(), brokers, topic, 4); err != nil {
+			t.Fatal(err)
+		}
+		pub := opened(t, brokers, nil)
+		defer shut(t, pub)
+		driver := func(n int) pubsub.Driver {
+			return opened(t, brokers, map[string]string{
+				"consumerGroup": topic, "consumerGroupRebalanceStrategy": ways[n%len(ways)],
+				"sessionTimeout": "30s", "rebalanceDrain": "8s", // a machine that is slow is no failure
+			})
+		}
+		first := driver(0)
+		prepare(t, first, topic)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		b := newBook()
+		written := b.write(t, ctx, pub, topic)
+		readers := []*reader{b.read(t, first, topic)}
+		until(t, "the first member reads", func() bool { return readers[0].count() > 20 })
+		for n := range 4 {
+			r := b.read(t, driver(n+1), topic)
+			readers = append(readers, r)
+			until(t, "the new member reads", func() bool { return r.count() > 20 })
+			readers[0].leave(t)
+			readers = readers[1:]
+			n := r.count()
+			until(t, "the member that stays reads on", func() bool { return r.count() > n+50 })
+		}
+		stop()
+		<-written
+		b.check(t)
 		readers[0].leave(t)
-		readers = readers[1:]
-		n := r.count()
-		until(t, "the member that stays reads on", func() bool { return r.count() > n+50 })
+		if len(ways) == 1 && b.again > 0 {
+			t.Errorf("%d events came once more though nothing failed", b.again)
+		}
 	}
-	stop()
-	<-written
-	b.check(t)
-	readers[0].leave(t)
 }
 
 // groupDeleted deletes a group, which brokers only do without members: one that
