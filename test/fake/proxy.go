@@ -48,8 +48,11 @@ type pair struct {
 }
 
 // NewProxy starts a proxy in front of an address. The caller closes it.
-func NewProxy(target string) (*Proxy, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func NewProxy(target string) (*Proxy, error) { return NewProxyAt("127.0.0.1:0", target) }
+
+// NewProxyAt starts a proxy that listens on an address of its own.
+func NewProxyAt(addr, target string) (*Proxy, error) {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}

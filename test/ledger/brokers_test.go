@@ -46,6 +46,9 @@ type broker struct {
 	// there; nil when there is none to take away.
 	remove func(context.Context, *run) error
 	there  func(context.Context, *run) (bool, error)
+	// proxy puts proxies in front of it for a row, where one in front of addr will
+	// not do, and tells the address to come by.
+	proxy func(*testing.T, *row) (network, string)
 	// alone: one sidecar serves a group, the others stand by.
 	alone bool
 	// not are rows that do not apply, with the reason.

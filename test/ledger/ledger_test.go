@@ -92,14 +92,29 @@ func (b *broker) once(t *testing.T, r *row, hold sync.Locker) (*run, *Report) {
 	defer hold.Unlock()
 	x := newRun(t, b, r)
 	if r.proxied {
-		p, err := fake.NewProxy(x.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.Close)
-		x.proxy, x.addr = p, p.Addr()
+		x.proxy, x.addr = b.behind(t, r)
 	}
 	return x, x.play()
+}
+
+// network is what a row does to the connections of a sidecar with its broker.
+type network interface {
+	Set(fake.Network)
+	HalfOpen()
+}
+
+// behind puts a proxy in front of the broker.
+func (b *broker) behind(t *testing.T, r *row) (network, string) {
+	t.Helper()
+	if b.proxy != nil {
+		return b.proxy(t, r)
+	}
+	p, err := fake.NewProxy(b.addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p, p.Addr()
 }
 
 // lacks is why a row does not apply.

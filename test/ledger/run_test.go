@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/penstock-io/penstock/test/fake"
 	"github.com/penstock-io/penstock/test/process"
 )
 
@@ -37,9 +36,9 @@ type run struct {
 	seed   uint64
 	rng    *rand.Rand
 	dir    string
-	name   string      // of the topic, and in other names of this run
-	addr   string      // of the broker, as penstock sees it
-	proxy  *fake.Proxy // in front of the broker, where the row wants one
+	name   string  // of the topic, and in other names of this run
+	addr   string  // of the broker, as penstock sees it
+	proxy  network // in front of the broker, where the row wants one
 	app    *app
 	sink   *app
 	load   *load

@@ -16,6 +16,7 @@ func serverBrokers() []*broker {
 		redisBroker(),
 		jetstreamBroker(),
 		postgresBroker(),
+		kafkaBroker(),
 		mqttBroker("mqtt3"), mqttBroker("mqtt5"),
 		snssqsBroker("snssqs", false), snssqsBroker("snssqs fifo", true),
 	}

@@ -11,8 +11,23 @@ import (
 	"strings"
 )
 
-// brokers is how many there are, each with a replica of everything.
-const brokers = 3
+// brokers is how many there are, each with a replica of everything; doors is how
+// many a cluster has.
+const (
+	brokers = 3
+	doors   = 4
+)
+
+// Door is a way to a broker of Kafka through a proxy: a client that comes by it
+// is sent on to Advertised by the brokers, where the one who started the server
+// has a proxy that leads to Addr.
+type Door struct{ Addr, Advertised string }
+
+// door makes the i-th way to a broker.
+func (s *Server) door(broker, i int) Door {
+	at := 2*brokers + 2*(doors*broker+i)
+	return Door{Addr: s.at(at), Advertised: s.at(at + 1)}
+}
 
 // kafka is a cluster of three brokers which are its controllers too. A topic
 // that is not there is made when it is used, with three partitions and three
@@ -21,7 +36,7 @@ const brokers = 3
 // a message of 1 MiB is taken with what is around it.
 func kafka() recipe {
 	java := program("java", "default-jre-headless")
-	return recipe{name: "kafka", ports: 2 * brokers, tools: []tool{java, kafkaJars()}, version: kafkaVersion, lay: func(s *Server) error {
+	return recipe{name: "kafka", ports: 2 * brokers * (1 + doors), tools: []tool{java, kafkaJars()}, version: kafkaVersion, lay: func(s *Server) error {
 		voters := make([]string, brokers)
 		for i := range voters {
 			voters[i] = fmt.Sprintf("%d@%s", i+1, s.at(brokers+i))
@@ -30,11 +45,13 @@ func kafka() recipe {
 			return err
 		}
 		addrs := make([]string, brokers)
+		s.Doors = make([][]Door, doors)
 		for i := range addrs {
 			addrs[i] = s.at(i)
 			name := fmt.Sprint(i + 1)
+			text := fmt.Sprintf(broker, i+1, strings.Join(voters, ","), s.path(name, "data")) + s.listeners(i)
 			err := errors.Join(
-				s.write(fmt.Sprintf(broker, i+1, strings.Join(voters, ","), addrs[i], s.at(brokers+i), addrs[i], s.path(name, "data")), name, "broker.properties"),
+				s.write(text, name, "broker.properties"),
 				// What kafka-storage.sh would write, without a Java of its own.
 				s.write(fmt.Sprintf("version=1\ncluster.id=cGVuc3RvY2stdGVzdC0wMA\nnode.id=%d\n", i+1), name, "data", "meta.properties"))
 			if err != nil {
@@ -49,21 +66,35 @@ func kafka() recipe {
 	}}
 }
 
+// listeners are the addresses of the i-th broker: its own, the controller's and
+// the doors.
+func (s *Server) listeners(i int) string {
+	own, controller := "PLAINTEXT://"+s.at(i), "CONTROLLER://"+s.at(brokers+i)
+	listen, advertise := []string{own, controller}, []string{own}
+	kinds := []string{"PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"}
+	threads := ""
+	for n := range s.Doors {
+		d, name := s.door(i, n), fmt.Sprintf("DOOR%d", n)
+		s.Doors[n] = append(s.Doors[n], d)
+		listen, advertise = append(listen, name+"://"+d.Addr), append(advertise, name+"://"+d.Advertised)
+		kinds = append(kinds, name+":PLAINTEXT")
+		threads += fmt.Sprintf("listener.name.door%d.num.network.threads=1\n", n)
+	}
+	return fmt.Sprintf("listeners=%s\nadvertised.listeners=%s\nlistener.security.protocol.map=%s\ninter.broker.listener.name=PLAINTEXT\n%s",
+		strings.Join(listen, ","), strings.Join(advertise, ","), strings.Join(kinds, ","), threads)
+}
+
 const log4j = `log4j.rootLogger=WARN, out
 log4j.appender.out=org.apache.log4j.ConsoleAppender
 log4j.appender.out.layout=org.apache.log4j.PatternLayout
 log4j.appender.out.layout.ConversionPattern=%d %p %c{1} %m%n
 `
 
-// broker is the configuration of one: number, voters, address, the
-// controller's, the address again, folder.
+// broker is the configuration of one but its listeners: number, voters, folder.
 const broker = `process.roles=broker,controller
 node.id=%d
 controller.quorum.voters=%s
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://%s,CONTROLLER://%s
-advertised.listeners=PLAINTEXT://%s
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs=%s
 auto.create.topics.enable=true
 num.partitions=3

@@ -26,6 +26,8 @@ type Server struct {
 	// Nodes are the server's processes; every server has one but Kafka, which
 	// has three brokers.
 	Nodes []*Node
+	// Doors are ways to Kafka through proxies: of each, one to every broker.
+	Doors [][]Door
 
 	dir   string
 	ports []int
