@@ -120,12 +120,13 @@ func TestTestsOfServersAreFound(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"a/x_services_test.go":   "func TestOne(t *testing.T) {}\nfunc help() {}\n",
-		"b/y_services_test.go":   "func TestTwo(t *testing.T) {}\n",
-		"c/z_test.go":            "func TestThree(t *testing.T) {}\n",
-		"d/go.mod":               "module d\n",
-		"d/e/x_services_test.go": "func TestFour(t *testing.T) {}\n",
-		"f/go.mod":               "module f\n",
+		"a/x_services_test.go":           "func TestOne(t *testing.T) {}\nfunc help() {}\n",
+		"b/y_services_test.go":           "func TestTwo(t *testing.T) {}\n",
+		"test/ledger/l_services_test.go": "func TestOne(t *testing.T) {}\n",
+		"c/z_test.go":                    "func TestThree(t *testing.T) {}\n",
+		"d/go.mod":                       "module d\n",
+		"d/e/x_services_test.go":         "func TestFour(t *testing.T) {}\n",
+		"f/go.mod":                       "module f\n",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -136,7 +137,7 @@ func TestTestsOfServersAreFound(t *testing.T) {
 		}
 	}
 	got, err := find(dir)
-	want := set{[]string{"./a", "./b"}, []string{"TestOne", "TestTwo"}}
+	want := set{[]string{"./test/ledger", "./a", "./b"}, []string{"TestOne", "TestTwo"}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(set{})); diff != "" || err != nil {
 		t.Errorf("found (-want +got)\n%s%v", diff, err)
 	}
