@@ -37,10 +37,11 @@ func TestWatermillOnServer(t *testing.T) {
 	})
 }
 
-// onServer returns the options to use the server, with more of them.
+// onServer returns the options to use the server, with more of them. Moto is slow
+// on a machine that does a lot: what is held must not come again for that.
 func onServer(t *testing.T, more map[string]string) map[string]string {
 	t.Helper()
-	options := map[string]string{"endpoint": services.Need(t, "aws"), "region": "us-east-1", "accessKey": "key", "secretKey": "secret"}
+	options := map[string]string{"endpoint": services.Need(t, "aws"), "region": "us-east-1", "accessKey": "key", "secretKey": "secret", "messageVisibilityTimeout": "20s"}
 	maps.Copy(options, more)
 	return options
 }
