@@ -127,6 +127,8 @@ ERR_STATE_STORE_NOT_SUPPORTED DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED 500 12
 ERR_STATE_STORE_TOO_MANY_TRANSACTIONS DAPR_STATE_TOO_MANY_TRANSACTIONS 400 3
 ERR_NOT_SUPPORTED_STATE_OPERATION  400 12
 ERR_STATE_STORE_NOT_SUPPORTED  500 12
+ERR_STATE_QUERY DAPR_STATE_QUERY_FAILED 500 13
+ERR_STATE_STORE_NOT_SUPPORTED DAPR_STATE_QUERYING_NOT_SUPPORTED 500 12
 ERR_INTERNAL  500 13
 `
 
@@ -135,7 +137,7 @@ func TestProblems(t *testing.T) {
 	t.Parallel()
 	var got strings.Builder
 	got.WriteByte('\n')
-	for p := range api.StateNoKeys + 2 {
+	for p := range api.StateNoQueries + 2 {
 		fmt.Fprintln(&got, p.Code(), p.Reason(), p.HTTPStatus(), p.GRPCCode())
 	}
 	if diff := cmp.Diff(problemTable, got.String()); diff != "" {

@@ -118,6 +118,10 @@ const (
 	StateOperation
 	// StateNoKeys: the store cannot list its keys.
 	StateNoKeys
+	// StateQuery: the store did not answer the query.
+	StateQuery
+	// StateNoQueries: the store cannot search its values.
+	StateNoQueries
 )
 
 // row is what a problem looks like from outside.
@@ -144,7 +148,7 @@ const (
 )
 
 func (p Problem) row() row {
-	if p >= StateNotConfigured && p <= StateNoKeys {
+	if p >= StateNotConfigured && p <= StateNoQueries {
 		return stateRow(p)
 	}
 	rows := [StateNotConfigured]row{

@@ -109,6 +109,26 @@ func (a *API) StateKeys(ctx context.Context, store, prefix, token string, limit 
 	return keys, next, nil
 }
 
+// QueryState returns a page of the items that a query in JSON asks for.
+func (a *API) QueryState(ctx context.Context, store string, query []byte, metadata map[string]string) (state.Page, error) {
+	s, err := a.stateStore(store)
+	if err != nil {
+		return state.Page{}, err
+	}
+	q, err := state.ParseQuery(query)
+	if err != nil {
+		return state.Page{}, wrap(Malformed, err)
+	}
+	page, err := s.Query(ctx, q, metadata)
+	switch {
+	case errors.Is(err, state.ErrNoQueries):
+		return state.Page{}, Errorf(StateNoQueries, "query %s: state store %s has no queries", store, store).on("state", store)
+	case err != nil:
+		return state.Page{}, stateError(store, err, alike(StateQuery))
+	}
+	return page, nil
+}
+
 func (a *API) stateStore(name string) (*state.Store, error) {
 	if !a.rt.Configured("state") {
 		return nil, Errorf(StateNotConfigured, "use state store %q: no state store is loaded", name).with("appID", a.app)
@@ -164,5 +184,7 @@ func stateRow(p Problem) row {
 		StateTooMany:            {"ERR_STATE_STORE_TOO_MANY_TRANSACTIONS", "DAPR_STATE_TOO_MANY_TRANSACTIONS", 400, grpcInvalidArgument, fault.Invalid},
 		StateOperation:          {"ERR_NOT_SUPPORTED_STATE_OPERATION", "", 400, grpcUnimplemented, fault.Invalid},
 		StateNoKeys:             {"ERR_STATE_STORE_NOT_SUPPORTED", "", 500, grpcUnimplemented, fault.Invalid},
+		StateQuery:              {"ERR_STATE_QUERY", "DAPR_STATE_QUERY_FAILED", 500, grpcInternal, fault.Internal},
+		StateNoQueries:          {"ERR_STATE_STORE_NOT_SUPPORTED", "DAPR_STATE_QUERYING_NOT_SUPPORTED", 500, grpcUnimplemented, fault.Invalid},
 	}[p]
 }

@@ -83,6 +83,25 @@ func (s *service) ExecuteStateTransaction(ctx context.Context, in *rtv1.ExecuteS
 	return new(emptypb.Empty), s.api.TransactState(ctx, in.GetStoreName(), all, tr)
 }
 
+// QueryStateAlpha1 answers a query. An item that could not be read says why.
+func (s *service) QueryStateAlpha1(ctx context.Context, in *rtv1.QueryStateRequest) (*rtv1.QueryStateResponse, error) {
+	page, err := s.api.QueryState(ctx, in.GetStoreName(), []byte(in.GetQuery()), in.GetMetadata())
+	if err != nil {
+		return nil, err
+	}
+	out := &rtv1.QueryStateResponse{Results: make([]*rtv1.QueryStateItem, len(page.Keys)), Token: page.Token}
+	for i, key := range page.Keys {
+		it, item := &page.Items[i], &rtv1.QueryStateItem{Key: key}
+		if it.Err != nil {
+			item.Error = text(it.Err.Error())
+		} else {
+			item.Data, item.Etag = it.Value, it.ETag
+		}
+		out.Results[i] = item
+	}
+	return out, nil
+}
+
 func changes(items []*commonv1.StateItem) []state.Change {
 	all := make([]state.Change, len(items))
 	for i, it := range items {

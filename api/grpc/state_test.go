@@ -81,3 +81,27 @@ func TestStateProblems(t *testing.T) {
 		}
 	}
 }
+
+func TestQueryState(t *testing.T) {
+	t.Parallel()
+	c, _ := client(t)
+	ask := func(store, query string) (*rtv1.QueryStateResponse, error) {
+		return c.QueryStateAlpha1(t.Context(), &rtv1.QueryStateRequest{StoreName: store, Query: query})
+	}
+	got, err := ask("searchable", `{"filter": {"EQ": {"n": 1}}}`)
+	must(t, err)
+	if r := got.GetResults(); len(r) != 2 || r[0].GetKey() != "a" || string(r[0].GetData()) != `{"n":1}` || r[0].GetEtag() != "7" || r[1].GetError() != "damaged" || got.GetToken() != "2" {
+		t.Errorf("got %v", got)
+	}
+	if got, err := ask("searchable", `{}`); err != nil || len(got.GetResults()) != 0 {
+		t.Errorf("nothing found: %v, %v", got, err)
+	}
+	for query, want := range map[[2]string]codes.Code{
+		{"searchable", `{"filter": {"EQ": {"broken": 1}}}`}: codes.Internal, {"searchable", `{`}: codes.InvalidArgument,
+		{store, `{}`}: codes.Unimplemented, {"other", `{}`}: codes.InvalidArgument,
+	} {
+		if _, err := ask(query[0], query[1]); status.Code(err) != want {
+			t.Errorf("%v: %v, want %v", query, err, want)
+		}
+	}
+}

@@ -171,6 +171,24 @@ func (v vault) Bulk(_ context.Context, metadata map[string]string) (map[string]m
 
 func (v vault) Close(context.Context) error { return nil }
 
+// finder is a store that finds the same for every query, but fails when it is
+// asked for what is broken.
+type finder struct{ state.Driver }
+
+func (finder) Query(_ context.Context, q state.Query, _ map[string]string) (state.Page, error) {
+	switch {
+	case q.Filter == nil:
+		return state.Page{}, nil
+	case q.Filter.Path == "broken":
+		return state.Page{}, fault.New(fault.Unavailable, "the disk failed")
+	}
+	return state.Page{Keys: []string{"shop||a", "b"}, Token: "2", Items: []state.Item{
+		{Found: true, Value: []byte(`{"n":1}`), ETag: "7"}, {Err: fault.New(fault.Invalid, "damaged")},
+	}}, nil
+}
+
+func (finder) Close(context.Context) error { return nil }
+
 // instance is a running instance with one component of each kind.
 type instance struct {
 	paused   bool
@@ -179,6 +197,7 @@ type instance struct {
 	store    *secrets.Store
 	states   *state.Store
 	crypto   *crypto.Provider
+	search   *state.Store
 	broker   *broker
 	output   *output
 	missing  []string
@@ -212,10 +231,13 @@ func (i *instance) SecretStore(name string) (*secrets.Store, error) {
 }
 
 func (i *instance) StateStore(name string) (*state.Store, error) {
-	if name != "statestore" {
-		return nil, fault.New(fault.NotFound, "state store %q is not loaded", name)
+	switch name {
+	case "statestore":
+		return i.states, nil
+	case "searchable":
+		return i.search, nil
 	}
-	return i.states, nil
+	return nil, fault.New(fault.NotFound, "state store %q is not loaded", name)
 }
 
 func (i *instance) CryptoProvider(name string) (*crypto.Provider, error) {
@@ -283,6 +305,11 @@ func start(tb testing.TB) *instance {
 	must(tb, err)
 	run(tb, i.bus.Instance())
 	run(tb, i.binding.Instance())
+	i.search, err = state.New(state.Define("fake", component.About{}, func(context.Context, component.Env, noOptions) (state.Driver, error) {
+		return finder{}, nil
+	}), env("searchable"), config.Component{Name: "searchable"})
+	must(tb, err)
+	run(tb, i.search.Instance())
 	i.states, err = state.New(inmemory.Component, env("statestore"), config.Component{Name: "statestore"})
 	must(tb, err)
 	i.crypto, err = crypto.New(jwks.Component, env("keys"), config.Component{Name: "keys", Metadata: []config.Item{{Name: "jwks", Value: keySet}}})

@@ -58,7 +58,7 @@ func unimplemented(m *chi.Mux) {
 	lacking := map[string][]string{
 		"/v1.0": {"invoke", "actors", "configuration", "jobs", "workflows"},
 		"/v1.0-alpha1": {
-			"state", "configuration", "jobs", "lock", "unlock", "subtlecrypto", "workflows", "conversation",
+			"configuration", "jobs", "lock", "unlock", "subtlecrypto", "workflows", "conversation",
 		},
 		"/v1.0-alpha2": {"conversation"},
 		"/v1.0-beta1":  {"workflows"},

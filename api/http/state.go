@@ -21,6 +21,7 @@ func (h *handler) stateRoutes(m *chi.Mux) {
 	write(m, "/v1.0/state/{store}", h.onSaveState)
 	write(m, "/v1.0/state/{store}/bulk", h.onBulkGetState)
 	write(m, "/v1.0/state/{store}/transaction", h.onTransactState)
+	write(m, "/v1.0-alpha1/state/{store}/query", h.onQueryState)
 	m.Get(ownPrefix+"/state/{store}", h.onStateKeys)
 }
 
@@ -269,6 +270,35 @@ func (h *handler) onTransactState(w http.ResponseWriter, r *http.Request) {
 		err = h.api.TransactState(r.Context(), c.store, changes, tr)
 	}
 	respondDone(w, err)
+}
+
+// onQueryState answers a query, with 204 when nothing satisfies it.
+func (h *handler) onQueryState(w http.ResponseWriter, r *http.Request) {
+	c, err := h.stateCall(r, "store")
+	var body []byte
+	if err == nil {
+		body, err = h.readJSON(w, r)
+	}
+	var page state.Page
+	if err == nil {
+		page, err = h.api.QueryState(r.Context(), c.store, body, c.metadata)
+	}
+	switch {
+	case err != nil:
+		respondError(w, err)
+		return
+	case len(page.Keys) == 0:
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	out := struct {
+		Results []bulkItem `json:"results"`
+		Token   string     `json:"token,omitempty"`
+	}{make([]bulkItem, len(page.Keys)), page.Token}
+	for i := range page.Keys {
+		out.Results[i] = answer(page.Keys[i], &page.Items[i])
+	}
+	respondJSON(w, http.StatusOK, out)
 }
 
 // maxKeys is the most keys of one page.

@@ -2,6 +2,7 @@ package http_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ func TestState(t *testing.T) {
 	t.Parallel()
 	h := start(t).handler(apihttp.Options{})
 	const s = "/v1.0/state/statestore"
-	rows := []struct{ method, path, body, want string }{
+	rows := []call{
 		{"POST", s, `[{"key":"a","value":{"n":1}},{"key":"b","value":"text"},{"key":"c"}]`, "204 "},
 		{"GET", s + "/a", "", `200 {"n":1}`},
 		{"GET", s + "/b", "", `200 "text"`},
@@ -53,6 +54,15 @@ func TestState(t *testing.T) {
 		{"POST", s + "/transaction", `{"operations":[{"operation":"upsert","request":{"key":"t","value":9,"etag":"99"}}]}`, "500 ERR_STATE_TRANSACTION"},
 		{"GET", "/v1.0-penstock/state/statestore?limit=none", "", "400 ERR_BAD_REQUEST"},
 	}
+	stateAnswers(t, h, rows)
+}
+
+// call is a request, and the status and the body or the error code that are wanted.
+type call struct{ method, path, body, want string }
+
+// stateAnswers makes the calls, one after the other.
+func stateAnswers(t *testing.T, h http.Handler, rows []call) {
+	t.Helper()
 	for _, row := range rows {
 		w := ask(h, row.method, row.path, row.body)
 		got := w.Body.String()
@@ -66,6 +76,19 @@ func TestState(t *testing.T) {
 			t.Errorf("%s %s %s\n got %s\nwant %s", row.method, row.path, row.body, got, row.want)
 		}
 	}
+}
+
+func TestStateQuery(t *testing.T) {
+	t.Parallel()
+	stateAnswers(t, start(t).handler(apihttp.Options{}), []call{
+		{"POST", "/v1.0-alpha1/state/searchable/query", `{"filter":{"EQ":{"n":1}},"page":{"limit":2}}`, `200 {"results":[{"key":"a","data":{"n":1},"etag":"7"},{"key":"b","error":"damaged"}],"token":"2"}`},
+		{"PUT", "/v1.0-alpha1/state/searchable/query?metadata.x=y", `{}`, "204 "},
+		{"POST", "/v1.0-alpha1/state/searchable/query", `{"filter":{"EQ":{"broken":1}}}`, "500 ERR_STATE_QUERY"},
+		{"POST", "/v1.0-alpha1/state/searchable/query", `{"filter":{"LIKE":{"n":1}}}`, "400 ERR_MALFORMED_REQUEST"},
+		{"POST", "/v1.0-alpha1/state/statestore/query", `{}`, "500 ERR_STATE_STORE_NOT_SUPPORTED"},
+		{"POST", "/v1.0-alpha1/state/other/query", `{}`, "400 ERR_STATE_STORE_NOT_FOUND"},
+		{"GET", "/v1.0-alpha1/state/searchable/query", "", "405 ERR_METHOD_NOT_ALLOWED"},
+	})
 }
 
 func itoa(n int) string {
