@@ -50,7 +50,7 @@ func State(t *testing.T, def component.Definition, setup StateSetup) {
 		"batch": stateBatch, "durable": stateDurable, "cancelled": stateCancelled, "concurrent": stateConcurrent,
 		"etags": stateETags, "first write": stateFirstWrite, "etag races": stateRaces,
 		"time to live": stateTTL, "transactions": stateTransactions, "transaction races": stateTransfers,
-		"key lists": stateLists,
+		"key lists": stateLists, "history": stateHistory,
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeak(t)
