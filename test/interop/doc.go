@@ -1,4 +1,4 @@
-// Package interop lets Penstock and Dapr's own pub/sub components, unmodified
+// Package interop lets Penstock and Dapr's own components, unmodified
 // and used as a library, read from real servers what the other has written, and
 // decrypt what the other has encrypted. It is a module of its own so that their
 // dependencies stay out of Penstock's.
