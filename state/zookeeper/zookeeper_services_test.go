@@ -24,6 +24,7 @@ func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
 		Options: func(*testing.T) map[string]string {
 			return map[string]string{"servers": addr, "sessionTimeout": "10s", "keyPrefixPath": root}
 		},
+		ReusesETags: true, // the version of a node begins with 0, as under Dapr
 		Wrong: map[string]map[string]string{
 			"sessionTimeout": {"sessionTimeout": "0"},
 			"maxBufferSize":  {"maxBufferSize": "0"},

@@ -24,6 +24,10 @@ type StateSetup struct {
 	Version string
 	// Forgets: what is saved is gone when the component closes.
 	Forgets bool
+	// ReusesETags: an item that was deleted and saved again may have an ETag that
+	// it had before, because its version counts from the beginning. A change may
+	// then meet another item than the one that was read.
+	ReusesETags bool
 	// MaxValue is the largest value that the suite saves, in bytes; 512 KiB
 	// when 0.
 	MaxValue int

@@ -163,7 +163,7 @@ func (c *historyCaller) run(t *testing.T) {
 
 func (c *historyCaller) step(value int32) historyStep {
 	s := historyStep{key: c.rand.Int32N(historyKeys), value: value}
-	if c.rand.IntN(4) == 0 {
+	if c.rand.IntN(4) == 0 && !c.ReusesETags {
 		s.value = 0
 	}
 	tag, known := c.tags[s.key]
