@@ -116,17 +116,17 @@ func TestStored(t *testing.T) {
 	for key, want := range map[string]string{
 		"app||key":      "app.key",
 		"app||k.e/y=1":  "app.k.e/y=1",
-		"app||a b":      "=app=7C=7Ca=20b",
-		"a.b||c":        "=a=2Eb=7C=7Cc",
+		"app||a b":      "=app=7c=7ca=20b",
+		"a.b||c":        "=a=2eb=7c=7cc",
 		"a||b.c":        "a.b.c",
-		"app||.":        "=app=7C=7C=2E",
-		"app||a..b":     "=app=7C=7Ca=2E=2Eb",
-		"=a||b":         "==3Da=7C=7Cb",
-		"app||a||b":     "=app=7C=7Ca=7C=7Cb",
-		"||a":           "==7C=7Ca",
+		"app||.":        "=app=7c=7c=2e",
+		"app||a..b":     "=app=7c=7ca=2e=2eb",
+		"=a||b":         "==3da=7c=7cb",
+		"app||a||b":     "=app=7c=7ca=7c=7cb",
+		"||a":           "==7c=7ca",
 		"":              "=",
-		"app||é":        "=app=7C=7C=C3=A9",
-		"ns.app||key/*": "=ns=2Eapp=7C=7Ckey/=2A",
+		"app||é":        "=app=7c=7c=c3=a9",
+		"ns.app||key/*": "=ns=2eapp=7c=7ckey/=2a",
 	} {
 		if got := stored(key); got != want {
 			t.Errorf("%q is stored as %q, want %q", key, got, want)

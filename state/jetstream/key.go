@@ -3,8 +3,9 @@ package jetstream
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"strings"
+
+	"github.com/penstock-io/penstock/state"
 )
 
 const (
@@ -22,17 +23,8 @@ func stored(key string) string {
 	if plain, ok := dapr(key); ok {
 		return plain
 	}
-	var b strings.Builder
-	b.WriteByte(mark)
-	for i := range len(key) {
-		if c := key[i]; letter(c) {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "=%02X", c)
-		}
-	}
-	if b.Len() <= mostKey {
-		return b.String()
+	if coded := state.Escaped(key, "-_/"); len(coded) <= mostKey {
+		return coded
 	}
 	sum := sha256.Sum256([]byte(key))
 	return string(mark) + string(mark) + "sha256." + hex.EncodeToString(sum[:]) // no escape has a dot
@@ -55,14 +47,14 @@ func dapr(key string) (string, bool) {
 		return "", false
 	}
 	for i := range len(plain) {
-		if c := plain[i]; !letter(c) && c != '.' && c != '=' {
+		if c := plain[i]; !letter(c) && strings.IndexByte("-_/.=", c) < 0 {
 			return "", false
 		}
 	}
 	return plain, true
 }
 
-// letter tells whether a byte stands for itself in both forms.
+// letter tells whether a byte is a letter or a digit.
 func letter(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '/'
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }

@@ -2,10 +2,11 @@ package zookeeper
 
 import (
 	"encoding/hex"
-	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/penstock-io/penstock/state"
 )
 
 // mark begins a name in our own form; Dapr's form of a key never does.
@@ -20,16 +21,7 @@ func name(key string) string {
 	if legal(key) && !strings.HasPrefix(key, mark) && key != "zookeeper" { // which is the server's own
 		return key
 	}
-	var b strings.Builder
-	b.WriteString(mark)
-	for i := range len(key) {
-		if c := key[i]; c > ' ' && c < 0x7f && c != '/' && c != '.' && c != '=' {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "=%02x", c)
-		}
-	}
-	return b.String()
+	return state.Escaped(key, "!\"#$%&'()*+,-:;<>?@[\\]^_`{|}~")
 }
 
 // legal tells whether a text can be the name of a node, in every version of
