@@ -107,6 +107,19 @@ func NewKeeper() *Keeper {
 // Now is the time on the clock of the books.
 func (k *Keeper) Now() time.Duration { return time.Since(k.opened) }
 
+// Replicas is how many replicas have had an effect.
+func (k *Keeper) Replicas() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := map[string]bool{}
+	for _, e := range k.books.App {
+		if e.What == Effect {
+			all[e.Replica] = true
+		}
+	}
+	return len(all)
+}
+
 // Producer writes down what the producer did.
 func (k *Keeper) Producer(e Entry) {
 	k.write(&k.books.Producer, e)
