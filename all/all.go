@@ -32,8 +32,12 @@ import (
 	sqlitebinding "github.com/penstock-io/penstock/bindings/sqlite"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
+	redisconfiguration "github.com/penstock-io/penstock/configuration/redis"
 	"github.com/penstock-io/penstock/crypto/jwks"
 	keysfolder "github.com/penstock-io/penstock/crypto/localstorage"
+	postgreslock "github.com/penstock-io/penstock/lock/postgres"
+	redislock "github.com/penstock-io/penstock/lock/redis"
+	sqlitelock "github.com/penstock-io/penstock/lock/sqlite"
 	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	"github.com/penstock-io/penstock/pubsub/jetstream"
@@ -103,6 +107,11 @@ func Components() component.List {
 		mqttpubsub.Component3,
 		mqttpubsub.Component5,
 		sqlitepubsub.Component,
+
+		redisconfiguration.Component,
+		postgreslock.Component,
+		redislock.Component,
+		sqlitelock.Component,
 
 		envsecrets.Component,
 		filesecrets.Component,

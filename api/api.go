@@ -19,8 +19,10 @@ import (
 	"sync/atomic"
 
 	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/configuration"
 	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/deadletters"
+	"github.com/penstock-io/penstock/lock"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
@@ -39,6 +41,7 @@ type Events interface {
 	Routes
 	DeadLetters
 	Streams
+	Updates
 }
 
 // Components finds what the configuration names. An unknown name is an error of
@@ -49,7 +52,7 @@ type Components interface {
 	Binding(name string) (*bindings.Binding, error)
 	SecretStore(name string) (*secrets.Store, error)
 	// Configured tells whether there is any component of a kind: "pubsub",
-	// "bindings", "state", "secretstores" or "crypto".
+	// "bindings", "state", "secretstores", "crypto", "lock" or "configuration".
 	Configured(kind string) bool
 }
 
@@ -58,6 +61,8 @@ type Components interface {
 type Stores interface {
 	StateStore(name string) (*state.Store, error)
 	CryptoProvider(name string) (*crypto.Provider, error)
+	LockStore(name string) (*lock.Store, error)
+	ConfigurationStore(name string) (*configuration.Store, error)
 }
 
 // DeadLetters gives access to the events that were given up.
@@ -85,6 +90,7 @@ type API struct {
 	app string
 	rt  Runtime
 
+	updates updates
 	surface atomic.Pointer[Surface] // nil: everything is allowed, nothing is logged
 
 	mu       sync.RWMutex

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -14,9 +15,11 @@ import (
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/configuration"
 	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/lock"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
@@ -48,6 +51,21 @@ func (b bare) CryptoProvider(name string) (*crypto.Provider, error) {
 func (b bare) Configured(kind string) bool {
 	return kind == "pubsub" && b.pubsubs || kind == "crypto" && b.cryptos
 }
+
+func (b bare) LockStore(name string) (*lock.Store, error) {
+	return nil, fault.New(fault.NotFound, "no %s", name)
+}
+
+func (b bare) ConfigurationStore(name string) (*configuration.Store, error) {
+	return nil, fault.New(fault.NotFound, "no %s", name)
+}
+
+func (b bare) TellApp(context.Context, string, string, []byte) error {
+	return fault.New(fault.NotFound, "no app")
+}
+
+func (b bare) Background(func(context.Context)) error { return fault.New(fault.NotFound, "no app") }
+func (b bare) Logger() *slog.Logger                   { return slog.New(slog.DiscardHandler) }
 
 func (b bare) Snapshot() api.Metadata {
 	return api.Metadata{Extended: map[string]string{"ours": "1"}}
@@ -129,6 +147,17 @@ ERR_NOT_SUPPORTED_STATE_OPERATION  400 12
 ERR_STATE_STORE_NOT_SUPPORTED  500 12
 ERR_STATE_QUERY DAPR_STATE_QUERY_FAILED 500 13
 ERR_STATE_STORE_NOT_SUPPORTED DAPR_STATE_QUERYING_NOT_SUPPORTED 500 12
+ERR_LOCK_STORE_NOT_CONFIGURED  500 9
+ERR_LOCK_STORE_NOT_FOUND  400 3
+ERR_TRY_LOCK  500 13
+ERR_RENEW_LOCK  500 13
+ERR_UNLOCK  500 13
+ERR_CONFIGURATION_STORE_NOT_CONFIGURED  500 9
+ERR_CONFIGURATION_STORE_NOT_FOUND  400 3
+ERR_CONFIGURATION_GET  500 13
+ERR_CONFIGURATION_SUBSCRIBE  500 3
+ERR_CONFIGURATION_UNSUBSCRIBE  500 13
+ERR_APP_CHANNEL_NIL  500 13
 ERR_INTERNAL  500 13
 `
 
@@ -137,7 +166,7 @@ func TestProblems(t *testing.T) {
 	t.Parallel()
 	var got strings.Builder
 	got.WriteByte('\n')
-	for p := range api.StateNoQueries + 2 {
+	for p := range api.AppChannel + 2 {
 		fmt.Fprintln(&got, p.Code(), p.Reason(), p.HTTPStatus(), p.GRPCCode())
 	}
 	if diff := cmp.Diff(problemTable, got.String()); diff != "" {

@@ -122,6 +122,26 @@ const (
 	StateQuery
 	// StateNoQueries: the store cannot search its values.
 	StateNoQueries
+	// LockNotConfigured: no lock store at all.
+	LockNotConfigured
+	// LockNotFound: no lock store of that name.
+	LockNotFound
+	// LockTry, LockRenew, LockUnlock: the store did not say whether it is done.
+	LockTry
+	LockRenew
+	LockUnlock
+	// ConfigurationNotConfigured: no configuration store at all.
+	ConfigurationNotConfigured
+	// ConfigurationNotFound: no configuration store of that name.
+	ConfigurationNotFound
+	// ConfigurationGet: the store did not give the items.
+	ConfigurationGet
+	// ConfigurationSubscribe: the store cannot be watched.
+	ConfigurationSubscribe
+	// ConfigurationUnsubscribe: there is no such subscription.
+	ConfigurationUnsubscribe
+	// AppChannel: there is no app to tell.
+	AppChannel
 )
 
 // row is what a problem looks like from outside.
@@ -148,8 +168,13 @@ const (
 )
 
 func (p Problem) row() row {
-	if p >= StateNotConfigured && p <= StateNoQueries {
+	switch {
+	case p >= StateNotConfigured && p <= StateNoQueries:
 		return stateRow(p)
+	case p >= LockNotConfigured && p <= LockUnlock:
+		return lockRow(p)
+	case p >= ConfigurationNotConfigured && p <= AppChannel:
+		return configurationRow(p)
 	}
 	rows := [StateNotConfigured]row{
 		Internal:            {"ERR_INTERNAL", "", 500, grpcInternal, fault.Internal},

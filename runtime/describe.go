@@ -10,8 +10,10 @@ import (
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/configuration"
 	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/lock"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
@@ -55,6 +57,16 @@ func (r *Runtime) StateStore(name string) (*state.Store, error) {
 // CryptoProvider implements api.Stores.
 func (r *Runtime) CryptoProvider(name string) (*crypto.Provider, error) {
 	return found(r, func() (*crypto.Provider, error) { return r.parts.cryptoOf(name) })
+}
+
+// LockStore implements api.Stores.
+func (r *Runtime) LockStore(name string) (*lock.Store, error) {
+	return found(r, func() (*lock.Store, error) { return r.parts.lockOf(name) })
+}
+
+// ConfigurationStore implements api.Stores.
+func (r *Runtime) ConfigurationStore(name string) (*configuration.Store, error) {
+	return found(r, func() (*configuration.Store, error) { return r.parts.configurationOf(name) })
 }
 
 // Configured implements api.Components.

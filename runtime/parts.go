@@ -14,8 +14,10 @@ import (
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/configuration"
 	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/lock"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
@@ -29,8 +31,8 @@ type life interface {
 	Close(ctx context.Context) error
 }
 
-// part is one opened, or opening, component. Exactly one of bus, binding, store,
-// state and crypto is set.
+// part is one opened, or opening, component. Exactly one of the contracts, bus to
+// configuration, is set.
 type part struct {
 	doc     config.Component // as written
 	config  config.Component // with its secrets filled in
@@ -41,6 +43,9 @@ type part struct {
 	store   *secrets.Store
 	state   *state.Store
 	crypto  *crypto.Provider
+	lock    *lock.Store
+
+	configuration *configuration.Store
 
 	sum    uint64 // of the document and those it depends on; see sums
 	serial uint64 // another one for each part that is made
@@ -150,6 +155,14 @@ func (ps *parts) make(c config.Component) (*part, error) {
 	case "crypto":
 		if p.crypto, err = crypto.New(def, env, c); err == nil {
 			p.life = p.crypto.Instance()
+		}
+	case "lock":
+		if p.lock, err = lock.New(def, env, c); err == nil {
+			p.life = p.lock.Instance()
+		}
+	case "configuration":
+		if p.configuration, err = configuration.New(def, env, c); err == nil {
+			p.life = p.configuration.Instance()
 		}
 	default:
 		err = fault.New(fault.Invalid, "open component %s: kind %q is not known", c.Name, kind)
@@ -279,6 +292,10 @@ func (ps *parts) protect(p *part) {
 		p.state.SetPolicy(ps.policies.of(way{p.config.Name, statePolicies, config.Outbound}))
 	case p.crypto != nil:
 		p.crypto.SetPolicy(ps.policies.of(way{p.config.Name, cryptoPolicies, config.Outbound}))
+	case p.lock != nil:
+		p.lock.SetPolicy(ps.policies.of(way{p.config.Name, lockPolicies, config.Outbound}))
+	case p.configuration != nil:
+		p.configuration.SetPolicy(ps.policies.of(way{p.config.Name, configurationPolicies, config.Outbound}))
 	}
 }
 
@@ -371,6 +388,23 @@ func (ps *parts) cryptoOf(name string) (*crypto.Provider, error) {
 		return p.crypto, nil
 	}
 	return nil, fault.New(fault.NotFound, "find crypto component %q: no such component", name)
+}
+
+// lockOf returns a lock store by name. Kind NotFound when there is none.
+func (ps *parts) lockOf(name string) (*lock.Store, error) {
+	if p := ps.find(name); p != nil && p.lock != nil {
+		return p.lock, nil
+	}
+	return nil, fault.New(fault.NotFound, "find lock store %q: no such component", name)
+}
+
+// configurationOf returns a configuration store by name. Kind NotFound when
+// there is none.
+func (ps *parts) configurationOf(name string) (*configuration.Store, error) {
+	if p := ps.find(name); p != nil && p.configuration != nil {
+		return p.configuration, nil
+	}
+	return nil, fault.New(fault.NotFound, "find configuration store %q: no such component", name)
 }
 
 // held is for routes whose target is a component: that it is not there, or will

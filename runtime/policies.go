@@ -17,6 +17,9 @@ const (
 	bindingPolicies = "Binding"
 	statePolicies   = "Statestore"
 	cryptoPolicies  = "Crypto"
+	lockPolicies    = "Lock"
+
+	configurationPolicies = "Configuration"
 )
 
 // Dapr's exponential pauses.

@@ -30,17 +30,18 @@ import (
 
 // Runtime is one running instance.
 type Runtime struct {
-	o      Options
-	log    *slog.Logger
-	parts  *parts
-	delays *delays
-	router *router.Router
-	app    *app.App
-	client app.Channel
-	hangUp func() // frees the connections to the app
-	api    *api.API
-	routes *routes
-	keeper *deadletters.Keeper
+	o          Options
+	log        *slog.Logger
+	background background
+	parts      *parts
+	delays     *delays
+	router     *router.Router
+	app        *app.App
+	client     app.Channel
+	hangUp     func() // frees the connections to the app
+	api        *api.API
+	routes     *routes
+	keeper     *deadletters.Keeper
 
 	started  atomic.Bool // everything that the start waits for has happened
 	serving  atomic.Bool // outbound calls work
@@ -144,7 +145,9 @@ func (r *Runtime) Run(ctx context.Context) error {
 	defer cut(errStopped)
 	r.delays.begin(life)
 	watching, stopWatching := context.WithCancel(ctx)
+	defer r.background.end()
 	defer stopWatching()
+	r.background.begin(watching)
 
 	failed := make(chan error, 2)
 	tasks.Go(func() { failed <- servers.run(life) })

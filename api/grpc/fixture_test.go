@@ -23,10 +23,12 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/configuration"
 	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/crypto/jwks"
 	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/lock"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
@@ -170,18 +172,21 @@ func (finder) Close(context.Context) error { return nil }
 
 // instance is a running instance with one component of each kind.
 type instance struct {
-	bus     *pubsub.Bus
-	binding *bindings.Binding
-	store   *secrets.Store
-	states  *state.Store
-	crypto  *crypto.Provider
-	search  *state.Store
-	broker  *broker
-	output  *output
-	empty   bool // nothing is configured
-	stopped chan bool
-	surface api.Surface
-	streams chan *api.Stream // those that were opened
+	bus      *pubsub.Bus
+	binding  *bindings.Binding
+	store    *secrets.Store
+	settings *configuration.Store
+	drawer   *drawer
+	locks    *lock.Store
+	states   *state.Store
+	crypto   *crypto.Provider
+	search   *state.Store
+	broker   *broker
+	output   *output
+	empty    bool // nothing is configured
+	stopped  chan bool
+	surface  api.Surface
+	streams  chan *api.Stream // those that were opened
 }
 
 // Subscribe opens streams of the bus; the test delivers to them.
@@ -316,6 +321,8 @@ func open(tb testing.TB) *instance {
 	run(tb, i.store.Instance())
 	run(tb, i.states.Instance())
 	run(tb, i.crypto.Instance())
+	i.locks = openLocks(tb, env("lockstore"))
+	i.settings, i.drawer = openSettings(tb, env("settings"))
 	return i
 }
 

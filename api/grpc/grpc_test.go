@@ -336,12 +336,6 @@ func otherProblems(t *testing.T, c, bare rtv1.DaprClient) []problem {
 			_, err := c.InvokeActor(t.Context(), &rtv1.InvokeActorRequest{ActorType: "a", ActorId: "1", Method: "m"})
 			return err
 		}, codes.Unimplemented, "ERR_API_UNIMPLEMENTED", "", "the method InvokeActor is not in this build of Penstock"},
-		{"stream not in this build", func() error {
-			s, err := c.SubscribeConfiguration(t.Context(), &rtv1.SubscribeConfigurationRequest{})
-			must(t, err)
-			_, err = s.Recv()
-			return err
-		}, codes.Unimplemented, "ERR_API_UNIMPLEMENTED", "", "the method SubscribeConfiguration is not in this build of Penstock"},
 	}
 }
 

@@ -22,10 +22,12 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/configuration"
 	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/crypto/jwks"
 	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/lock"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
@@ -195,6 +197,12 @@ type instance struct {
 	bus      *pubsub.Bus
 	binding  *bindings.Binding
 	store    *secrets.Store
+	settings *configuration.Store
+	drawer   *drawer
+	told     chan told
+	life     context.Context // of tasks; nil: there is no app
+	tasks    sync.WaitGroup
+	locks    *lock.Store
 	states   *state.Store
 	crypto   *crypto.Provider
 	search   *state.Store
@@ -317,6 +325,9 @@ func start(tb testing.TB) *instance {
 	run(tb, i.store.Instance())
 	run(tb, i.states.Instance())
 	run(tb, i.crypto.Instance())
+	i.locks = openLocks(tb, env("lockstore"))
+	i.settings, i.drawer = openSettings(tb, env("settings"))
+	i.told = make(chan told, 16)
 	return i
 }
 

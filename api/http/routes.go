@@ -38,6 +38,8 @@ func (h *handler) routes() *chi.Mux {
 	m.Put("/v1.0-alpha1/crypto/{name}/decrypt", h.onDecrypt)
 	write(m, "/v1.0/metadata/{key}", h.onSetMetadata)
 	m.Post("/v1.0/shutdown", h.onShutdown)
+	h.lockRoutes(m)
+	h.configurationRoutes(m)
 	h.deadLetterRoutes(m)
 	m.Get(ownPrefix+"/routes", h.onRoutes)
 	m.Post(ownPrefix+"/routes/pause/*", h.onPauseRoute)
@@ -56,9 +58,9 @@ func write(m *chi.Mux, pattern string, f http.HandlerFunc) {
 // more than "not found".
 func unimplemented(m *chi.Mux) {
 	lacking := map[string][]string{
-		"/v1.0": {"invoke", "actors", "configuration", "jobs", "workflows"},
+		"/v1.0": {"invoke", "actors", "jobs", "workflows"},
 		"/v1.0-alpha1": {
-			"configuration", "jobs", "lock", "unlock", "subtlecrypto", "workflows", "conversation",
+			"jobs", "subtlecrypto", "workflows", "conversation",
 		},
 		"/v1.0-alpha2": {"conversation"},
 		"/v1.0-beta1":  {"workflows"},

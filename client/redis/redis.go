@@ -46,6 +46,12 @@ func (c *Client) Blocking(ctx context.Context, while time.Duration) (context.Con
 // Close lets go of the connection.
 func (c *Client) Close() error { return c.release() }
 
+// Script is a Lua script that is sent by its digest once the server knows it.
+type Script struct{ *rueidis.Lua }
+
+// NewScript makes a script. It may be used by any number of goroutines.
+func NewScript(text string) Script { return Script{rueidis.NewLuaScript(text)} }
+
 // Bytes is a value that the server sent, without a copy: nobody may change it.
 func Bytes(value string) []byte {
 	if value == "" {

@@ -13,6 +13,7 @@ var floors = map[string]int{
 	"component": 2, "resilience": 2, "client/batch": 2, "client/tls": 2, "client/http": 2,
 	"crypto/enc": 1, "crypto/keys": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "crypto": 3, "client": 3,
+	"lock": 3, "configuration": 3,
 	"all": 4, "pluggable": 4,
 	"router": 5, "app": 5, "invoke": 5, "deadletters": 5,
 	"api": 6, "console": 6,
@@ -22,7 +23,10 @@ var floors = map[string]int{
 }
 
 // implementations are contract folders whose sub-folders stand one floor up.
-var implementations = map[string]bool{"bindings": true, "pubsub": true, "state": true, "secrets": true, "crypto": true}
+var implementations = map[string]bool{
+	"bindings": true, "pubsub": true, "state": true, "secrets": true,
+	"crypto": true, "lock": true, "configuration": true,
+}
 
 func floor(folder string) (int, bool) {
 	if n, ok := floors[folder]; ok {
@@ -92,7 +96,7 @@ var only = map[string][]string{
 	"github.com/nats-io/nats.go":          {"client/nats", "pubsub/jetstream", "bindings/nats", "state/jetstream", "test"},
 	"github.com/eclipse":                  {"client/mqtt", "test"},
 	"github.com/aws":                      {"client/aws", "pubsub/snssqs", "bindings/aws", "state/aws", "test"},
-	"github.com/jackc/pgx":                {"client/postgres", "pubsub/postgres", "bindings/postgres", "state/postgres", "test"},
+	"github.com/jackc/pgx":                {"client/postgres", "pubsub/postgres", "bindings/postgres", "state/postgres", "lock/postgres", "test"},
 	"github.com/go-sql-driver/mysql":      {"client/mysql", "bindings/mysql", "state/mysql", "test"},
 	"github.com/wneessen/go-mail":         {"bindings/smtp"},
 	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},

@@ -58,6 +58,10 @@ func direction(d component.Definition) string {
 		return "state"
 	case strings.HasPrefix(d.Type, "crypto."):
 		return "keys"
+	case strings.HasPrefix(d.Type, "lock."):
+		return "locks"
+	case strings.HasPrefix(d.Type, "configuration."):
+		return "configuration"
 	default:
 		return ""
 	}

@@ -1,0 +1,70 @@
+// Package lock is the contract of lock stores: one owner at a time holds what
+// a name stands for, until it lets go or its time is over.
+//
+// An implementation lives in a folder below this one and returns a [Driver].
+// Everybody else uses [Store], which adds what all stores share: the prefix
+// that keeps apps apart, checks, the outbound policy, opening in the background
+// and error kinds.
+//
+// Two owners never hold one lock at the same time by the store's clock. An
+// owner that was away longer than its lock lasts may still believe that it
+// holds it: the fencing token, which grows with every grant of the store, is
+// what a resource tells a late owner by.
+package lock
+
+import (
+	"context"
+	"time"
+
+	"github.com/penstock-io/penstock/component"
+)
+
+// Driver is what an implementation returns from its open function. Keys have
+// their prefix.
+type Driver interface {
+	// TryLock grants the lock under key to owner for as long as expiry, unless
+	// somebody holds it, the same owner included. It does not wait.
+	TryLock(ctx context.Context, key, owner string, expiry time.Duration) (Grant, error)
+	// Renew makes the lock that owner holds last as long as expiry from now. It
+	// never makes one that is gone.
+	Renew(ctx context.Context, key, owner string, expiry time.Duration) (Status, error)
+	// Unlock lets go of the lock that owner holds.
+	Unlock(ctx context.Context, key, owner string) (Status, error)
+	// Close frees everything but the locks, which last as they were granted.
+	Close(ctx context.Context) error
+}
+
+// Grant is the answer to a try.
+type Grant struct {
+	// Held tells whether the lock is the caller's.
+	Held bool
+	// Token is the fencing token of a lock that is held: a positive number that
+	// is larger than that of every grant before, of whichever lock of the store,
+	// also after the store was started again. It is below 2^53.
+	Token int64
+}
+
+// Status is how an unlock or a renewal ended. The numbers are Dapr's.
+type Status int32
+
+// The statuses.
+const (
+	// Done: the lock was the caller's; it is gone, or renewed.
+	Done Status = iota
+	// Missing: nobody holds the lock.
+	Missing
+	// Foreign: somebody else holds it.
+	Foreign
+	// Failed: the store did not say. It comes with an error.
+	Failed
+)
+
+// common are the options that every lock store has.
+type common struct {
+	KeyPrefix string `meta:"keyPrefix" doc:"What stands between lock|| and the name of a lock, followed by ||: appid, name (of the component), none, or a text of its own." default:"appid"`
+}
+
+// Define makes the definition of a store called "lock.<name>".
+func Define[O any](name string, about component.About, open func(context.Context, component.Env, O) (Driver, error)) component.Definition {
+	return component.Define("lock."+name, about, component.OptionsOf(common{}), open)
+}
