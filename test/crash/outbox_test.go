@@ -1,0 +1,159 @@
+package crash
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const outboxStore = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: kept}
+spec:
+  type: state.sqlite
+  version: v1
+  metadata:
+    - {name: connectionString, value: "%s/state.db"}
+    - {name: outboxPublishPubsub, value: bus}
+    - {name: outboxPublishTopic, value: load}
+`
+
+// transact saves a value under a key of its own, which publishes it. It tells
+// when it was answered; not at all is zero.
+func (l *load) transact(ctx context.Context, id string) time.Time {
+	body := fmt.Sprintf(`{"operations":[{"operation":"upsert","request":{"key":"s-%s","value":{"note":"[id-%s]"}}}]}`, id, id)
+	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, l.s.API("/state/kept/transaction"), strings.NewReader(body))
+	if err != nil {
+		return time.Time{}
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := l.client.Do(req)
+	if err != nil {
+		return time.Time{}
+	}
+	io.Copy(io.Discard, resp.Body)
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusNoContent {
+		l.refused.Add(1)
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+// TestOutboxKill ends penstock with SIGKILL at random moments under
+// transactions. Of every one, answered or not, both the state and the event are
+// there, or neither.
+func TestOutboxKill(t *testing.T) {
+	a := newApp(t)
+	s := newSidecar(t, a.port)
+	s.write("store.yaml", fmt.Sprintf(outboxStore, s.data))
+	s.start()
+	l := &load{s: s, client: &http.Client{Timeout: 10 * time.Second}, pause: 2 * time.Millisecond, accepted: map[string][]string{}}
+	var ctx context.Context
+	ctx, l.cancel = context.WithCancel(t.Context())
+	for range 4 {
+		l.run(ctx, func() {
+			id := l.id()
+			if l.transact(ctx, id).IsZero() {
+				l.keep("unanswered", id)
+			} else {
+				l.keep("answered", id)
+			}
+		})
+	}
+	n := rounds(10, 50)
+	for range n {
+		wait(50*time.Millisecond + rand.N(250*time.Millisecond))
+		s.Kill()
+		s.start()
+	}
+	l.stop()
+	answered, unanswered := l.accepted["answered"], l.accepted["unanswered"]
+	if len(answered) == 0 {
+		t.Fatal("no transaction was answered: the test shows nothing")
+	}
+	eventually(t, time.Minute, "the outbox is empty", func() bool {
+		code, text := s.get(t, "/v1.0-penstock/state/kept?prefix=outbox-")
+		return code == http.StatusOK && strings.Contains(text, `"keys":[]`)
+	})
+	eventually(t, time.Minute, "every answered transaction's event has come", func() bool {
+		missing, _ := a.tally(answered)
+		return len(missing) == 0
+	})
+	without, phantom := 0, 0
+	for _, id := range slices.Concat(answered, unanswered) {
+		code, _ := s.get(t, "/v1.0/state/kept/s-"+id)
+		missing, _ := a.tally([]string{id})
+		saved, seen := code == http.StatusOK, len(missing) == 0
+		switch {
+		case saved && !seen:
+			without++
+		case seen && !saved:
+			phantom++
+		case !saved && slices.Contains(answered, id):
+			t.Errorf("transaction %s was answered, and is not there", id)
+		}
+	}
+	_, duplicates := a.tally(nil)
+	fmt.Printf("%s: killed %d times, %d transactions answered, %d not; state without event %d, event without state %d, duplicates %d\n",
+		t.Name(), n, len(answered), len(unanswered), without, phantom, duplicates)
+	if without > 0 || phantom > 0 {
+		t.Error("state and events do not agree")
+	}
+	s.stop()
+}
+
+// TestOutboxLatency prints how long after a transaction's answer its event is
+// with the app: an upper bound of when it was published.
+func TestOutboxLatency(t *testing.T) {
+	a := newApp(t)
+	a.at = map[string]time.Time{}
+	s := newSidecar(t, a.port)
+	s.write("store.yaml", fmt.Sprintf(outboxStore, s.data))
+	s.start()
+	l := &load{s: s, client: &http.Client{Timeout: 10 * time.Second}, accepted: map[string][]string{}}
+	var took []time.Duration
+	for range rounds(200, 2000) {
+		id := l.id()
+		at := l.transact(t.Context(), id)
+		if at.IsZero() {
+			t.Fatal("a transaction failed")
+		}
+		eventually(t, time.Minute, "the event", func() bool {
+			missing, _ := a.tally([]string{id})
+			return len(missing) == 0
+		})
+		a.mu.Lock()
+		took = append(took, a.at[id].Sub(at))
+		a.mu.Unlock()
+	}
+	slices.Sort(took)
+	p99 := took[len(took)*99/100]
+	fmt.Printf("%s: %d transactions, event with the app after p50 %v, p99 %v\n", t.Name(), len(took), took[len(took)/2], p99)
+	if p99 > time.Second {
+		t.Errorf("p99 is %v: an event waits for something", p99)
+	}
+	s.stop()
+}
+
+// get reads from penstock; the path is with its version.
+func (s *sidecar) get(t *testing.T, path string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", s.Port, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
