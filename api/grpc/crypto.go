@@ -14,7 +14,7 @@ import (
 func (s *service) EncryptAlpha1(ss rtv1.Dapr_EncryptAlpha1Server) error {
 	first, err := ss.Recv()
 	if err != nil {
-		return err
+		return unbegun("encrypt", err)
 	}
 	arrived(ss.Context())
 	o := first.GetOptions()
@@ -36,7 +36,7 @@ func (s *service) EncryptAlpha1(ss rtv1.Dapr_EncryptAlpha1Server) error {
 func (s *service) DecryptAlpha1(ss rtv1.Dapr_DecryptAlpha1Server) error {
 	first, err := ss.Recv()
 	if err != nil {
-		return err
+		return unbegun("decrypt", err)
 	}
 	arrived(ss.Context())
 	o := first.GetOptions()
@@ -49,6 +49,15 @@ func (s *service) DecryptAlpha1(ss rtv1.Dapr_DecryptAlpha1Server) error {
 	}}
 	out, err := s.api.Decrypt(ss.Context(), o.GetComponentName(), o.GetKeyName(), in)
 	return in.answer(out, err, func(p *commonv1.StreamPayload) error { return ss.Send(&rtv1.DecryptResponse{Payload: p}) })
+}
+
+// unbegun is the error of a stream without a first message. One that just ends
+// is what clients send that have no data, and with it no options either.
+func unbegun(verb string, err error) error {
+	if err == io.EOF {
+		return api.Errorf(api.BadRequest, "%s: the stream ended before a message with options", verb)
+	}
+	return err
 }
 
 // chunks is the data of a stream of messages.

@@ -1,9 +1,11 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,6 +75,68 @@ spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile
 	if _, err := c.GetSecret(t.Context(), "vault", "nothing", nil); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("a secret that is not there: %v", err)
 	}
+}
+
+// What one call has encrypted the other decrypts, also when it is far longer
+// than a message may be.
+func TestCrypto(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "key"), bytes.Repeat([]byte{0xfb}, 32), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := sidecar(t, overGRPC, 0, `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: keys}
+spec: {type: crypto.dapr.localstorage, version: v1, metadata: [{name: path, value: "`+dir+`"}]}
+`).client()
+	options := client.EncryptOptions{ComponentName: "keys", KeyName: "key", KeyWrapAlgorithm: "AES"}
+	data := bytes.Repeat([]byte("a page of a long letter\n"), 1<<20) // 24 MiB
+	for _, size := range []int{1, 11, len(data)} {
+		sealed, err := c.Encrypt(t.Context(), bytes.NewReader(data[:size]), options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := c.Decrypt(t.Context(), sealed, client.DecryptOptions{ComponentName: "keys"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(plain); err != nil || !bytes.Equal(got, data[:size]) {
+			t.Errorf("%d of %d bytes came back, %v", len(got), size, err)
+		}
+	}
+	// Without data the SDK sends no options either.
+	nothing, err := c.Encrypt(t.Context(), strings.NewReader(""), options)
+	if err == nil {
+		_, err = io.ReadAll(nothing)
+	}
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("nothing encrypted: %v", err)
+	}
+	sealed, err := c.Encrypt(t.Context(), strings.NewReader("data"), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := io.ReadAll(sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc[len(doc)-1] ^= 1
+	if got, err := read(c.Decrypt(t.Context(), bytes.NewReader(doc), client.DecryptOptions{ComponentName: "keys"})); status.Code(err) != codes.Internal || len(got) > 0 {
+		t.Errorf("a changed document: %q, %v", got, err)
+	}
+	options.KeyName = "none"
+	if _, err := read(c.Encrypt(t.Context(), strings.NewReader("data"), options)); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "none") {
+		t.Errorf("a key that is not there: %v", err)
+	}
+}
+
+func read(r io.Reader, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
 }
 
 func TestMetadataAndShutdown(t *testing.T) {

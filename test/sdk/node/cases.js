@@ -222,6 +222,31 @@ function onOne(once, protocol) {
     assert.ok(existsSync(join(dir, "one", "before")));
   });
 
+  once("cryptography", {
+    documents: (dir) => {
+      writeFileSync(join(dir, "key"), Buffer.alloc(32, 0xfb));
+      return [component("keys", "crypto.dapr.localstorage", { path: dir })];
+    },
+  }, async ({ client }) => {
+    const options = { componentName: "keys", keyName: "key", keyWrapAlgorithm: "AES" };
+    if (protocol === "HTTP") { // the SDK has it over gRPC only
+      assert.throws(() => client.crypto.encrypt("data", options), /not available/);
+      return;
+    }
+    const long = Buffer.alloc(8 << 20, "a page of a long letter\n"); // more than a message may have
+    for (const data of [Buffer.from("data"), long]) {
+      for (const dataEncryptionCipher of ["aes-gcm", "chacha20-poly1305"]) {
+        const sealed = await client.crypto.encrypt(data, { ...options, dataEncryptionCipher });
+        assert.equal(sealed.toString("latin1", 0, 15), "dapr.io/enc/v1\n");
+        assert.ok(data.equals(await client.crypto.decrypt(sealed, { componentName: "keys" })));
+      }
+    }
+    const unnamed = await client.crypto.encrypt(Buffer.from("data"), { ...options, omitDecryptionKeyName: true });
+    await assert.rejects(client.crypto.decrypt(unnamed, { componentName: "keys" }), /names no key/);
+    assert.equal((await client.crypto.decrypt(unnamed, { componentName: "keys", keyName: "key" })).toString(), "data");
+    await assert.rejects(client.crypto.encrypt(Buffer.from("data"), { ...options, keyName: "none" }), /none/);
+  });
+
   once("errors say what is wrong", {}, async ({ client }) => {
     const error = await publish(client, "nobody", "t", { n: 1 });
     if (protocol === "HTTP") {
