@@ -9,6 +9,8 @@
 package all
 
 import (
+	"slices"
+
 	"github.com/penstock-io/penstock/bindings/aws/dynamodb"
 	"github.com/penstock-io/penstock/bindings/aws/kinesis"
 	"github.com/penstock-io/penstock/bindings/aws/s3"
@@ -70,6 +72,10 @@ import (
 
 // Components returns every component of the build.
 func Components() component.List {
+	return slices.Concat(bindings(), brokers(), stores())
+}
+
+func bindings() component.List {
 	return component.List{
 		dynamodb.Component,
 		kinesis.Component,
@@ -93,10 +99,11 @@ func Components() component.List {
 		sftp.Component,
 		smtp.Component,
 		webhook.Component,
+	}
+}
 
-		jwks.Component,
-		keysfolder.Component,
-
+func brokers() component.List {
+	return component.List{
 		snssqs.Component,
 		inmemory.Component,
 		jetstream.Component,
@@ -107,19 +114,13 @@ func Components() component.List {
 		mqttpubsub.Component3,
 		mqttpubsub.Component5,
 		sqlitepubsub.Component,
+	}
+}
 
-		redisconfiguration.Component,
-		postgreslock.Component,
-		redislock.Component,
-		sqlitelock.Component,
-
-		envsecrets.Component,
-		filesecrets.Component,
-		vault.Component,
-		kubernetes.Component,
-		secretsmanager.Component,
-		parameterstore.Component,
-
+// stores are what apps keep things in: state, secrets, configuration, locks,
+// keys.
+func stores() component.List {
+	return component.List{
 		dynamodbstate.Component,
 		blobstorage.Component,
 		tablestorage.Component,
@@ -132,6 +133,21 @@ func Components() component.List {
 		redisstate.Component,
 		postgresstate.Component,
 		mysqlstate.Component,
+
+		envsecrets.Component,
+		filesecrets.Component,
+		vault.Component,
+		kubernetes.Component,
+		secretsmanager.Component,
+		parameterstore.Component,
+
+		redisconfiguration.Component,
+		postgreslock.Component,
+		redislock.Component,
+		sqlitelock.Component,
+
+		jwks.Component,
+		keysfolder.Component,
 	}
 }
 
