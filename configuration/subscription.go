@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -171,10 +172,8 @@ func (s *Subscription) take() (keys []string, all bool) {
 }
 
 func (s *Subscription) wants(key string) bool {
-	for _, k := range s.Keys {
-		if k == key {
-			return true
-		}
+	if slices.Contains(s.Keys, key) {
+		return true
 	}
 	return len(s.Keys) == 0
 }

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"maps"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/pubsub"
@@ -55,9 +56,7 @@ func (ps *parts) publishRow(ctx context.Context, to state.Outbox, row *state.Row
 		return err
 	}
 	metadata := map[string]string{"cloudevent.id": row.ID, "orderingKey": row.Key}
-	for k, v := range row.Metadata {
-		metadata[k] = v
-	}
+	maps.Copy(metadata, row.Metadata)
 	return bus.Publish(ctx, &pubsub.PublishRequest{
 		Topic: to.Topic, Data: row.Data, ContentType: row.ContentType, Metadata: metadata, TraceParent: row.Trace,
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -207,9 +208,7 @@ func TestCredentialsComeFromTheChain(t *testing.T) { // not parallel: it sets th
 		t.Run(name, func(t *testing.T) {
 			e := serve(t)
 			settings := map[string]string{"endpoint": e.URL, "region": "eu-west-1"}
-			for k, v := range prepare(t, bare(t)) {
-				settings[k] = v
-			}
+			maps.Copy(settings, prepare(t, bare(t)))
 			if _, err := list(t, settings); err != nil {
 				t.Fatal(err)
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,9 +23,7 @@ const secret = "hunter2hunter2"
 // keys are credentials whose secret no error may tell.
 func keys(more map[string]string) map[string]string {
 	all := map[string]string{"accessKey": "A", "secretKey": secret, "sessionToken": secret, "region": "us-east-1"}
-	for k, v := range more {
-		all[k] = v
-	}
+	maps.Copy(all, more)
 	return all
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -92,9 +93,7 @@ func (s *Server) Do(ctx context.Context, c Call) (*Answer, error) {
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "make request: %w", bare(err))
 	}
-	for name, values := range c.Header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, c.Header)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

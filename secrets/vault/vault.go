@@ -166,17 +166,17 @@ func malformed(host string) error {
 // metadata. An empty key is the folder of the prefix.
 func (s *store) path(tree, key string) (string, error) {
 	parts := []string{"/v1"}
-	for _, p := range strings.Split(s.o.Engine, "/") {
+	for p := range strings.SplitSeq(s.o.Engine, "/") {
 		parts = append(parts, url.PathEscape(p))
 	}
 	parts = append(parts, tree)
 	if s.o.UsePrefix {
-		for _, p := range strings.Split(s.o.Prefix, "/") {
+		for p := range strings.SplitSeq(s.o.Prefix, "/") {
 			parts = append(parts, url.PathEscape(p))
 		}
 	}
 	if tree == "data" || key != "" {
-		for _, p := range strings.Split(key, "/") {
+		for p := range strings.SplitSeq(key, "/") {
 			if !plain(p) {
 				return "", fault.New(fault.Invalid, "read secret %q: a key is names with / between them, and none may be empty, . or ..", key)
 			}

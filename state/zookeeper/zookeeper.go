@@ -125,10 +125,10 @@ func (s *store) makeRoot(ctx context.Context, root string) error {
 	if err != nil || there {
 		return err
 	}
-	node := ""
+	var node strings.Builder
 	for part := range strings.SplitSeq(strings.Trim(root, "/"), "/") {
-		node += "/" + part
-		_, err := ask(ctx, func() (string, error) { return s.conn.Create(node, nil, 0, zk.WorldACL(zk.PermAll)) })
+		node.WriteString("/" + part)
+		_, err := ask(ctx, func() (string, error) { return s.conn.Create(node.String(), nil, 0, zk.WorldACL(zk.PermAll)) })
 		if err != nil && !errors.Is(err, zk.ErrNodeExists) {
 			return err
 		}

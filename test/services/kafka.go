@@ -72,16 +72,16 @@ func (s *Server) listeners(i int) string {
 	own, controller := "PLAINTEXT://"+s.at(i), "CONTROLLER://"+s.at(brokers+i)
 	listen, advertise := []string{own, controller}, []string{own}
 	kinds := []string{"PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"}
-	threads := ""
+	var threads strings.Builder
 	for n := range s.Doors {
 		d, name := s.door(i, n), fmt.Sprintf("DOOR%d", n)
 		s.Doors[n] = append(s.Doors[n], d)
 		listen, advertise = append(listen, name+"://"+d.Addr), append(advertise, name+"://"+d.Advertised)
 		kinds = append(kinds, name+":PLAINTEXT")
-		threads += fmt.Sprintf("listener.name.door%d.num.network.threads=1\n", n)
+		threads.WriteString(fmt.Sprintf("listener.name.door%d.num.network.threads=1\n", n))
 	}
 	return fmt.Sprintf("listeners=%s\nadvertised.listeners=%s\nlistener.security.protocol.map=%s\ninter.broker.listener.name=PLAINTEXT\n%s",
-		strings.Join(listen, ","), strings.Join(advertise, ","), strings.Join(kinds, ","), threads)
+		strings.Join(listen, ","), strings.Join(advertise, ","), strings.Join(kinds, ","), threads.String())
 }
 
 const log4j = `log4j.rootLogger=WARN, out
