@@ -34,6 +34,7 @@ import (
 	sqlitebinding "github.com/penstock-io/penstock/bindings/sqlite"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
+	fileconfiguration "github.com/penstock-io/penstock/configuration/file"
 	redisconfiguration "github.com/penstock-io/penstock/configuration/redis"
 	"github.com/penstock-io/penstock/crypto/jwks"
 	keysfolder "github.com/penstock-io/penstock/crypto/localstorage"
@@ -141,6 +142,7 @@ func stores() component.List {
 		secretsmanager.Component,
 		parameterstore.Component,
 
+		fileconfiguration.Component,
 		redisconfiguration.Component,
 		postgreslock.Component,
 		redislock.Component,

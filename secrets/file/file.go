@@ -17,13 +17,10 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"sync"
-	"time"
-
-	"github.com/fsnotify/fsnotify"
 
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/secrets"
 )
@@ -102,43 +99,11 @@ func (s *store) Bulk(context.Context, map[string]string) (map[string]map[string]
 	return all, nil
 }
 
-// Watch implements [secrets.Watcher]: it looks at the folder that the file stands
-// in, so a file that is replaced and a mount that swaps its links are noticed.
-// Where the system tells of no changes it returns, and reading again in
-// intervals has to do.
+// Watch implements [secrets.Watcher]. Where the system tells of no changes it
+// returns, and reading again in intervals has to do.
 func (s *store) Watch(ctx context.Context, changed func()) {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return
-	}
-	defer func() { _ = w.Close() }() // it only lets go
-	if err := w.Add(filepath.Dir(s.options.SecretsFile)); err != nil {
-		return
-	}
-	settle := time.NewTimer(time.Hour)
-	settle.Stop()
-	defer settle.Stop()
-	changed() // it may have been between the first reading and now
-	for waiting := false; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.Events:
-		case <-w.Errors: // events were lost
-		case <-settle.C:
-			waiting = false
-			changed()
-			continue
-		}
-		if !waiting { // the rest of a file that is being written comes soon
-			waiting = true
-			settle.Reset(settleTime)
-		}
-	}
+	_ = config.WatchFile(ctx, s.options.SecretsFile, changed, changed)
 }
-
-// settleTime is between a change of the folder and the look at the file.
-const settleTime = 100 * time.Millisecond
 
 // Close has nothing to free: the file is open only while it is read.
 func (s *store) Close(context.Context) error { return nil }

@@ -83,7 +83,7 @@ var only = map[string][]string{
 	"github.com/sony/gobreaker":           {"resilience"},
 	"github.com/alecthomas/kong":          {"cmd"},
 	"github.com/go-chi/chi":               {"api/http"},
-	"github.com/fsnotify/fsnotify":        {"config", "bindings/file", "secrets/file"},
+	"github.com/fsnotify/fsnotify":        {"config", "bindings/file"},
 	"github.com/cloudevents/sdk-go":       {"cloudevents", "bindings/webhook", "test"},
 	"github.com/lmittmann/tint":           {"cmd", "telemetry"},
 	"github.com/rogpeppe/go-internal":     {"test", "cmd"},
