@@ -25,6 +25,7 @@ import (
 	"github.com/penstock-io/penstock/bindings/localstorage"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
+	settingsfile "github.com/penstock-io/penstock/configuration/file"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
@@ -39,7 +40,7 @@ import (
 func components() component.List {
 	return component.List{
 		cron.Component, localstorage.Component, webhook.Component, inmemory.Component, sqlite.Component,
-		secretsfile.Component, statememory.Component, httpbinding.Component, farBus, farStore, plainBus, asking,
+		secretsfile.Component, statememory.Component, settingsfile.Component, httpbinding.Component, farBus, farStore, plainBus, asking,
 	}
 }
 

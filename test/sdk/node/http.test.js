@@ -1,5 +1,7 @@
 import { cases } from "./cases.js";
 import { stateCases } from "./state.js";
+import { storeCases } from "./stores.js";
 
 cases("HTTP");
 stateCases("HTTP");
+storeCases("HTTP");
