@@ -146,7 +146,7 @@ func TestBulkOutOfTime(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}})
-	out := c.Bulk(t.Context(), orders, deliveries(t, 3), 50*time.Millisecond)
+	out := c.Bulk(t.Context(), orders, deliveries(t, 3), 2*time.Second)
 	for i, o := range out {
 		if untried := errors.Is(o.Err, resilience.ErrOpen); o.Verdict != cloudevents.Retry || untried != (i > 0) {
 			t.Errorf("event %d: %s, untried %t", i, o.Verdict, untried)
