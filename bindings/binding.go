@@ -57,6 +57,10 @@ func (b *Binding) Route() string {
 	return "/" + strings.TrimPrefix(r, "/")
 }
 
+// Exclusive names the lock store of an input that one replica reads at a time;
+// empty when all do.
+func (b *Binding) Exclusive() string { return b.options.Exclusive }
+
 // Replies tells whether what the app's answer asks for is carried out.
 func (b *Binding) Replies() bool { return b.options.Reply != "ignore" }
 

@@ -56,6 +56,7 @@ type common struct {
 	Route     string   `meta:"route"     doc:"Path of the app that events go to; the component's name when empty."`
 	Direction []string `meta:"direction" doc:"What to use the binding for: input, output, or both as in \"input, output\". Empty: whatever the app asks for." enum:"input|output"`
 	Reply     string   `meta:"reply"     doc:"Whether an answer of the app that asks for outputs (to, state) is carried out as part of the delivery." enum:"carryOut|ignore" default:"carryOut"`
+	Exclusive string   `meta:"exclusive" doc:"Name of a lock store. Of all replicas of the app, only the one that holds the binding's lease there reads; another takes over within 2 s when it stops, within 7 s when it dies."`
 }
 
 // Define makes the definition of a binding called "bindings.<name>".

@@ -27,6 +27,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	settingsfile "github.com/penstock-io/penstock/configuration/file"
 	"github.com/penstock-io/penstock/fault"
+	sqlitelock "github.com/penstock-io/penstock/lock/sqlite"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	"github.com/penstock-io/penstock/pubsub/sqlite"
@@ -40,7 +41,7 @@ import (
 func components() component.List {
 	return component.List{
 		cron.Component, localstorage.Component, webhook.Component, inmemory.Component, sqlite.Component,
-		secretsfile.Component, statememory.Component, settingsfile.Component, httpbinding.Component, farBus, farStore, plainBus, asking,
+		secretsfile.Component, statememory.Component, settingsfile.Component, sqlitelock.Component, httpbinding.Component, farBus, farStore, plainBus, asking,
 	}
 }
 

@@ -150,7 +150,7 @@ func (rs *routes) input(name string) (router.Route, error) {
 	}
 	to := inputAddress(p)
 	return router.Route{
-		Name: "binding/" + name, Source: p.binding, Lanes: defaultLanes, GiveBack: true,
+		Name: "binding/" + name, Source: rs.sourceOf(p), Lanes: defaultLanes, GiveBack: true,
 		Gate: rs.app.Ready,
 		Targets: []router.Target{{
 			Name: "app:" + to.Path, Send: toHandler(rs.app, rs.parts, to, p.binding.Replies()),
@@ -178,7 +178,7 @@ func (rs *routes) pipeline(ctx context.Context, p config.Pipeline) (router.Route
 		if from == nil || from.binding == nil {
 			return r, fault.New(fault.NotFound, "read binding %s: no such component", p.From.Binding)
 		}
-		r.Source, r.GiveBack = from.binding, true
+		r.Source, r.GiveBack = rs.sourceOf(from), true
 		return r, rs.deliverOnce(ctx, &r, p)
 	}
 	bus, err := rs.parts.bus(p.From.PubSub)
