@@ -160,8 +160,9 @@ func retrySchema() object {
 
 func dedupeSchema() object {
 	return object{"oneOf": []object{truth(), record(object{
-		"key": about("CEL over event that tells events apart; source and id when absent."),
-		"ttl": duration(),
+		"key":   about("CEL over event that tells events apart; source and id when absent."),
+		"ttl":   duration(),
+		"store": about("State store that remembers them for all replicas; the data folder when absent."),
 	})}}
 }
 

@@ -37,6 +37,10 @@ type Dedupe struct {
 	Key Expr
 	// TTL is how long a delivered event is remembered; zero is a day.
 	TTL time.Duration
+	// Store is the state store that remembers them, for all replicas of the app;
+	// empty is the data folder. StorePlace is where it is named.
+	Store      string
+	StorePlace Place
 }
 
 // maxWindow bounds what one route may hold.
@@ -69,7 +73,7 @@ func (r *reader) dedupe(spec *fields) (d Dedupe) {
 		return d
 	}
 	f := r.table(n, spec.name("dedupe"), n.at, true)
-	d = Dedupe{Enabled: true, Key: f.expr("key"), TTL: f.duration("ttl", 0)}
+	d = Dedupe{Enabled: true, Key: f.expr("key"), TTL: f.duration("ttl", 0), Store: f.text("store"), StorePlace: f.place("store")}
 	f.done()
 	return d
 }
@@ -78,7 +82,7 @@ func (r *reader) dedupe(spec *fields) (d Dedupe) {
 func flowKeys() []string {
 	return []string{
 		"concurrency", "maxInFlight", "orderingKey", "retryPolicy", "retryDuration", "retryMaxInterval",
-		"maxRetries", "dedupe", "dedupeKey", "dedupeTTL",
+		"maxRetries", "dedupe", "dedupeKey", "dedupeTTL", "dedupeStore",
 	}
 }
 
@@ -125,7 +129,7 @@ func (f *Flow) set(key, value string) (err error) {
 	case "orderingKey":
 		setExpr(&f.OrderingKey, value)
 		return nil
-	case "dedupe", "dedupeKey", "dedupeTTL":
+	case "dedupe", "dedupeKey", "dedupeTTL", "dedupeStore":
 		return f.Dedupe.set(key, value)
 	default:
 		return f.Retry.set(key, value)
@@ -150,6 +154,8 @@ func (d *Dedupe) set(key, value string) (err error) {
 			return wrongValue(key, value, "true or false")
 		}
 		d.Enabled = d.Enabled || on
+	case "dedupeStore":
+		d.Enabled, d.Store = true, value
 	case "dedupeKey":
 		d.Enabled = true
 		setExpr(&d.Key, value)

@@ -128,27 +128,39 @@ func (c *checker) named(kind, name string, at config.Place) (component.Definitio
 
 // noun is what people call a component of a kind.
 func noun(kind string) string {
-	if kind == "bindings" {
+	switch kind {
+	case "bindings":
 		return "binding"
+	case "state":
+		return "state store"
 	}
 	return "pub/sub component"
 }
 
 func (c *checker) subscription(s config.Subscription) {
 	before := len(c.problems)
+	flow, err := s.Flow.Metadata(s.Metadata) // an error is reported where it stands
 	c.named("pubsub", s.PubSub, s.PubSubPlace)
+	c.dedupe(flow.Dedupe)
 	c.lenient(before) // it may be another app's, in a folder that both use
 	x := &compiler{expr: expr.New()}
 	x.rules(s)
-	flow, err := s.Flow.Metadata(s.Metadata)
-	if err == nil { // else reported where it stands
+	if err == nil {
 		x.flow(placedIn(flow, s.Place))
 	}
 	c.problems = append(c.problems, x.problems...)
 }
 
+// dedupe checks the store that remembers events.
+func (c *checker) dedupe(d config.Dedupe) {
+	if d.Store != "" {
+		c.named("state", d.Store, d.StorePlace)
+	}
+}
+
 func (c *checker) pipeline(p config.Pipeline, readers map[string]string) {
 	c.source(p, readers)
+	c.dedupe(p.Dedupe)
 	for _, to := range p.To {
 		c.endpoint(to)
 	}

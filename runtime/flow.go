@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/router"
 	"github.com/penstock-io/penstock/router/dedupe"
+	"github.com/penstock-io/penstock/state"
 )
 
 // flow compiles the expressions of a flow: the ordering key, and what tells
@@ -49,7 +50,8 @@ func ownRetry(r config.Retry) resilience.Retry {
 // memory is the store of delivered events, opened when the first route needs
 // it.
 type memory struct {
-	env component.Env
+	env   component.Env
+	parts *parts
 
 	mu    sync.Mutex
 	store *dedupe.Store
@@ -59,6 +61,10 @@ type memory struct {
 func (m *memory) once(ctx context.Context, route string, d config.Dedupe, identity *expr.Value) (*router.Once, error) {
 	if !d.Enabled {
 		return nil, nil
+	}
+	if d.Store != "" {
+		find := func() (*state.Store, error) { return m.parts.stateOf(d.Store) }
+		return &router.Once{Key: identityOf(identity), Claims: dedupe.InStore(find, route, d.TTL)}, nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -36,3 +36,18 @@ func TestOutbox(t *testing.T) {
 		t.Fatalf("save: %d %s", code, text)
 	}
 }
+
+// Two replicas of an app share what was delivered in a state store.
+func TestDedupeInAStore(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[{"pubsubname":"bus","topic":"orders","route":"/orders","metadata":{"dedupeStore":"kept"}}]`)
+	in := start(t, a, bus+memory)
+	event := `{"specversion":"1.0","id":"7","source":"s","type":"t","data":1}`
+	in.publishEvent(t, event)
+	a.next(t, "/orders")
+	in.publishEvent(t, event)
+	in.publishEvent(t, strings.Replace(event, `"7"`, `"8"`, 1))
+	if got := a.next(t, "/orders"); !strings.Contains(got.body, `"id":"8"`) {
+		t.Errorf("the app got %s, want only what is new", got.body)
+	}
+}

@@ -119,7 +119,7 @@ func New(o Options) (*Runtime, error) {
 	if err := r.connectApp(); err != nil {
 		return nil, err
 	}
-	r.routes = &routes{parts: r.parts, app: r.app, expr: compiler, delivered: &memory{env: r.parts.env}}
+	r.routes = &routes{parts: r.parts, app: r.app, expr: compiler, delivered: &memory{env: r.parts.env, parts: r.parts}}
 	r.keeper = r.newKeeper()
 	r.api = api.New(o.AppID, r)
 	return r, nil

@@ -111,6 +111,16 @@ func (s *Store) Capabilities() []string {
 	return out
 }
 
+// Features returns what the open store can do.
+func (s *Store) Features() (Features, error) {
+	d, err := s.instance.Acquire()
+	if err != nil {
+		return Features{}, err
+	}
+	defer s.instance.Release()
+	return features(d), nil
+}
+
 func features(d Driver) Features {
 	if f, ok := d.(Featured); ok {
 		return f.Features()

@@ -2,7 +2,8 @@
 // delivered, so that a route delivers each once.
 //
 // A caller opens a [Store] in the data folder and gives each route the
-// [Store.Claims] of its name, which is a router.Claims. Claims of events under
+// [Store.Claims] of its name, which is a router.Claims; [InStore] is the same in
+// a state store that replicas share. Claims of events under
 // way are in memory, because they end with the process; what was delivered is
 // on the disk before the source hears of it.
 //
@@ -105,7 +106,9 @@ type claims struct {
 	ttl   time.Duration
 }
 
-func (c *claims) digest(key string) digest { return sha256.Sum256([]byte(c.route + "\x00" + key)) }
+func (c *claims) digest(key string) digest { return digestOf(c.route, key) }
+
+func digestOf(route, key string) digest { return sha256.Sum256([]byte(route + "\x00" + key)) }
 
 // Claim implements router.Claims.
 func (c *claims) Claim(ctx context.Context, key string) (router.ClaimState, error) {
