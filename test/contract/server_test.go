@@ -182,10 +182,20 @@ func TestUnixSocket(t *testing.T) {
 func TestLackingAPIs(t *testing.T) {
 	t.Parallel()
 	sc := start(t, setup{resources: buses})
-	for _, path := range []string{"/state/s", "/invoke/a/method/m", "/configuration/c", "/actors/t/i/method/m", "/jobs/j", "-alpha1/lock/l", "-beta1/workflows/w/i"} {
+	for _, path := range []string{"/invoke/a/method/m", "/actors/t/i/method/m", "/jobs/j", "-alpha1/jobs/j", "-beta1/workflows/w/i"} {
 		checkProblem(t, get(t, sc.api+path), 501, "ERR_API_UNIMPLEMENTED", "")
 	}
 	checkProblem(t, get(t, sc.api+"/nope"), 404, "ERR_NOT_FOUND", "")
+}
+
+// What nobody has configured says so.
+func TestStoresThatAreNotConfigured(t *testing.T) {
+	t.Parallel()
+	sc := start(t, setup{resources: buses})
+	checkProblem(t, get(t, sc.api+"/state/s/k"), 500, "ERR_STATE_STORE_NOT_CONFIGURED", "DAPR_STATE_NOT_CONFIGURED")
+	checkProblem(t, get(t, sc.api+"/configuration/c"), 500, "ERR_CONFIGURATION_STORE_NOT_CONFIGURED", "")
+	lock := request{method: "POST", url: sc.api + "-alpha1/lock/l", body: `{"resourceId":"r","lockOwner":"o","expiryInSeconds":1}`}
+	checkProblem(t, send(t, lock), 500, "ERR_LOCK_STORE_NOT_CONFIGURED", "")
 }
 
 // Pages of other origins are refused, unless --allowed-origins names them; then
