@@ -219,6 +219,8 @@ func TestErrors(t *testing.T) {
 	_, secret := c.GetSecret(t.Context(), "nobody", "s", nil)
 	_, state := c.GetState(t.Context(), "nobody", "s", nil)
 	_, lock := c.TryLockAlpha1(t.Context(), "nobody", &client.LockRequest{LockOwner: "me", ResourceID: "r", ExpiryInSeconds: 1})
+	_, invoke := c.InvokeMethod(t.Context(), "nobody", "m", "get")
+	_, job := c.GetJobAlpha1(t.Context(), "j")
 	for _, test := range []struct {
 		name   string
 		err    error
@@ -230,8 +232,10 @@ func TestErrors(t *testing.T) {
 		{"bulk to a pub/sub that is not there", c.PublishEvents(t.Context(), "nobody", "t", []any{"x"}).Error, codes.InvalidArgument, "nobody", "DAPR_PUBSUB_NOT_FOUND"},
 		{"binding that is not there", binding("nobody"), codes.Internal, "nobody", "ERR_INVOKE_OUTPUT_BINDING"},
 		{"no secret stores", secret, codes.FailedPrecondition, "secret", "ERR_SECRET_STORES_NOT_CONFIGURED"},
-		{"an API of Dapr's that is not here", state, codes.Unimplemented, "state", "ERR_API_UNIMPLEMENTED"},
-		{"an alpha API that is not here", lock, codes.Unimplemented, "TryLock", "ERR_API_UNIMPLEMENTED"},
+		{"no state stores", state, codes.FailedPrecondition, "state", "DAPR_STATE_NOT_CONFIGURED"},
+		{"no lock stores", lock, codes.FailedPrecondition, "lock", "ERR_LOCK_STORE_NOT_CONFIGURED"},
+		{"an API of Dapr's that is not here", invoke, codes.Unimplemented, "InvokeService", "ERR_API_UNIMPLEMENTED"},
+		{"an alpha API that is not here", job, codes.Unimplemented, "GetJob", "ERR_API_UNIMPLEMENTED"},
 	} {
 		st, ok := status.FromError(test.err)
 		if !ok || st.Code() != test.code || !strings.Contains(strings.ToLower(st.Message()), strings.ToLower(test.text)) {

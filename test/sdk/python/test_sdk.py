@@ -244,7 +244,8 @@ class Rest(unittest.TestCase):
             self.assertIn("nobody", caught.exception.details())
             with self.assertRaises(DaprGrpcError) as caught:
                 client.get_state("nobody", "k")
-            self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.FAILED_PRECONDITION)
+            self.assertEqual(caught.exception.error_code(), "DAPR_STATE_NOT_CONFIGURED")
 
     def test_health_of_the_app(self):
         app, well, got = App(), threading.Event(), queue.Queue()
