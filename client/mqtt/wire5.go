@@ -236,17 +236,45 @@ func valid(s string) string {
 	return s
 }
 
+// idInUse is the reason of a server that counts the messages it has sent among
+// the packets of the client: a message that is not acknowledged, as after a
+// session is resumed, then takes the number of a request.
+const idInUse = 0x91
+
+// idTries is how many numbers a request tries; each has the next one.
+const idTries = 16
+
 func (w *wire5) subscribe(ctx context.Context, filter string, qos byte) error {
-	sa, err := w.client.Subscribe(ctx, &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: filter, QoS: qos, RetainHandling: 1}}})
-	if sa != nil && len(sa.Reasons) > 0 && sa.Reasons[0] >= refused {
-		err = &reasonError{code: sa.Reasons[0]}
-	}
-	return classify(err)
+	return tryIDs(func() (reasons []byte, err error) {
+		sa, err := w.client.Subscribe(ctx, &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: filter, QoS: qos, RetainHandling: 1}}})
+		if sa != nil {
+			reasons = sa.Reasons
+		}
+		return reasons, err
+	})
 }
 
 func (w *wire5) unsubscribe(ctx context.Context, filter string) error {
-	_, err := w.client.Unsubscribe(ctx, &paho.Unsubscribe{Topics: []string{filter}})
-	return classify(err)
+	return tryIDs(func() (reasons []byte, err error) {
+		ua, err := w.client.Unsubscribe(ctx, &paho.Unsubscribe{Topics: []string{filter}})
+		if ua != nil {
+			reasons = ua.Reasons
+		}
+		return reasons, err
+	})
+}
+
+// tryIDs makes a request of one topic until its number is not in use.
+func tryIDs(request func() (reasons []byte, err error)) error {
+	for try := 1; ; try++ {
+		reasons, err := request()
+		if len(reasons) == 0 || reasons[0] < refused {
+			return classify(err)
+		}
+		if reasons[0] != idInUse || try == idTries {
+			return classify(&reasonError{code: reasons[0]})
+		}
+	}
 }
 
 func (w *wire5) close() {
