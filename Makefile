@@ -40,7 +40,7 @@ house: ## the project's own rules: floors, sizes, docs, modules
 	$(GO) test -count=1 ./test/house
 
 race: ## the tests of everything concurrent, with the race detector
-	$(GO) test -race $$($(GO) list ./... | grep -v -e /test/house -e /test/crash -e /test/ledger -e /test/bench -e /test/walkthrough -e /test/contract -e /cmd/penstock)
+	$(GO) test -race -p 3 $$($(GO) list ./... | grep -v -e /test/house -e /test/crash -e /test/ledger -e /test/bench -e /test/walkthrough -e /test/contract -e /cmd/penstock)
 
 fix: ## format and modernise
 	$(TOOL) gofumpt -w $$(git ls-files '*.go')
