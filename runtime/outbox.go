@@ -23,7 +23,7 @@ func (r *Runtime) wishOutboxes(out map[string]wish, waiting map[string]error) {
 			waiting[name] = errClosed
 			continue
 		}
-		out[name] = wish{running: running{sum: p.sum}, make: func(context.Context) (router.Route, error) { return r.routes.outbox(name, p.state), nil }}
+		out[name] = wish{running: running{sum: r.sumOf(p.config.Name)}, make: func(context.Context) (router.Route, error) { return r.routes.outbox(name, p.state), nil }}
 	}
 }
 
@@ -39,6 +39,9 @@ func (rs *routes) outbox(name string, s *state.Store) router.Route {
 				row, err := state.ReadRow(d.Body)
 				if err == nil {
 					err = rs.parts.publishRow(ctx, to, &row)
+				}
+				if err == nil { // part of the delivery, so that a stop waits for it
+					err = s.Queue().Published(ctx, &row)
 				}
 				if err != nil {
 					return cloudevents.Retried(err, 0)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -29,7 +30,8 @@ func (o Outbox) Enabled() bool { return o.PubSub != "" }
 type Row struct {
 	// Key is the state's key, by which events are ordered.
 	Key string `json:"key"`
-	// ID is the event's; the same however often it is published.
+	// ID is the event's, the same however often it is published, and the row's
+	// key in the store.
 	ID          string            `json:"id"`
 	Data        []byte            `json:"data"`
 	ContentType string            `json:"contentType"`
@@ -79,23 +81,18 @@ const (
 type OutboxQueue struct {
 	store *Store
 	me    Owner
-	last  atomic.Int64 // what the newest row key was made of
+	name  string       // ends the ids of rows made here
+	last  atomic.Int64 // the time in the newest of them
 
 	wake chan struct{} // holds one token while there is news
 
 	mu      sync.Mutex          // guards what follows
-	pending map[string]struct{} // keys of transactions that have not returned
-	fresh   []queued            // committed here, in order
-	waiting map[string]struct{} // keys of fresh that are still to be emitted
-	known   map[string]struct{} // keys of rows under way
-	deleted map[string]struct{} // since a sweep read its page; nil without a sweep
+	pending map[string]struct{} // ids of transactions that have not returned
+	fresh   []Row               // committed here, in order
+	waiting map[string]struct{} // ids of fresh that are still to be emitted
+	known   map[string]struct{} // ids of rows under way
+	deleted map[string]struct{} // since a visit read its page; nil without one
 	more    bool                // rows are in the store that are not in fresh
-}
-
-// queued is a row with its key in the store.
-type queued struct {
-	key string
-	row Row
 }
 
 // maxFresh bounds the rows that wait in memory; what is beyond waits in the
@@ -111,14 +108,14 @@ func newQueue(s *Store) *OutboxQueue {
 		host = "" // rows are then left alone for a minute
 	}
 	return &OutboxQueue{
-		store: s, me: Owner{Host: host, Process: instances.Of(os.Getpid())},
+		store: s, name: rand.Text()[:10], me: Owner{Host: host, Process: instances.Of(os.Getpid())},
 		wake: make(chan struct{}, 1), more: true,
 		pending: map[string]struct{}{}, waiting: map[string]struct{}{}, known: map[string]struct{}{},
 	}
 }
 
 // rows splits a transaction into what is saved and what is published for it.
-func (q *OutboxQueue) rows(changes []Change, trace string) (saved []Change, rows []queued) {
+func (q *OutboxQueue) rows(changes []Change, trace string) (saved []Change, rows []Row) {
 	instead := map[string]*Change{}
 	for i, c := range changes {
 		if strings.EqualFold(c.Metadata[projection], "true") {
@@ -141,7 +138,7 @@ func (q *OutboxQueue) rows(changes []Change, trace string) (saved []Change, rows
 	return saved, rows
 }
 
-func (q *OutboxQueue) row(key string, c *Change, trace string) queued {
+func (q *OutboxQueue) row(key string, c *Change, trace string) Row {
 	at := time.Now().UnixNano()
 	for { // keys grow, also when the clock does not
 		last := q.last.Load()
@@ -150,7 +147,7 @@ func (q *OutboxQueue) row(key string, c *Change, trace string) queued {
 			break
 		}
 	}
-	id := fmt.Sprintf("%s%016x-%d", rowPrefix, at, q.me.Process.PID)
+	id := fmt.Sprintf("%s%016x-%s", rowPrefix, at, q.name)
 	r := Row{Key: key, ID: id, Data: c.Value, Trace: trace, Owner: q.me, Owned: time.Now(), Metadata: published(c.Metadata)}
 	switch r.ContentType = c.Metadata["contentType"]; {
 	case r.ContentType != "":
@@ -161,7 +158,7 @@ func (q *OutboxQueue) row(key string, c *Change, trace string) queued {
 	default:
 		r.ContentType = "text/plain"
 	}
-	return queued{id, r}
+	return r
 }
 
 // published is the request metadata that is about the event: the overrides of
@@ -180,34 +177,37 @@ func published(metadata map[string]string) map[string]string {
 }
 
 // change saves a row.
-func (q *queued) change() Change {
-	b, _ := json.Marshal(q.row) // it has nothing that cannot be
-	return Change{Key: q.key, Value: b}
+func (r *Row) change() Change {
+	b, _ := json.Marshal(r) // it has nothing that cannot be
+	return Change{Key: r.ID, Value: b}
 }
 
 // begin notes rows that are about to be committed: what the store says of them
-// meanwhile is not for a sweep.
-func (q *OutboxQueue) begin(rows []queued) {
+// meanwhile is not for a visit.
+func (q *OutboxQueue) begin(rows []Row) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, r := range rows {
-		q.pending[r.key] = struct{}{}
+	for i := range rows {
+		q.pending[rows[i].ID] = struct{}{}
 	}
 }
 
-// end takes rows that were committed. After an error they may be there all the
-// same, which a sweep finds out.
-func (q *OutboxQueue) end(rows []queued, err error) {
+// end takes rows that were committed. After an error that leaves it open whether
+// they were, a look at the store finds out.
+func (q *OutboxQueue) end(rows []Row, err error) {
 	q.mu.Lock()
-	for _, r := range rows {
-		delete(q.pending, r.key)
+	for i := range rows {
+		delete(q.pending, rows[i].ID)
 	}
-	if err != nil || len(q.fresh)+len(rows) > maxFresh {
+	switch {
+	case err != nil:
+		q.more = q.more || !refused(err)
+	case len(q.fresh)+len(rows) > maxFresh:
 		q.more = true
-	} else {
+	default:
 		q.fresh = append(q.fresh, rows...)
-		for _, r := range rows {
-			q.waiting[r.key] = struct{}{}
+		for i := range rows {
+			q.waiting[rows[i].ID] = struct{}{}
 		}
 	}
 	q.mu.Unlock()
@@ -215,4 +215,10 @@ func (q *OutboxQueue) end(rows []queued, err error) {
 	case q.wake <- struct{}{}:
 	default:
 	}
+}
+
+// refused tells whether an error says that nothing was done.
+func refused(err error) bool {
+	kind := fault.KindOf(err)
+	return kind == fault.Invalid || kind == fault.Conflict || kind == fault.Denied
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +60,11 @@ func read(t *testing.T, s *state.Store, o cloudevents.Outcome) *reader {
 			r.mu.Lock()
 			r.rows = append(r.rows, row)
 			r.mu.Unlock()
+			if r.verdict.Verdict == cloudevents.Ack {
+				if err := s.Queue().Published(ctx, &row); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
 			d.Settle(r.verdict)
 			return nil
 		})
@@ -196,7 +202,7 @@ func TestOutboxOfOthers(t *testing.T) {
 
 	host := first.rows[0].Owner.Host
 	foreign := func(name, host string, pid int, since time.Duration) state.Change {
-		row := state.Row{Key: name, ID: name, Data: []byte(name), Owned: time.Now().Add(-since)}
+		row := state.Row{Key: name, ID: "outbox-" + name, Data: []byte(name), Owned: time.Now().Add(-since)}
 		row.Owner.Host, row.Owner.Process.PID = host, pid
 		b, err := json.Marshal(row)
 		if err != nil {
@@ -220,4 +226,67 @@ func TestOutboxOfOthers(t *testing.T) {
 		t.Errorf("published %v", got)
 	}
 	left(t, s, 2) // alive's and the app's
+}
+
+// looked counts the looks at all keys, and fails the first of them.
+type looked struct {
+	state.Driver
+	state.Transactor
+	state.Lister
+	looks, fails atomic.Int32
+}
+
+func (d *looked) Keys(ctx context.Context, prefix, token string, limit int) ([]string, string, error) {
+	d.looks.Add(1)
+	if d.fails.Add(-1) >= 0 {
+		return nil, "", fault.New(fault.Unavailable, "the store is away")
+	}
+	return d.Lister.Keys(ctx, prefix, token, limit)
+}
+
+func look(t *testing.T) *looked {
+	d := memory(t)
+	return &looked{Driver: d, Transactor: d.(state.Transactor), Lister: d.(state.Lister)}
+}
+
+// A store that is away for a moment ends the reading, which goes on when it is
+// begun again.
+func TestOutboxOfAStoreThatWasAway(t *testing.T) {
+	t.Parallel()
+	d := look(t)
+	d.fails.Store(1)
+	s := outboxed(t, d)
+	if err := s.Transact(t.Context(), []state.Change{upsert("a", `1`)}, ""); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Queue().Run(t.Context(), func(context.Context, *cloudevents.Delivery) error { return nil })
+	if fault.KindOf(err) != fault.Unavailable {
+		t.Fatalf("got %v", err)
+	}
+	if got := read(t, s, cloudevents.Acked()).data(t, 1); got[0] != "a=1" {
+		t.Errorf("published %q", got)
+	}
+	left(t, s, 0)
+}
+
+// A transaction that was refused needs no look at the store.
+func TestRefusedTransactionsCostNoLook(t *testing.T) {
+	t.Parallel()
+	d := look(t)
+	s := outboxed(t, d)
+	r := read(t, s, cloudevents.Acked())
+	bad := upsert("a", `1`)
+	bad.ETag = new("99")
+	for range 20 {
+		if err := s.Transact(t.Context(), []state.Change{bad}, ""); fault.KindOf(err) != fault.Conflict {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if err := s.Transact(t.Context(), []state.Change{upsert("b", `1`)}, ""); err != nil {
+		t.Fatal(err)
+	}
+	r.data(t, 1)
+	if n := d.looks.Load(); n != 1 {
+		t.Errorf("%d looks at the store, want the one at the start", n)
+	}
 }

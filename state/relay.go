@@ -3,8 +3,8 @@ package state
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
@@ -12,16 +12,18 @@ import (
 )
 
 const (
+	// renewEvery is how often rows under way are claimed anew.
+	renewEvery = 15 * time.Second
 	// sweepEvery is how often the store is looked through for rows that nobody
-	// publishes, and how often own ones are claimed anew.
-	sweepEvery = 15 * time.Second
+	// publishes: a look at many keys where a store has no order of them.
+	sweepEvery = time.Minute
 	listPage   = 500
-	ackAtOnce  = 256
 )
 
 // Run hands rows to emit until ctx ends, those of one key in order: first what
-// earlier processes left behind, then what is committed here. It waits for the
-// store to open. A row that was settled is deleted; one that was left stays.
+// is in the store, then what is committed here. It waits for the store to open.
+// Whoever publishes a row calls Published; one that is settled without that
+// stays, and comes again.
 func (q *OutboxQueue) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 	d, err := q.store.instance.Await(ctx)
 	if err != nil {
@@ -30,34 +32,66 @@ func (q *OutboxQueue) Run(ctx context.Context, emit cloudevents.EmitFunc) error 
 	if _, ok := d.(Lister); !ok {
 		return fault.New(fault.Invalid, "read outbox of %s: the store cannot list its keys", q.store.name)
 	}
-	acks := newAcks(q)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		acks.run(ctx)
-	}()
-	defer func() { <-done }()
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
+	q.lag() // a Run before may have left some
+	renew, sweep := time.NewTicker(renewEvery), time.NewTicker(sweepEvery)
+	defer renew.Stop()
+	defer sweep.Stop()
 	for {
-		if q.behind() {
-			if err := q.sweep(ctx, acks, emit); err != nil {
-				return err
-			}
-		}
-		for _, r := range q.take() {
-			if err := q.emit(ctx, acks, r, emit); err != nil {
-				return err
-			}
+		if err := q.work(ctx, emit); err != nil {
+			q.lag()
+			return err
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-q.wake:
-		case <-tick.C:
+		case <-sweep.C:
 			q.lag()
+		case <-renew.C:
+			if err := q.visit(ctx, q.underWay(), emit); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// work emits what there is.
+func (q *OutboxQueue) work(ctx context.Context, emit cloudevents.EmitFunc) error {
+	if q.behind() {
+		keys, err := q.list(ctx)
+		if err == nil {
+			err = q.visit(ctx, keys, emit)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, r := range q.take() {
+		if err := q.emit(ctx, r, emit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Published deletes a row whose event is with the broker.
+func (q *OutboxQueue) Published(ctx context.Context, r *Row) error {
+	if err := q.store.Apply(ctx, []Change{{Key: r.ID, Delete: true}}); err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.known, r.ID)
+	if q.deleted != nil { // a visit may have read it before
+		q.deleted[r.ID] = struct{}{}
+	}
+	return nil
+}
+
+func (q *OutboxQueue) underWay() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Sorted(maps.Keys(q.known))
 }
 
 // behind tells, once, whether rows must be read from the store.
@@ -76,12 +110,12 @@ func (q *OutboxQueue) lag() {
 	q.more = true
 }
 
-func (q *OutboxQueue) take() []queued {
+func (q *OutboxQueue) take() []Row {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	rows := q.fresh[:0]
-	for _, r := range q.fresh { // but for those that a sweep has emitted
-		if _, still := q.waiting[r.key]; still {
+	for _, r := range q.fresh { // but for those that a visit has emitted
+		if _, still := q.waiting[r.ID]; still {
 			rows = append(rows, r)
 		}
 	}
@@ -90,13 +124,9 @@ func (q *OutboxQueue) take() []queued {
 	return rows
 }
 
-// sweep reads every row of the store, in order, and emits what nobody else
-// publishes.
-func (q *OutboxQueue) sweep(ctx context.Context, acks *acks, emit cloudevents.EmitFunc) error {
-	keys, err := q.list(ctx)
-	if err != nil {
-		return err
-	}
+// visit reads rows, in order, emits what nobody else publishes and claims what is
+// under way anew.
+func (q *OutboxQueue) visit(ctx context.Context, keys []string, emit cloudevents.EmitFunc) error {
 	defer q.watch(false)
 	for page := range slices.Chunk(keys, listPage) {
 		q.watch(true)
@@ -105,17 +135,14 @@ func (q *OutboxQueue) sweep(ctx context.Context, acks *acks, emit cloudevents.Em
 			return err
 		}
 		for i, it := range items {
-			if !it.Found || it.Err != nil {
+			var r Row // an app's own key that looks like one has another ID
+			if !it.Found || it.Err != nil || json.Unmarshal(it.Value, &r) != nil || r.ID != page[i] {
 				continue
 			}
-			var r Row
-			if json.Unmarshal(it.Value, &r) != nil {
-				continue // an app's own key that looks like one
-			}
-			if !q.claim(ctx, page[i], &r, it.ETag) {
+			if !q.claim(ctx, &r, it.ETag) {
 				continue
 			}
-			if err := q.emit(ctx, acks, queued{page[i], r}, emit); err != nil {
+			if err := q.emit(ctx, r, emit); err != nil {
 				return err
 			}
 		}
@@ -141,74 +168,55 @@ func (q *OutboxQueue) list(ctx context.Context) (keys []string, err error) {
 // claim tells whether a row is to be emitted here. A row under way is claimed
 // anew before others take it for abandoned; one whose owner is gone is taken
 // over, by one process only.
-func (q *OutboxQueue) claim(ctx context.Context, key string, r *Row, etag string) bool {
+func (q *OutboxQueue) claim(ctx context.Context, r *Row, etag string) bool {
 	now := time.Now()
 	q.mu.Lock()
-	_, under := q.known[key]
-	_, pending := q.pending[key]
-	_, deleted := q.deleted[key]
-	delete(q.waiting, key) // in its turn here
+	_, under := q.known[r.ID]
+	_, pending := q.pending[r.ID]
+	_, deleted := q.deleted[r.ID]
+	delete(q.waiting, r.ID) // in its turn here
 	q.mu.Unlock()
-	mine := r.Owner == q.me
+	mine, recent := r.Owner == q.me, now.Sub(r.Owned) < renewEvery
 	switch {
 	case pending, deleted:
 		return false
-	case mine && !under && now.Sub(r.Owned) < sweepEvery:
-		return true
-	case under && (!mine || now.Sub(r.Owned) < sweepEvery):
-		return false
-	case !mine && !r.gone(q.me, now):
+	case mine && recent:
+		return !under
+	case !mine && (under || !r.gone(q.me, now)):
 		return false
 	}
 	r.Owner, r.Owned = q.me, now
-	c := (&queued{key, *r}).change()
+	c := r.change()
 	c.ETag = &etag
 	return q.store.Apply(ctx, []Change{c}) == nil && !under
 }
 
 // emit hands one row on, unless it is under way.
-func (q *OutboxQueue) emit(ctx context.Context, acks *acks, r queued, emit cloudevents.EmitFunc) error {
+func (q *OutboxQueue) emit(ctx context.Context, r Row, emit cloudevents.EmitFunc) error {
 	q.mu.Lock()
-	_, under := q.known[r.key]
-	if !under {
-		q.known[r.key] = struct{}{}
-	}
+	_, under := q.known[r.ID]
+	q.known[r.ID] = struct{}{}
 	q.mu.Unlock()
 	if under {
 		return nil
 	}
-	body, _ := json.Marshal(r.row) // it has nothing that cannot be
-	d := &cloudevents.Delivery{Body: body, Key: r.row.Key, Attempt: 1, Origin: q.store.name + "/" + strings.TrimSuffix(rowPrefix, "-")}
-	d.Settle = func(o cloudevents.Outcome) {
-		if o.Verdict == cloudevents.Ack || o.Verdict == cloudevents.Drop {
-			acks.add(r.key)
-			return
-		}
-		q.forget(r.key)
+	body, _ := json.Marshal(r) // it has nothing that cannot be
+	d := &cloudevents.Delivery{Body: body, Key: r.Key, Attempt: 1, Origin: q.store.name + "/outbox"}
+	d.Settle = func(cloudevents.Outcome) { q.left(r.ID) }
+	err := emit(ctx, d)
+	if err != nil {
+		q.left(r.ID)
 	}
-	if err := emit(ctx, d); err != nil {
-		q.forget(r.key)
-		return err
-	}
-	return nil
+	return err
 }
 
-// forget makes a row one that is not under way: the next sweep finds it.
-func (q *OutboxQueue) forget(key string) {
+// left makes a row that was not published one that comes again.
+func (q *OutboxQueue) left(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.known, key)
-}
-
-// gone notes that rows are deleted, for a sweep that has read them before.
-func (q *OutboxQueue) gone(keys []string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, key := range keys {
-		delete(q.known, key)
-		if q.deleted != nil {
-			q.deleted[key] = struct{}{}
-		}
+	if _, under := q.known[id]; under {
+		delete(q.known, id)
+		q.more = true
 	}
 }
 

@@ -208,10 +208,7 @@ func (s *Store) Apply(ctx context.Context, changes []Change) error {
 		left, at = remain(err, left, at, errs)
 		return err
 	})
-	if err == nil {
-		return nil
-	}
-	if be := Batch(errs); be != nil {
+	if be := Batch(errs); be != nil { // also when the last try was about others
 		err = be
 	}
 	return fault.Wrap(s.instance.Hide(err), "change %s", s.name)
@@ -242,7 +239,7 @@ func remain(err error, tried []Change, at []int, errs []error) (left []Change, w
 // what is saved is published, and the error nil says that both will be. Trace is
 // the trace context of the request, for the events.
 func (s *Store) Transact(ctx context.Context, changes []Change, trace string) error {
-	var rows []queued
+	var rows []Row
 	if s.queue != nil {
 		changes, rows = s.queue.rows(changes, trace)
 		for i := range rows {
@@ -289,9 +286,6 @@ func (s *Store) prepare(changes []Change) ([]Change, error) {
 		c.Key = s.prefix + c.Key
 		if c.ETag != nil && *c.ETag == "" {
 			c.ETag = nil // SDKs send one that they do not have
-		}
-		if c.ETag != nil && *c.ETag == "" { // what clients send that have none
-			c.ETag = nil
 		}
 		if c.TTL == 0 {
 			ttl, err := ttlOf(c.Metadata)

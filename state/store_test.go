@@ -124,6 +124,43 @@ func TestRetryOfPartOfABatch(t *testing.T) {
 	}
 }
 
+// refusing fails changes of one key for good, the rest as table does.
+type refusing struct{ *table }
+
+func (d refusing) Apply(ctx context.Context, changes []state.Change) error {
+	err := d.table.Apply(ctx, changes)
+	errs := make([]error, len(changes))
+	if be, ok := err.(*state.BatchError); ok {
+		copy(errs, be.Errs)
+	}
+	for i, c := range changes {
+		if c.Key == "shop||taken" {
+			errs[i] = fault.New(fault.Conflict, "it is taken")
+		}
+	}
+	return state.Batch(errs)
+}
+
+// What was refused at the first try is told, although a later one, of the rest,
+// succeeds.
+func TestRetryForgetsNoRefusal(t *testing.T) {
+	t.Parallel()
+	d := refusing{newTable()}
+	d.fail["shop||a"] = 1
+	s, err := open(t, d, component.Env{AppID: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetPolicy(&resilience.Policy{Retry: resilience.Retry{Constant: true, Initial: time.Millisecond, Limit: 5}})
+	err = s.Apply(t.Context(), []state.Change{{Key: "a", Value: []byte("1")}, {Key: "taken", Value: []byte("1")}})
+	if fault.KindOf(err) != fault.Conflict {
+		t.Errorf("got %v, want the conflict", err)
+	}
+	if d.tries != 2 {
+		t.Errorf("%d tries", d.tries)
+	}
+}
+
 func TestTimeToLive(t *testing.T) {
 	t.Parallel()
 	s, err := open(t, newTable(), component.Env{AppID: "shop"})

@@ -157,3 +157,38 @@ func (s *sidecar) get(t *testing.T, path string) (int, string) {
 	}
 	return resp.StatusCode, string(body)
 }
+
+// TestOutboxTerminate ends penstock with SIGTERM under transactions: every event
+// comes, and none twice, because a stop waits until what was published is
+// deleted.
+func TestOutboxTerminate(t *testing.T) {
+	a := newApp(t)
+	s := newSidecar(t, a.port)
+	s.write("store.yaml", fmt.Sprintf(outboxStore, s.data))
+	s.start()
+	l := &load{s: s, client: &http.Client{Timeout: 10 * time.Second}, pause: 2 * time.Millisecond, accepted: map[string][]string{}}
+	var ctx context.Context
+	ctx, l.cancel = context.WithCancel(t.Context())
+	for range 4 {
+		l.run(ctx, func() {
+			if id := l.id(); !l.transact(ctx, id).IsZero() {
+				l.keep("answered", id)
+			}
+		})
+	}
+	for range rounds(5, 20) {
+		wait(100*time.Millisecond + rand.N(200*time.Millisecond))
+		s.stop()
+		s.start()
+	}
+	l.stop()
+	answered := l.accepted["answered"]
+	eventually(t, time.Minute, "every answered transaction's event has come", func() bool {
+		missing, _ := a.tally(answered)
+		return len(answered) > 0 && len(missing) == 0
+	})
+	s.stop()
+	if _, duplicates := a.tally(nil); duplicates > 0 {
+		t.Errorf("%d of %d events came twice, though every stop was clean", duplicates, len(answered))
+	}
+}
