@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -49,5 +50,47 @@ func TestDedupeInAStore(t *testing.T) {
 	in.publishEvent(t, strings.Replace(event, `"7"`, `"8"`, 1))
 	if got := a.next(t, "/orders"); !strings.Contains(got.body, `"id":"8"`) {
 		t.Errorf("the app got %s, want only what is new", got.body)
+	}
+}
+
+// A store that is opened anew because of a secret has its outbox read, too.
+func TestRotationOfAStoreMovesItsOutbox(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[{"pubsubname":"bus","topic":"orders","route":"/orders"}]`)
+	store := strings.Replace(outboxStore, "value: orders}]", "value: orders}, {name: primaryEncryptionKey, secretKeyRef: {name: key}}]\nauth: {secretStore: vault}", 1)
+	in, o := prepare(t, a, vault+bus+store)
+	in.keep(t, map[string]string{"key": strings.Repeat("01", 16)})
+	in.run(t, o)
+	for i, key := range []string{"", strings.Repeat("02", 16)} {
+		if key != "" {
+			in.keep(t, map[string]string{"key": key})
+			in.logged(t, 1, turned)
+		}
+		if code, text := in.post(t, "/state/kept/transaction", `{"operations":[{"operation":"upsert","request":{"key":"k","value":`+strconv.Itoa(i)+`}}]}`); code != http.StatusNoContent {
+			t.Fatalf("transaction: %d %s", code, text)
+		}
+		if got := a.next(t, "/orders"); !strings.Contains(got.body, `"data":`+strconv.Itoa(i)) {
+			t.Errorf("the app got %s", got.body)
+		}
+	}
+}
+
+// An event whose topic cannot be published to waits until it can.
+func TestOutboxWaitsForItsTopic(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, `[]`)
+	in := start(t, a, outboxStore)
+	if code, text := in.post(t, "/state/kept/transaction", `{"operations":[{"operation":"upsert","request":{"key":"k","value":7}}]}`); code != http.StatusNoContent {
+		t.Fatalf("transaction: %d %s", code, text)
+	}
+	in.logged(t, 1, "bus")
+	in.write(t, "more.yaml", bus+`
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: orders}
+spec: {pubsubname: bus, topic: orders, routes: {default: /orders}}
+`)
+	if got := a.next(t, "/orders"); !strings.Contains(got.body, `"data":7`) {
+		t.Errorf("the app got %s", got.body)
 	}
 }
