@@ -71,46 +71,34 @@ func (x *exclusive) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 	}
 }
 
-// read reads for as long as the lease is held, and lets go of it. It returns nil
-// when the lease was lost or ctx has ended.
-func (x *exclusive) read(ctx context.Context, s *lock.Store, asked time.Time, emit cloudevents.EmitFunc) error {
+// read reads for as long as the lease is held, and lets go of it. The error is
+// that of a source that ended by itself.
+func (x *exclusive) read(ctx context.Context, s *lock.Store, asked time.Time, emit cloudevents.EmitFunc) (err error) {
 	inner, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- x.Source.Run(inner, emit) }()
-	err := x.hold(ctx, s, asked, ended)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err = x.Source.Run(inner, emit)
+	}()
+	x.hold(ctx, s, asked, ended)
 	stop()
-	if err == nil {
-		err = <-ended
-	}
-	if err == errSourceEnded {
-		err = nil
-	}
-	if ctx.Err() != nil {
-		err = nil
-	}
+	<-ended
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseSpare)
 	defer cancel()
 	_, _ = s.Unlock(last, x.name, x.owner) // else it ends by itself
 	return err
 }
 
-var errSourceEnded = fault.New(fault.Unavailable, "the source has ended")
-
-// hold renews the lease until it is lost or ctx ends, which is nil, or the
-// source ends by itself, with its error.
-func (x *exclusive) hold(ctx context.Context, s *lock.Store, asked time.Time, ended <-chan error) error {
+// hold renews the lease until it is lost, the source has ended or ctx has.
+func (x *exclusive) hold(ctx context.Context, s *lock.Store, asked time.Time, ended <-chan struct{}) {
 	tick := time.NewTicker(leaseRenew)
 	defer tick.Stop()
-	until := asked.Add(leaseExpiry - leaseSpare)
-	for {
+	for until := asked.Add(leaseExpiry - leaseSpare); ; {
 		select {
 		case <-ctx.Done():
-			return nil
-		case err := <-ended:
-			if err == nil {
-				err = errSourceEnded
-			}
-			return err
+			return
+		case <-ended:
+			return
 		case <-tick.C:
 		}
 		asked := time.Now()
@@ -122,7 +110,7 @@ func (x *exclusive) hold(ctx context.Context, s *lock.Store, asked time.Time, en
 			until = asked.Add(leaseExpiry - leaseSpare)
 		case err == nil || !time.Now().Before(until):
 			x.log.Warn("Lease lost, reading ends here", "source", x.name, "store", s.Name(), "error", err)
-			return nil
+			return
 		}
 	}
 }
