@@ -2,15 +2,13 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/configuration"
 	"github.com/penstock-io/penstock/fault"
 )
@@ -74,7 +72,7 @@ func (us *updates) add(store, what string, cancel context.CancelFunc) (id string
 	if us.open == nil {
 		us.open = map[string]*update{}
 	}
-	id, u = newID(), &update{store: store, what: what, cancel: cancel, ready: make(chan struct{})}
+	id, u = cloudevents.NewID(), &update{store: store, what: what, cancel: cancel, ready: make(chan struct{})}
 	us.open[id] = u
 	return id, u, true, nil
 }
@@ -83,15 +81,6 @@ func (us *updates) remove(id string) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
 	delete(us.open, id)
-}
-
-// newID is a random id in the form of a UUID, as Dapr's are.
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // it cannot fail
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	h := hex.EncodeToString(b[:])
-	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
 }
 
 // GetConfiguration reads the items under keys, or all there are when none is

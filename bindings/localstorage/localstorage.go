@@ -13,7 +13,6 @@ package localstorage
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +25,7 @@ import (
 	"syscall"
 
 	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/fault"
 )
@@ -109,7 +109,7 @@ func (b *binding) Invoke(ctx context.Context, r *bindings.Request) (*bindings.Re
 	name := r.Metadata["fileName"]
 	switch {
 	case name == "" && r.Operation == opCreate:
-		name = newName()
+		name = cloudevents.NewID()
 	case name == "" && r.Operation == opList:
 		name = "."
 	}
@@ -132,14 +132,6 @@ func (b *binding) Invoke(ctx context.Context, r *bindings.Request) (*bindings.Re
 // Close frees the folder.
 func (b *binding) Close(context.Context) error {
 	return fault.Wrap(b.root.Close(), "close folder")
-}
-
-// newName returns a random UUID.
-func newName() string {
-	var u [16]byte
-	_, _ = rand.Read(u[:]) // never fails
-	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
 }
 
 // checkName refuses what cannot or must not be a file below the root.
@@ -219,7 +211,7 @@ func (b *binding) write(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(dir, tempMark+newName())
+	temp := filepath.Join(dir, tempMark+cloudevents.NewID())
 	if err := b.writeTemp(temp, data); err != nil {
 		return cmp.Or(err, b.root.Remove(temp))
 	}

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/url"
 	"os"
@@ -21,6 +19,7 @@ import (
 
 	"github.com/penstock-io/penstock/bindings"
 	client "github.com/penstock-io/penstock/client/aws"
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
 )
 
@@ -89,7 +88,7 @@ type created struct {
 }
 
 func (b *binding) create(ctx context.Context, r *bindings.Request) (*bindings.Response, error) {
-	key := cmp.Or(r.Metadata["key"], newKey())
+	key := cmp.Or(r.Metadata["key"], cloudevents.NewID())
 	var ttl time.Duration
 	var err error
 	if r.Metadata["presignTTL"] != "" { // before anything is written
@@ -123,14 +122,6 @@ func (b *binding) create(ctx context.Context, r *bindings.Request) (*bindings.Re
 		answer.PresignURL = ""
 	}
 	return reply(answer)
-}
-
-// newKey returns a random UUID.
-func newKey() string {
-	var u [16]byte
-	_, _ = rand.Read(u[:]) // never fails
-	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
 }
 
 func given(s string) *string {
