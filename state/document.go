@@ -25,6 +25,12 @@ type Options struct {
 	Consistency string `json:"consistency"`
 }
 
+// IsBytes tells whether a value that came as bytes is to be kept as such: it is
+// JSON only where the metadata of the request says so, and then only when it is.
+func IsBytes(value []byte, metadata map[string]string) bool {
+	return metadata["contentType"] != "application/json" || !json.Valid(value)
+}
+
 // Change makes a change of the document. Kind Invalid for a word that is none.
 func (d *Document) Change() (Change, error) {
 	c := Change{Key: d.Key, Value: d.Value, ETag: d.ETag, Metadata: d.Metadata}

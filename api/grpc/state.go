@@ -2,7 +2,6 @@ package grpc
 
 import (
 	"context"
-	"encoding/json"
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -110,12 +109,10 @@ func changes(items []*commonv1.StateItem) []state.Change {
 	return all
 }
 
-// change makes an item a change. Bytes are JSON only where the caller says so,
-// and then only when they are.
+// change makes an item a change.
 func change(it *commonv1.StateItem) state.Change {
-	isJSON := it.GetMetadata()["contentType"] == "application/json" && json.Valid(it.GetValue())
 	c := state.Change{
-		Key: it.GetKey(), Value: it.GetValue(), Metadata: it.GetMetadata(), Binary: !isJSON,
+		Key: it.GetKey(), Value: it.GetValue(), Metadata: it.GetMetadata(), Binary: state.IsBytes(it.GetValue(), it.GetMetadata()),
 		FirstWrite: it.GetOptions().GetConcurrency() == commonv1.StateOptions_CONCURRENCY_FIRST_WRITE,
 		Strong:     it.GetOptions().GetConsistency() == commonv1.StateOptions_CONSISTENCY_STRONG,
 	}

@@ -2,7 +2,6 @@ package grpc
 
 import (
 	"context"
-	"encoding/json"
 	"maps"
 	"time"
 	"unicode/utf8"
@@ -79,12 +78,10 @@ func readReply(m *rtv1.BindingEventResponse) *app.Reply {
 	return r
 }
 
-// change is one value that an answer asks to save. Bytes are JSON only where the
-// app says so.
+// change is one value that an answer asks to save.
 func change(it *commonv1.StateItem) state.Change {
-	isJSON := it.GetMetadata()["contentType"] == "application/json" && json.Valid(it.GetValue())
 	c := state.Change{
-		Key: it.GetKey(), Value: it.GetValue(), Metadata: it.GetMetadata(), Binary: !isJSON,
+		Key: it.GetKey(), Value: it.GetValue(), Metadata: it.GetMetadata(), Binary: state.IsBytes(it.GetValue(), it.GetMetadata()),
 		FirstWrite: it.GetOptions().GetConcurrency() == commonv1.StateOptions_CONCURRENCY_FIRST_WRITE,
 		Strong:     it.GetOptions().GetConsistency() == commonv1.StateOptions_CONSISTENCY_STRONG,
 	}
