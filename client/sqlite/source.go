@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/fault"
 )
 
@@ -114,4 +115,21 @@ func (s *source) busyTimeout(text string) error {
 	}
 	s.busy = time.Duration(ms) * time.Millisecond
 	return nil
+}
+
+// WithBusyTimeout returns a connection string that waits for other processes for
+// d, unless it says itself how long; an empty one becomes that of
+// [DefaultFile].
+func WithBusyTimeout(env component.Env, path string, d time.Duration) string {
+	if path == "" {
+		path = filepath.Join(env.DataDir, DefaultFile)
+	}
+	if d <= 0 || strings.Contains(path, "busy_timeout") || strings.Contains(path, "_timeout=") {
+		return path
+	}
+	sep := "?"
+	if strings.Contains(path, "?") {
+		sep = "&"
+	}
+	return path + sep + "_busy_timeout=" + strconv.FormatInt(d.Milliseconds(), 10)
 }

@@ -466,3 +466,19 @@ func BenchmarkWrite(b *testing.B) {
 		})
 	}
 }
+
+func TestWithBusyTimeout(t *testing.T) {
+	t.Parallel()
+	env := component.Env{DataDir: "data"}
+	for path, want := range map[string]string{
+		"":                             filepath.Join("data", DefaultFile) + "?_busy_timeout=2000",
+		"x.db":                         "x.db?_busy_timeout=2000",
+		"file:x.db?mode=rwc":           "file:x.db?mode=rwc&_busy_timeout=2000",
+		"x.db?_timeout=1":              "x.db?_timeout=1",
+		"x.db?_pragma=busy_timeout(1)": "x.db?_pragma=busy_timeout(1)",
+	} {
+		if got := WithBusyTimeout(env, path, 2*time.Second); got != want {
+			t.Errorf("%q became %q, want %q", path, got, want)
+		}
+	}
+}

@@ -13,8 +13,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"strconv"
-	"strings"
 	"time"
 
 	client "github.com/penstock-io/penstock/client/sqlite"
@@ -78,15 +76,7 @@ type store struct {
 }
 
 func open(ctx context.Context, env component.Env, o options) (lock.Driver, error) {
-	path := o.ConnectionString
-	if !strings.Contains(path, "busy_timeout") && path != "" {
-		sep := "?"
-		if strings.Contains(path, "?") {
-			sep = "&"
-		}
-		path += sep + "_busy_timeout=" + strconv.FormatInt(o.BusyTimeout.Milliseconds(), 10)
-	}
-	db, err := client.Open(ctx, env, path)
+	db, err := client.Open(ctx, env, client.WithBusyTimeout(env, o.ConnectionString, o.BusyTimeout))
 	if err != nil {
 		return nil, err
 	}

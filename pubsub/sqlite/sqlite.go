@@ -29,9 +29,6 @@ package sqlite
 import (
 	"context"
 	"errors"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -107,21 +104,10 @@ type driver struct {
 }
 
 func open(ctx context.Context, env component.Env, o options) (pubsub.Driver, error) {
-	path := o.ConnectionString
-	if path == "" {
-		path = filepath.Join(env.DataDir, client.DefaultFile)
-	}
-	if !strings.Contains(path, "busy_timeout") {
-		sep := "?"
-		if strings.Contains(path, "?") {
-			sep = "&"
-		}
-		path += sep + "_busy_timeout=" + strconv.FormatInt(o.BusyTimeout.Milliseconds(), 10)
-	}
 	if env.Shared == nil {
 		env.Shared = &component.Shared{}
 	}
-	db, err := client.Open(ctx, env, path)
+	db, err := client.Open(ctx, env, client.WithBusyTimeout(env, o.ConnectionString, o.BusyTimeout))
 	if err != nil {
 		return nil, err
 	}

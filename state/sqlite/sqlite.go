@@ -14,9 +14,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	client "github.com/penstock-io/penstock/client/sqlite"
@@ -70,15 +67,7 @@ type store struct {
 }
 
 func open(ctx context.Context, env component.Env, o options) (state.Driver, error) {
-	path := o.ConnectionString
-	if o.BusyTimeout > 0 {
-		if path == "" {
-			path = filepath.Join(env.DataDir, client.DefaultFile)
-		}
-		path += map[bool]string{true: "&", false: "?"}[strings.Contains(path, "?")] +
-			"_timeout=" + strconv.FormatInt(o.BusyTimeout.Milliseconds(), 10)
-	}
-	db, err := client.Open(ctx, env, path)
+	db, err := client.Open(ctx, env, client.WithBusyTimeout(env, o.ConnectionString, o.BusyTimeout))
 	if err != nil {
 		return nil, err
 	}
