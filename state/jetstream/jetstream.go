@@ -141,11 +141,26 @@ func (s *store) change(ctx context.Context, c *state.Change) error {
 	case c.Delete:
 		err = s.kv.Delete(ctx, key)
 	case c.FirstWrite:
-		_, err = s.kv.Create(ctx, key, c.Value)
+		err = s.create(ctx, key, c.Value)
 	default:
 		_, err = s.kv.Put(ctx, key, c.Value)
 	}
 	return err
+}
+
+// create saves a key that is not there. The library puts the value after the
+// mark that a delete left, and takes it for a value when another delete has left
+// a newer one meanwhile: only a value that is read says that the key is there.
+func (s *store) create(ctx context.Context, key string, value []byte) error {
+	for {
+		_, err := s.kv.Create(ctx, key, value)
+		if fault.KindOf(classify(err)) != fault.Conflict {
+			return err
+		}
+		if _, gone := s.kv.Get(ctx, key); !errors.Is(gone, js.ErrKeyNotFound) {
+			return err
+		}
+	}
 }
 
 // classify gives an error of the library its kind.
