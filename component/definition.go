@@ -166,6 +166,22 @@ type anyOptions struct {
 // taken for right, and options are then not held against each other.
 func (d Definition) Check(items []config.Item) config.Problems { return d.check(items) }
 
+// WithCommon returns d with the common options checked as a C, a [Checker]: what
+// it says is told when nothing else is wrong.
+func WithCommon[C Checker](d Definition) Definition {
+	own := d.check
+	d.check = func(items []config.Item) config.Problems {
+		problems := own(items)
+		if errs, _ := problems.Split(false); len(errs) > 0 {
+			return problems
+		}
+		_, more := Decode[C](d.Type, items, d.Options)
+		errs, _ := more.Split(false)
+		return append(problems, errs...)
+	}
+	return d
+}
+
 // Unneeded returns the names of the given options that are accepted and have no
 // effect, with the reason of each, for the log.
 func (d Definition) Unneeded(items []config.Item) map[string]string {

@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"github.com/penstock-io/penstock/fault"
 )
 
 // Secret is a setting that must not be seen. It prints as "***" everywhere.
@@ -181,7 +183,7 @@ type OptionError struct {
 
 // OptionErrorf makes an [OptionError].
 func OptionErrorf(option, format string, args ...any) error {
-	return &OptionError{option, fmt.Errorf(format, args...)}
+	return &OptionError{option, fault.New(fault.Invalid, format, args...)}
 }
 
 // Error names the option.

@@ -64,7 +64,13 @@ type common struct {
 	KeyPrefix string `meta:"keyPrefix" doc:"What stands between lock|| and the name of a lock, followed by ||: appid, name (of the component), none, or a text of its own." default:"appid"`
 }
 
+// Check implements component.Checker.
+func (o common) Check() error {
+	_, err := prefixOf(o.KeyPrefix, "", "")
+	return err
+}
+
 // Define makes the definition of a store called "lock.<name>".
 func Define[O any](name string, about component.About, open func(context.Context, component.Env, O) (Driver, error)) component.Definition {
-	return component.Define("lock."+name, about, component.OptionsOf(common{}), open)
+	return component.WithCommon[common](component.Define("lock."+name, about, component.OptionsOf(common{}), open))
 }

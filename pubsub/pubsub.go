@@ -135,13 +135,19 @@ type common struct {
 	SubscriptionScopes string   `meta:"subscriptionScopes" doc:"Who may subscribe to what." example:"app1=topic1;app2="`
 }
 
+// Check implements component.Checker.
+func (o common) Check() error {
+	_, err := newScopes(o, "")
+	return err
+}
+
 // Define makes the definition of a broker called "pubsub.<name>".
 func Define[O any](name string, about component.About, open func(context.Context, component.Env, O) (Driver, error)) component.Definition {
-	return component.Define("pubsub."+name, about, component.OptionsOf(common{}), open)
+	return component.WithCommon[common](component.Define("pubsub."+name, about, component.OptionsOf(common{}), open))
 }
 
 // DefineAny makes the definition of a broker that lives outside this process and
 // alone knows its options; see [component.DefineAny].
 func DefineAny(name string, about component.About, open func(context.Context, component.Env, map[string]string) (Driver, error)) component.Definition {
-	return component.DefineAny("pubsub."+name, about, component.OptionsOf(common{}), open)
+	return component.WithCommon[common](component.DefineAny("pubsub."+name, about, component.OptionsOf(common{}), open))
 }

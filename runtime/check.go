@@ -22,6 +22,9 @@ func Check(list component.Finder, set *config.Set) config.Problems {
 	for _, comp := range set.Components {
 		c.component(comp)
 	}
+	for _, comp := range set.Components {
+		c.references(comp)
+	}
 	_, cycles := config.OpenOrder(set.Components)
 	c.problems = append(c.problems, cycles...)
 	for _, s := range set.Subscriptions {
@@ -86,6 +89,25 @@ func (c *checker) component(comp config.Component) {
 	}
 }
 
+// references checks the options that name other components. That of Dapr's
+// outbox is lenient, because a file that runs there must run here.
+func (c *checker) references(comp config.Component) {
+	first := len(c.problems)
+	kind, _, _ := strings.Cut(strings.ToLower(comp.Type), ".")
+	for _, it := range comp.Metadata {
+		switch {
+		case kind == "bindings" && strings.EqualFold(it.Name, "exclusive"):
+			c.named("lock", it.Value, it.Place)
+		case kind == "state" && strings.EqualFold(it.Name, "outboxPublishPubsub"):
+			c.named("pubsub", it.Value, it.Place)
+			c.lenient(first)
+		}
+	}
+	if comp.IgnoreErrors {
+		c.lenient(first)
+	}
+}
+
 // lenient marks the problems from the one numbered first on.
 func (c *checker) lenient(first int) {
 	for i := range c.problems[first:] {
@@ -133,6 +155,8 @@ func noun(kind string) string {
 		return "binding"
 	case "state":
 		return "state store"
+	case "lock":
+		return "lock store"
 	}
 	return "pub/sub component"
 }

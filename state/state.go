@@ -13,6 +13,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -177,13 +178,20 @@ type common struct {
 	OutboxDiscarding component.Ignored `meta:"outboxDiscardWhenMissingState" doc:"There are no intents without their transaction here."`
 }
 
+// Check implements component.Checker.
+func (o common) Check() error {
+	_, prefix := prefixOf(o.KeyPrefix, "", component.Env{})
+	_, outbox := outboxOf(o)
+	return errors.Join(prefix, outbox)
+}
+
 // Define makes the definition of a store called "state.<name>".
 func Define[O any](name string, about component.About, open func(context.Context, component.Env, O) (Driver, error)) component.Definition {
-	return component.Define("state."+name, about, component.OptionsOf(common{}), open)
+	return component.WithCommon[common](component.Define("state."+name, about, component.OptionsOf(common{}), open))
 }
 
 // DefineAny makes the definition of a store that lives outside this process and
 // alone knows its options; see [component.DefineAny].
 func DefineAny(name string, about component.About, open func(context.Context, component.Env, map[string]string) (Driver, error)) component.Definition {
-	return component.DefineAny("state."+name, about, component.OptionsOf(common{}), open)
+	return component.WithCommon[common](component.DefineAny("state."+name, about, component.OptionsOf(common{}), open))
 }
