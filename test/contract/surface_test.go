@@ -52,6 +52,8 @@ func TestAPILoggingFlag(t *testing.T) {
 		t.Run(row.flag, func(t *testing.T) {
 			t.Parallel()
 			sc := start(t, setup{resources: buses, config: row.config, flags: []string{row.flag}})
+			sc.signal(t, syscall.SIGTERM)
+			sc.exit(t) // a call is logged after it is answered
 			if got := strings.Contains(sc.log.String(), "HTTP API Called"); got != row.logged {
 				t.Errorf("logged: %v, want %v", got, row.logged)
 			}
