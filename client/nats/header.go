@@ -21,6 +21,9 @@ func Headers(metadata map[string]string, key, id string) nats.Header {
 	h := make(nats.Header, len(metadata)+2)
 	more := map[string]string{}
 	for k, v := range metadata {
+		if k == headerKey {
+			continue // it would be read as the key
+		}
 		if plainName(k) && plain(v) {
 			h[k] = []string{v}
 			continue

@@ -14,6 +14,7 @@ package nats
 import (
 	"context"
 	"errors"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +36,7 @@ type Options struct {
 	Username   string           `meta:"username" alias:"user" doc:"User to log in as."`
 	Password   component.Secret `meta:"password" doc:"Password of username."`
 	JWT        component.Secret `meta:"jwt" doc:"User JWT to log in with; needs seedKey."`
-	SeedKey    component.Secret `meta:"seedKey" doc:"Seed of the key that jwt is for."`
+	SeedKey    component.Secret `meta:"seedKey" doc:"Seed of the key that jwt is for; without jwt, of the NKey to log in with."`
 	CACert     string           `meta:"caCert" doc:"Certificates to trust, as PEM or the path of a PEM file; those of the system when empty."`
 	ClientCert string           `meta:"tls_client_cert" alias:"clientCert" doc:"Certificate to show, as PEM or the path of a PEM file."`
 	ClientKey  component.Secret `meta:"tls_client_key" alias:"clientKey" doc:"Key of tls_client_cert, as PEM or the path of a PEM file."`
@@ -56,7 +57,7 @@ func (o Options) Check() error {
 	}
 	var errs []error
 	errs = append(errs,
-		pair("jwt", "seedKey", !o.JWT.IsZero(), !o.SeedKey.IsZero()),
+		pair("jwt", "seedKey", !o.JWT.IsZero(), !o.JWT.IsZero() && !o.SeedKey.IsZero()),
 		pair("tls_client_cert", "tls_client_key", o.ClientCert != "", !o.ClientKey.IsZero()))
 	if err := o.secure().Check(); err != nil && errors.Join(errs...) == nil {
 		errs = append(errs, component.OptionErrorf("tls_client_cert", "%w", err))
@@ -210,14 +211,12 @@ func pause(attempts int) time.Duration {
 func (o Options) identity() ([]nats.Option, error) {
 	var opts []nats.Option
 	switch {
-	case !o.JWT.IsZero():
-		seed := []byte(strings.TrimSpace(o.SeedKey.Reveal()))
-		pair, err := nkeys.FromSeed(seed)
+	case !o.SeedKey.IsZero():
+		byKey, err := o.byKey()
 		if err != nil {
 			return nil, component.OptionErrorf("seedKey", "is not a seed: %w", fault.As(fault.Invalid, err))
 		}
-		opts = append(opts, nats.UserJWT(
-			func() (string, error) { return strings.TrimSpace(o.JWT.Reveal()), nil }, pair.Sign))
+		opts = append(opts, byKey)
 	case !o.Token.IsZero():
 		opts = append(opts, nats.Token(o.Token.Reveal()))
 	}
@@ -225,6 +224,20 @@ func (o Options) identity() ([]nats.Option, error) {
 		opts = append(opts, nats.UserInfo(o.Username, o.Password.Reveal()))
 	}
 	return opts, nil
+}
+
+// byKey answers the server's challenge with the key: of a user that the server
+// knows, or of one that the JWT tells of.
+func (o Options) byKey() (nats.Option, error) {
+	pair, err := nkeys.FromSeed([]byte(strings.TrimSpace(o.SeedKey.Reveal())))
+	if err != nil {
+		return nil, err
+	}
+	if o.JWT.IsZero() {
+		public, err := pair.PublicKey()
+		return nats.Nkey(public, pair.Sign), err
+	}
+	return nats.UserJWT(func() (string, error) { return strings.TrimSpace(o.JWT.Reveal()), nil }, pair.Sign), nil
 }
 
 // secure is what the options say about TLS; a URL of scheme tls asks for it by
@@ -307,6 +320,9 @@ func kind(err error) fault.Kind {
 		case strings.Contains(e.Description, "maximum") || strings.Contains(e.Description, "resource"):
 			return fault.Exhausted
 		}
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return fault.Denied // how TLS says that the server refuses the certificate
 	}
 	if k := fault.KindOf(err); k != fault.Internal {
 		return k
