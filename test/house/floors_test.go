@@ -13,7 +13,7 @@ var floors = map[string]int{
 	"component": 2, "resilience": 2, "client/batch": 2, "client/tls": 2, "client/http": 2,
 	"crypto/enc": 1, "crypto/keys": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "crypto": 3, "client": 3,
-	"lock": 3, "configuration": 3,
+	"lock": 3, "configuration": 3, "invoke/names": 3,
 	"all": 4, "pluggable": 4,
 	"router": 5, "app": 5, "invoke": 5, "deadletters": 5,
 	"api": 6, "console": 6,
@@ -25,18 +25,20 @@ var floors = map[string]int{
 // implementations are contract folders whose sub-folders stand one floor up.
 var implementations = map[string]bool{
 	"bindings": true, "pubsub": true, "state": true, "secrets": true,
-	"crypto": true, "lock": true, "configuration": true,
+	"crypto": true, "lock": true, "configuration": true, "invoke/names": true,
 }
 
 func floor(folder string) (int, bool) {
 	if n, ok := floors[folder]; ok {
 		return n, true
 	}
-	top, _, below := strings.Cut(folder, "/")
-	n, ok := floors[top]
-	if below && implementations[top] {
-		n = 4
+	for contract := range implementations {
+		if strings.HasPrefix(folder, contract+"/") {
+			return 4, true
+		}
 	}
+	top, _, _ := strings.Cut(folder, "/")
+	n, ok := floors[top]
 	return n, ok
 }
 
