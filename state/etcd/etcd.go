@@ -11,14 +11,13 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"strconv"
-	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
-	clienttls "github.com/penstock-io/penstock/client/tls"
+	client "github.com/penstock-io/penstock/client/etcd"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/state"
@@ -49,79 +48,37 @@ spec:
 }, open)
 
 type options struct {
-	Endpoints     []string         `meta:"endpoints,required" doc:"Addresses of the cluster's members." example:"10.0.0.1:2379,10.0.0.2:2379"`
-	KeyPrefixPath string           `meta:"keyPrefixPath" doc:"Stands before every key, followed by a slash."`
-	TLS           bool             `meta:"tlsEnable" doc:"Connects with TLS."`
-	CA            string           `meta:"ca" doc:"Certificates to trust, as PEM or the path of a PEM file; those of the system when empty."`
-	Cert          string           `meta:"cert" doc:"Certificate to show, as PEM or the path of a PEM file."`
-	Key           component.Secret `meta:"key" doc:"Key of cert, as PEM or the path of a PEM file."`
-	MaxTxnOps     int              `meta:"maxTxnOps" default:"128" doc:"Most changes of a transaction: --max-txn-ops of the servers."`
+	client.Options
+	KeyPrefixPath string `meta:"keyPrefixPath" doc:"Stands before every key, followed by a slash."`
+	MaxTxnOps     int    `meta:"maxTxnOps" default:"128" doc:"Most changes of a transaction: --max-txn-ops of the servers."`
 }
 
 // Check implements component.Checker.
 func (o options) Check() error {
+	errs := []error{o.Options.Check()}
 	if o.MaxTxnOps < 1 {
-		return component.OptionErrorf("maxTxnOps", "must be 1 at least")
+		errs = append(errs, component.OptionErrorf("maxTxnOps", "must be 1 at least"))
 	}
-	if !o.TLS {
-		return nil
-	}
-	if err := o.secure().Check(); err != nil {
-		return component.OptionErrorf("cert", "%w", err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
-func (o options) secure() clienttls.Options {
-	return clienttls.Options{
-		CA:   clienttls.Text{Option: "ca", Value: o.CA},
-		Cert: clienttls.Text{Option: "cert", Value: o.Cert},
-		Key:  clienttls.Text{Option: "key", Value: o.Key.Reveal()},
-	}
-}
-
-const (
-	dialTimeout = 5 * time.Second
-	// callTimeout bounds one request: the client waits for a member without end.
-	callTimeout = 5 * time.Second
-	// parallel is how many changes that cannot go together are under way at once.
-	parallel = 10
-	// largest message: the server has the say, with an error of its own.
-	largest = 64 << 20
-)
+// parallel is how many changes that cannot go together are under way at once.
+const parallel = 10
 
 type store struct {
-	c     *clientv3.Client
-	path  string // before every key
-	v2    bool
-	most  int // operations of one request
-	close func() error
+	c    *client.Client
+	path string // before every key
+	v2   bool
+	most int // operations of one request
 }
 
 func open(ctx context.Context, env component.Env, o options) (state.Driver, error) {
-	conf := clientv3.Config{
-		Endpoints: o.Endpoints, DialTimeout: dialTimeout, MaxCallSendMsgSize: largest, MaxCallRecvMsgSize: largest,
-		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, // a member that is gone without a word
-		Context: context.WithoutCancel(ctx), Logger: zap.NewNop(),
-	}
-	if o.TLS {
-		var err error
-		if conf.TLS, err = o.secure().Config(); err != nil {
-			return nil, err
-		}
-	}
-	c, err := clientv3.New(conf)
+	path := o.KeyPrefixPath + "/"
+	c, err := client.Open(ctx, env, o.Options, path)
 	if err != nil {
-		return nil, fault.Wrap(fault.As(fault.Invalid, err), "connect to etcd")
+		return nil, err
 	}
-	s := &store{c: c, path: o.KeyPrefixPath + "/", v2: env.Version == "v2", most: o.MaxTxnOps, close: sync.OnceValue(c.Close)}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if _, err := c.Get(ctx, s.path, clientv3.WithCountOnly()); err != nil {
-		_ = s.close() // the first error says more
-		return nil, fault.Wrap(classify(err), "connect to etcd")
-	}
-	return s, nil
+	return &store{c: c, path: path, v2: env.Version == "v2", most: o.MaxTxnOps}, nil
 }
 
 // Features implements state.Featured.
@@ -140,7 +97,7 @@ func (s *store) Get(ctx context.Context, keys []string, _ state.Read) ([]state.I
 		for i, key := range part {
 			ops[i] = clientv3.OpGet(s.path + key)
 		}
-		res, err := s.commit(ctx, nil, ops)
+		res, err := s.c.Commit(ctx, nil, ops...)
 		if err != nil {
 			return nil, err
 		}
@@ -149,14 +106,6 @@ func (s *store) Get(ctx context.Context, keys []string, _ state.Read) ([]state.I
 		}
 	}
 	return items, nil
-}
-
-// commit carries out the operations when all conditions hold.
-func (s *store) commit(ctx context.Context, conditions []clientv3.Cmp, ops []clientv3.Op) (*clientv3.TxnResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	res, err := s.c.Txn(ctx).If(conditions...).Then(ops...).Commit()
-	return res, classify(err)
 }
 
 // Apply implements state.Driver.
@@ -198,7 +147,7 @@ func (s *store) change(ctx context.Context, changes []state.Change) error {
 		}
 		ops = append(ops, clientv3.OpPut(s.path+c.Key, s.encode(c), clientv3.WithLease(lease)))
 	}
-	res, err := s.commit(ctx, conditions, ops)
+	res, err := s.c.Commit(ctx, conditions, ops...)
 	switch {
 	case err != nil: // it may have been done all the same, so the leases stay
 		return err
@@ -226,7 +175,7 @@ func (s *store) condition(c *state.Change) ([]clientv3.Cmp, error) {
 
 // Keys implements state.Lister. The token is the last key of the page before.
 func (s *store) Keys(ctx context.Context, prefix, token string, limit int) ([]string, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := s.c.Bound(ctx)
 	defer cancel()
 	from := s.path + prefix
 	end := clientv3.GetPrefixRangeEnd(from)
@@ -235,7 +184,7 @@ func (s *store) Keys(ctx context.Context, prefix, token string, limit int) ([]st
 	}
 	res, err := s.c.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)), clientv3.WithKeysOnly())
 	if err != nil {
-		return nil, "", classify(err)
+		return nil, "", client.Classify(err)
 	}
 	keys := make([]string, len(res.Kvs))
 	for i, kv := range res.Kvs {
@@ -248,4 +197,4 @@ func (s *store) Keys(ctx context.Context, prefix, token string, limit int) ([]st
 }
 
 // Close implements component.Driver.
-func (s *store) Close(context.Context) error { return s.close() }
+func (s *store) Close(context.Context) error { return s.c.Close() }

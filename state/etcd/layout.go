@@ -1,14 +1,10 @@
 package etcd
 
 import (
-	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/penstock-io/penstock/fault"
@@ -121,21 +117,4 @@ func fields(b []byte, do func(field protowire.Number, bytes []byte, number uint6
 		}
 	}
 	return nil
-}
-
-// classify gives an error of the client its kind.
-func classify(err error) error {
-	if err == nil {
-		return nil
-	}
-	if strings.Contains(err.Error(), "larger than max") { // gRPC has the code of a limit of rate for it
-		return fault.As(fault.Invalid, err)
-	}
-	if e, ok := errors.AsType[rpctypes.EtcdError](err); ok {
-		return fault.As(fault.FromGRPCCode(uint32(e.Code())), err)
-	}
-	if st, ok := status.FromError(err); ok {
-		return fault.As(fault.FromGRPCCode(uint32(st.Code())), err)
-	}
-	return fault.As(fault.KindOf(err), err)
 }

@@ -24,22 +24,17 @@ func (l *leases) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID
 	if id, ok := l.of[ttl]; ok {
 		return id, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	res, err := l.s.c.Grant(ctx, int64(ttl/time.Second))
+	id, err := l.s.c.Lease(ctx, ttl)
 	if err != nil {
-		return 0, classify(err)
+		return clientv3.NoLease, err
 	}
-	l.of[ttl] = res.ID
-	return res.ID, nil
+	l.of[ttl] = id
+	return id, nil
 }
 
-// revoke gives back leases that nothing hangs on. One that cannot be given back
-// ends by itself.
+// revoke gives back leases that nothing hangs on.
 func (l *leases) revoke(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-	defer cancel()
 	for _, id := range l.of {
-		_, _ = l.s.c.Revoke(ctx, id)
+		l.s.c.GiveBack(ctx, id)
 	}
 }
