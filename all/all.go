@@ -34,10 +34,13 @@ import (
 	sqlitebinding "github.com/penstock-io/penstock/bindings/sqlite"
 	"github.com/penstock-io/penstock/bindings/webhook"
 	"github.com/penstock-io/penstock/component"
+	etcdconfiguration "github.com/penstock-io/penstock/configuration/etcd"
 	fileconfiguration "github.com/penstock-io/penstock/configuration/file"
+	postgresconfiguration "github.com/penstock-io/penstock/configuration/postgres"
 	redisconfiguration "github.com/penstock-io/penstock/configuration/redis"
 	"github.com/penstock-io/penstock/crypto/jwks"
 	keysfolder "github.com/penstock-io/penstock/crypto/localstorage"
+	etcdlock "github.com/penstock-io/penstock/lock/etcd"
 	postgreslock "github.com/penstock-io/penstock/lock/postgres"
 	redislock "github.com/penstock-io/penstock/lock/redis"
 	sqlitelock "github.com/penstock-io/penstock/lock/sqlite"
@@ -142,8 +145,11 @@ func stores() component.List {
 		secretsmanager.Component,
 		parameterstore.Component,
 
+		etcdconfiguration.Component,
 		fileconfiguration.Component,
+		postgresconfiguration.Component,
 		redisconfiguration.Component,
+		etcdlock.Component,
 		postgreslock.Component,
 		redislock.Component,
 		sqlitelock.Component,
