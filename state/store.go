@@ -2,7 +2,10 @@ package state
 
 import (
 	"context"
+	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +36,8 @@ type Store struct {
 	cipher   *cipher      // nil: values are stored as they are
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // nil: none
+	log      *slog.Logger
+	keeps    sync.Once // it was said that items stay
 }
 
 // New makes the store of a component; nothing is opened before Run of its
@@ -46,7 +51,7 @@ func New(def component.Definition, env component.Env, c config.Component) (*Stor
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{name: c.Name, prefix: prefix, actors: o.ActorStateStore}
+	s := &Store{name: c.Name, prefix: prefix, actors: o.ActorStateStore, log: env.Logger}
 	if s.cipher, err = newCipher(c.Metadata); err != nil {
 		return nil, err
 	}
@@ -204,6 +209,7 @@ func (s *Store) Apply(ctx context.Context, changes []Change) error {
 	}
 	errs := make([]error, len(ready))
 	err = s.do(ctx, func(ctx context.Context, d Driver) error {
+		s.sayKeeps(features(d), left)
 		err := d.Apply(ctx, left)
 		left, at = remain(err, left, at, errs)
 		return err
@@ -271,6 +277,7 @@ func (s *Store) transact(ctx context.Context, changes []Change) error {
 		case f.MaxChanges > 0 && len(ready) > f.MaxChanges:
 			return &TooManyError{Changes: len(ready), Most: f.MaxChanges}
 		}
+		s.sayKeeps(f, ready)
 		return t.Transact(ctx, ready)
 	})
 	return fault.Wrap(s.instance.Hide(err), "transaction in %s", s.name)
@@ -304,6 +311,17 @@ func (s *Store) prepare(changes []Change) ([]Change, error) {
 		out[i] = c
 	}
 	return out, nil
+}
+
+// sayKeeps tells, once, of a time to live that the store does not heed: items
+// then stay, as under Dapr.
+func (s *Store) sayKeeps(f Features, changes []Change) {
+	if f.TTL || s.log == nil || !slices.ContainsFunc(changes, func(c Change) bool { return c.TTL > 0 && !c.Delete }) {
+		return
+	}
+	s.keeps.Do(func() {
+		s.log.Warn("The state store has no time to live: what is saved with ttlInSeconds stays until it is deleted", "store", s.name)
+	})
 }
 
 // do runs fn with the driver, under the policy.

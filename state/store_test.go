@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -182,6 +183,53 @@ func TestTimeToLive(t *testing.T) {
 
 func secret(option, name, value string) config.Item {
 	return config.Item{Name: option, Value: value, Secret: true, SecretRef: &config.SecretRef{Name: name, Key: name}}
+}
+
+// featured is a table that has, and tells, features of its own.
+type featured struct {
+	*table
+	ttl bool
+}
+
+func (d featured) Features() state.Features { return state.Features{TTL: d.ttl} }
+
+func (d featured) Transact(ctx context.Context, changes []state.Change) error {
+	return d.Apply(ctx, changes)
+}
+
+// TestTimeToLiveThatIsNotKept: a store without one says so, once.
+func TestTimeToLiveThatIsNotKept(t *testing.T) {
+	t.Parallel()
+	for ttl, want := range map[bool]int{false: 1, true: 0} {
+		var log strings.Builder
+		env := component.Env{Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		s, err := open(t, featured{newTable(), ttl}, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		save := func(ttl string) []state.Change {
+			return []state.Change{{Key: "k", Value: []byte("1"), Metadata: map[string]string{"ttlInSeconds": ttl}}}
+		}
+		for _, forever := range []string{"", "0", "-1"} {
+			if err := s.Apply(t.Context(), save(forever)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if log.Len() > 0 {
+			t.Errorf("without a time to live: %s", log.String())
+		}
+		for range 2 {
+			if err := s.Transact(t.Context(), save("60"), ""); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Apply(t.Context(), save("60")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := strings.Count(log.String(), "no time to live"); n != want {
+			t.Errorf("a store with time to live %v: told %d times, want %d\n%s", ttl, n, want, log.String())
+		}
+	}
 }
 
 func TestEncryption(t *testing.T) {
