@@ -16,12 +16,14 @@ import (
 
 // app is the user's program: it counts what reaches it by id.
 type app struct {
-	port int
+	port  int
+	order string // expression by which deliveries keep their order; empty: none
 
-	mu   sync.Mutex
-	seen map[string]int
-	at   map[string]time.Time // first arrivals; nil when nobody asks
-	dead atomic.Int64         // dead letters
+	mu     sync.Mutex
+	seen   map[string]int
+	firsts []string             // in the order of their first arrival
+	at     map[string]time.Time // first arrivals; nil when nobody asks
+	dead   atomic.Int64         // dead letters
 }
 
 func newApp(t *testing.T) *app {
@@ -34,7 +36,11 @@ func newApp(t *testing.T) *app {
 	a.port = l.Addr().(*net.TCPAddr).Port
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /dapr/subscribe", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, `[{"pubsubname":"bus","topic":"load","route":"/load","deadLetterTopic":"dead"},{"pubsubname":"bus","topic":"dead","route":"/dead"}]`)
+		metadata := ""
+		if a.order != "" {
+			metadata = fmt.Sprintf(`,"metadata":{"orderingKey":%q}`, a.order)
+		}
+		fmt.Fprint(w, `[{"pubsubname":"bus","topic":"load","route":"/load","deadLetterTopic":"dead"`+metadata+`},{"pubsubname":"bus","topic":"dead","route":"/dead"}]`)
 	})
 	mux.HandleFunc("POST /dead", func(http.ResponseWriter, *http.Request) { a.dead.Add(1) })
 	mux.HandleFunc("POST /", a.receive)
@@ -60,8 +66,11 @@ func (a *app) receive(w http.ResponseWriter, r *http.Request) {
 	}
 	a.mu.Lock()
 	a.seen[id]++
-	if a.at != nil && a.seen[id] == 1 {
-		a.at[id] = time.Now()
+	if a.seen[id] == 1 {
+		a.firsts = append(a.firsts, id)
+		if a.at != nil {
+			a.at[id] = time.Now()
+		}
 	}
 	a.mu.Unlock()
 }

@@ -12,23 +12,30 @@ import (
 	"time"
 )
 
-const outboxStore = `
-apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata: {name: kept}
-spec:
-  type: state.sqlite
-  version: v1
-  metadata:
-    - {name: connectionString, value: "%s/state.db"}
-    - {name: outboxPublishPubsub, value: bus}
-    - {name: outboxPublishTopic, value: load}
-`
+// outboxStore is a state store that publishes what is saved in it.
+func outboxStore(kind, version string, options ...string) string {
+	options = append(options, "outboxPublishPubsub", "bus", "outboxPublishTopic", "load")
+	var text strings.Builder
+	text.WriteString("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: kept}\nspec:\n  type: " + kind + "\n  version: " + version + "\n  metadata:\n")
+	for i := 0; i < len(options); i += 2 {
+		fmt.Fprintf(&text, "    - {name: %s, value: %q}\n", options[i], options[i+1])
+	}
+	return text.String()
+}
+
+func outboxInSQLite(s *sidecar) string {
+	return outboxStore("state.sqlite", "v1", "connectionString", s.data+"/state.db")
+}
 
 // transact saves a value under a key of its own, which publishes it. It tells
 // when it was answered; not at all is zero.
 func (l *load) transact(ctx context.Context, id string) time.Time {
-	body := fmt.Sprintf(`{"operations":[{"operation":"upsert","request":{"key":"s-%s","value":{"note":"[id-%s]"}}}]}`, id, id)
+	return l.save(ctx, "s-"+id, id)
+}
+
+// save is transact for a key that is saved again and again.
+func (l *load) save(ctx context.Context, key, id string) time.Time {
+	body := fmt.Sprintf(`{"operations":[{"operation":"upsert","request":{"key":%q,"value":{"key":%q,"note":"[id-%s]"}}}]}`, key, key, id)
 	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, l.s.API("/state/kept/transaction"), strings.NewReader(body))
 	if err != nil {
 		return time.Time{}
@@ -50,10 +57,13 @@ func (l *load) transact(ctx context.Context, id string) time.Time {
 // TestOutboxKill ends penstock with SIGKILL at random moments under
 // transactions. Of every one, answered or not, both the state and the event are
 // there, or neither.
-func TestOutboxKill(t *testing.T) {
+func TestOutboxKill(t *testing.T) { outboxKill(t, outboxInSQLite) }
+
+func outboxKill(t *testing.T, store func(*sidecar) string) {
+	t.Helper()
 	a := newApp(t)
 	s := newSidecar(t, a.port)
-	s.write("store.yaml", fmt.Sprintf(outboxStore, s.data))
+	s.write("store.yaml", store(s))
 	s.start()
 	l := &load{s: s, client: &http.Client{Timeout: 10 * time.Second}, pause: 2 * time.Millisecond, accepted: map[string][]string{}}
 	var ctx context.Context
@@ -112,11 +122,14 @@ func TestOutboxKill(t *testing.T) {
 
 // TestOutboxLatency prints how long after a transaction's answer its event is
 // with the app: an upper bound of when it was published.
-func TestOutboxLatency(t *testing.T) {
+func TestOutboxLatency(t *testing.T) { outboxLatency(t, outboxInSQLite) }
+
+func outboxLatency(t *testing.T, store func(*sidecar) string) {
+	t.Helper()
 	a := newApp(t)
 	a.at = map[string]time.Time{}
 	s := newSidecar(t, a.port)
-	s.write("store.yaml", fmt.Sprintf(outboxStore, s.data))
+	s.write("store.yaml", store(s))
 	s.start()
 	l := &load{s: s, client: &http.Client{Timeout: 10 * time.Second}, accepted: map[string][]string{}}
 	var took []time.Duration
@@ -161,10 +174,13 @@ func (s *sidecar) get(t *testing.T, path string) (int, string) {
 // TestOutboxTerminate ends penstock with SIGTERM under transactions: every event
 // comes, and none twice, because a stop waits until what was published is
 // deleted.
-func TestOutboxTerminate(t *testing.T) {
+func TestOutboxTerminate(t *testing.T) { outboxTerminate(t, outboxInSQLite) }
+
+func outboxTerminate(t *testing.T, store func(*sidecar) string) {
+	t.Helper()
 	a := newApp(t)
 	s := newSidecar(t, a.port)
-	s.write("store.yaml", fmt.Sprintf(outboxStore, s.data))
+	s.write("store.yaml", store(s))
 	s.start()
 	l := &load{s: s, client: &http.Client{Timeout: 10 * time.Second}, pause: 2 * time.Millisecond, accepted: map[string][]string{}}
 	var ctx context.Context
@@ -191,4 +207,53 @@ func TestOutboxTerminate(t *testing.T) {
 	if _, duplicates := a.tally(nil); duplicates > 0 {
 		t.Errorf("%d of %d events came twice, though every stop was clean", duplicates, len(answered))
 	}
+}
+
+// TestOutboxOrder saves a few keys again and again while penstock is killed: the
+// first arrivals of each key's events are in the order of their saving.
+func TestOutboxOrder(t *testing.T) { outboxOrder(t, outboxInSQLite) }
+
+func outboxOrder(t *testing.T, store func(*sidecar) string) {
+	t.Helper()
+	a := newApp(t)
+	a.order = "event.data.key"
+	s := newSidecar(t, a.port)
+	s.write("store.yaml", store(s))
+	s.start()
+	l := &load{s: s, client: &http.Client{Timeout: 10 * time.Second}, pause: time.Millisecond, accepted: map[string][]string{}}
+	var ctx context.Context
+	ctx, l.cancel = context.WithCancel(t.Context())
+	for _, key := range []string{"a", "b", "c", "d"} {
+		n := 0
+		l.run(ctx, func() {
+			n++
+			if id := fmt.Sprintf("%s-%06d", key, n); !l.save(ctx, key, id).IsZero() {
+				l.keep("answered", id)
+			}
+		})
+	}
+	for range rounds(5, 20) {
+		wait(100*time.Millisecond + rand.N(200*time.Millisecond))
+		s.Kill()
+		s.start()
+	}
+	wait(200 * time.Millisecond)
+	l.stop()
+	answered := l.accepted["answered"]
+	eventually(t, time.Minute, "every answered transaction's event has come", func() bool {
+		missing, _ := a.tally(answered)
+		return len(answered) > 0 && len(missing) == 0
+	})
+	s.stop()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	last := map[string]string{}
+	for _, id := range a.firsts {
+		key, _, _ := strings.Cut(id, "-")
+		if id < last[key] {
+			t.Errorf("%s came after %s", id, last[key])
+		}
+		last[key] = id
+	}
+	fmt.Printf("%s: %d transactions answered, %d events, each key's in order\n", t.Name(), len(answered), len(a.firsts))
 }
