@@ -18,6 +18,34 @@ type claim struct {
 	Parts      map[string][]int `json:"p"`
 }
 
+// whole shares out the partitions of all topics that are there. The library knows
+// of none at all when the group has a member of a topic that is missing, and all
+// members would read nothing.
+type whole struct {
+	kafka.GroupBalancer
+	count func(topic string) int
+}
+
+// AssignGroups implements kafka.GroupBalancer.
+func (w whole) AssignGroups(members []kafka.GroupMember, parts []kafka.Partition) kafka.GroupMemberAssignments {
+	there := map[string]bool{}
+	for _, p := range parts {
+		there[p.Topic] = true
+	}
+	for _, m := range members {
+		for _, topic := range m.Topics {
+			if there[topic] {
+				continue
+			}
+			there[topic] = true
+			for id := range w.count(topic) {
+				parts = append(parts, kafka.Partition{Topic: topic, ID: id})
+			}
+		}
+	}
+	return w.GroupBalancer.AssignGroups(members, parts)
+}
+
 // sticky shares out partitions so that every member keeps what it holds, as long
 // as that is not more than its part. What is to go from one member to another is
 // given to nobody at first: the one that holds it finishes what is under way,

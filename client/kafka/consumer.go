@@ -30,6 +30,10 @@ type Consumer struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
+	// noting is held from the look at what the brokers know of where a group
+	// begins until they have been told what they did not.
+	noting sync.Mutex
+
 	mu      sync.Mutex
 	closed  bool
 	members []*member

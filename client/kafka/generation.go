@@ -38,6 +38,7 @@ func (m *member) generation(ended context.Context, gen *kafka.Generation) {
 		}
 	}
 	_ = m.commit(gen, m.held()) // what was not comes again
+	m.note(gen)
 }
 
 // assign makes the partitions of a generation. One that the member had before,
@@ -95,6 +96,8 @@ type start struct {
 // shares asks how far the group is in the partitions that the member is to have.
 // Where the group begins it commits that.
 func (m *member) shares(ctx context.Context, gen *kafka.Generation) (_ map[place]start, err error) {
+	m.k.noting.Lock()
+	defer m.k.noting.Unlock()
 	shares := map[place]start{}
 	pin := map[string]map[int]int64{}
 	defer func() {
@@ -209,8 +212,10 @@ func (m *member) watch(ended context.Context, gen *kafka.Generation) {
 		case <-late.C: // for what has been moving since then
 		case <-tick.C:
 			_ = m.commit(gen, m.held()) // it is tried again
+			m.note(gen)
 		case <-m.commitNow:
 			_ = m.commit(gen, m.held())
+			m.note(gen)
 		case <-look.C:
 			now, err := m.shape(m.ctx)
 			if isMissing(err) {

@@ -240,7 +240,7 @@ func (m *member) run() {
 // there: it takes part in one more.
 func (m *member) settle(group *kafka.ConsumerGroup) {
 	halt(m.held()...)
-	if !m.uncommitted() {
+	if !m.uncommitted() && len(m.k.notes(m.sub.Group)) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(m.last, leaveTime)
@@ -248,6 +248,7 @@ func (m *member) settle(group *kafka.ConsumerGroup) {
 	gen, err := group.Next(ctx)
 	if err == nil && m.assign(ctx, gen) == nil {
 		_ = m.commit(gen, m.held()) // what was not committed comes again
+		m.note(gen)
 	}
 }
 
@@ -320,13 +321,26 @@ func (m *member) join() (*kafka.ConsumerGroup, error) {
 // balancers share out the partitions. Groups that have members of another kind
 // agree on one that all know.
 func (m *member) balancers() []kafka.GroupBalancer {
+	whole := func(b kafka.GroupBalancer) kafka.GroupBalancer { return whole{b, m.partitions} }
 	switch m.c.options.Balance {
 	case "range":
-		return []kafka.GroupBalancer{kafka.RangeGroupBalancer{}}
+		return []kafka.GroupBalancer{whole(kafka.RangeGroupBalancer{})}
 	case "roundrobin":
-		return []kafka.GroupBalancer{kafka.RoundRobinGroupBalancer{}}
+		return []kafka.GroupBalancer{whole(kafka.RoundRobinGroupBalancer{})}
 	}
-	return []kafka.GroupBalancer{sticky{m.claim}, kafka.RangeGroupBalancer{}, kafka.RoundRobinGroupBalancer{}}
+	return []kafka.GroupBalancer{whole(sticky{m.claim}), whole(kafka.RangeGroupBalancer{}), whole(kafka.RoundRobinGroupBalancer{})}
+}
+
+// partitions returns how many partitions a topic has, 0 when it is not there or
+// that cannot be known.
+func (m *member) partitions(topic string) int {
+	ctx, cancel := context.WithTimeout(m.last, leaveTime)
+	defer cancel()
+	n, err := m.c.known(ctx, topic)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // claim tells what the member holds, when it joins the group.

@@ -3,6 +3,8 @@ package kafka
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/segmentio/kafka-go"
@@ -69,6 +71,84 @@ func (k *Consumer) kept(group, topic string, partition int) (int64, bool) {
 	return offset, ok
 }
 
+// notes is what was noted of the topics of a group, by topic and partition.
+func (k *Consumer) notes(group string) map[string]map[int]int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := map[string]map[int]int64{}
+	for r, b := range k.topics {
+		if r.group == group && len(b.from) > 0 {
+			all[r.topic] = maps.Clone(b.from)
+		}
+	}
+	return all
+}
+
+// unnote forgets what was noted, where the brokers know it now.
+func (k *Consumer) unnote(group, topic string, from map[int]int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	b := k.begun(group, topic)
+	b.had = true
+	for p := range from {
+		delete(b.from, p)
+	}
+}
+
+// nudge has a member of the group commit what was noted; false when there is
+// none here.
+func (k *Consumer) nudge(group string) (found bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, m := range k.members {
+		if m.sub.Group == group && m.ctx.Err() == nil {
+			found = true
+			ring(m.commitNow)
+		}
+	}
+	return found
+}
+
+// note commits for others where the group begins on their topics, as Prepare
+// found: the brokers take that from members only, as long as there are any. What
+// fails is tried again.
+func (m *member) note(gen *kafka.Generation) {
+	group := m.sub.Group
+	if len(m.k.notes(group)) == 0 {
+		return
+	}
+	m.k.noting.Lock()
+	defer m.k.noting.Unlock()
+	for topic, from := range m.k.notes(group) {
+		switch err := m.noteTopic(gen, topic, from); {
+		case err == nil:
+			m.k.unnote(group, topic, from)
+		case isMissing(err):
+			m.k.unkeep(group, topic) // there is nothing to begin on
+		default:
+			return
+		}
+	}
+}
+
+// noteTopic commits that for a topic, where the brokers do not know more.
+func (m *member) noteTopic(gen *kafka.Generation, topic string, from map[int]int64) error {
+	at, err := m.offsets(m.last, topic, slices.Collect(maps.Keys(from)))
+	if err != nil {
+		return err
+	}
+	var commits []kafka.OffsetCommit
+	for _, p := range at {
+		if p.CommittedOffset < 0 {
+			commits = append(commits, kafka.OffsetCommit{Partition: p.Partition, Offset: from[p.Partition]})
+		}
+	}
+	if len(commits) == 0 {
+		return nil
+	}
+	return m.send(gen, map[string][]kafka.OffsetCommit{topic: commits})
+}
+
 // unkeep forgets what was noted of a topic.
 func (k *Consumer) unkeep(group, topic string) {
 	k.mu.Lock()
@@ -78,7 +158,8 @@ func (k *Consumer) unkeep(group, topic string) {
 
 // Prepare makes the offsets of a group, so that everything written from now on
 // is for it: it commits where the group begins on partitions of which it has no
-// offset. When the group has members they alone may, and those of this consumer
+// offset. When the group has members they alone may: one of this consumer does,
+// and is waited for. When all are in other processes the one that reads the topic
 // will.
 func (k *Consumer) Prepare(ctx context.Context, group string, topics []string) error {
 	for _, t := range topics {
@@ -88,16 +169,19 @@ func (k *Consumer) Prepare(ctx context.Context, group string, topics []string) e
 	}
 	for try := 0; ; try++ {
 		err := k.pin(ctx, group, topics)
-		if err == nil || is(err, kafka.UnknownMemberId, kafka.RebalanceInProgress, kafka.IllegalGeneration) {
+		members := is(err, kafka.UnknownMemberId, kafka.RebalanceInProgress, kafka.IllegalGeneration)
+		if err == nil || members && (try == 20 || !k.nudge(group)) {
 			return nil // where it begins is noted too, for brokers that do not know it when it joins
 		}
-		if !again(err) || try == 20 {
+		if !members && !again(err) || try == 20 {
 			return fault.Wrap(classify(err), "prepare group %s of %s", group, strings.Join(topics, ", "))
 		}
 		if err := pause(ctx, try); err != nil {
 			return fault.Wrap(classify(err), "prepare group %s", group)
 		}
-		k.c.relearn(ctx)
+		if !members {
+			k.c.relearn(ctx)
+		}
 	}
 }
 

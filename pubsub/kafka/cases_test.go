@@ -31,6 +31,7 @@ func cases(t *testing.T, brokers string) {
 		"session too short":    sessionTooShort,
 		"consumerGroup":        consumerGroup,
 		"not settled at close": notSettled,
+		"prepared beside":      preparedBeside,
 		"a partition moves":    moved,
 		"done behind others":   doneBehind,
 	} {

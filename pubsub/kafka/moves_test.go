@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/pubsub"
@@ -153,4 +155,66 @@ func doneBehind(t *testing.T, brokers string) {
 	if at := committed(t, brokers, topic, topic); at > n+1 {
 		t.Errorf("the group is at offset %d of %d", at, n+1)
 	}
+}
+
+// preparedBeside has a group begin on a topic while it reads another one: what is
+// written from then on is for it, though this process ends before it has read any.
+func preparedBeside(t *testing.T, brokers string) {
+	group, first, second := conform.Unique(t), conform.Unique(t), conform.Unique(t)
+	d := opened(t, brokers, nil)
+	begin := func(topic string) {
+		t.Helper()
+		if err := d.(pubsub.Preparer).Prepare(t.Context(), pubsub.Subscription{Topic: topic, Group: group}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin(first)
+	send(t, d, first, text("1"))
+	m := subscribe(t, d, pubsub.Subscription{Topic: first, Group: group})
+	m.want(t, "1").Settle(cloudevents.Acked())
+	begin(second)
+	send(t, d, second, text("2"))
+	m.end(t)
+	shut(t, d)
+	d = opened(t, brokers, nil)
+	defer shut(t, d)
+	m = subscribe(t, d, pubsub.Subscription{Topic: second, Group: group})
+	m.want(t, "2").Settle(cloudevents.Acked())
+	m.end(t)
+}
+
+// TestMemberOfAMissingTopic has a group of which a member asks for a topic that
+// the brokers do not have: the others read on.
+func TestMemberOfAMissingTopic(t *testing.T) {
+	t.Parallel()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "orders"), kfake.GroupMinSessionTimeout(time.Second),
+		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	d := opened(t, addresses(c), nil)
+	defer shut(t, d)
+	prepare(t, d, "orders")
+	m := subscribe(t, d, pubsub.Subscription{Topic: "orders"})
+	send(t, d, "orders", text("1"))
+	m.want(t, "1").Settle(cloudevents.Acked())
+	other, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		ID: "app", Brokers: c.ListenAddrs(), Topics: []string{"missing"},
+		GroupBalancers: []kafka.GroupBalancer{kafka.RangeGroupBalancer{}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	gen, err := other.Next(t.Context()) // it is a member now
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(gen.Assignments["missing"]); n != 0 {
+		t.Fatalf("the other member reads %d partitions", n)
+	}
+	send(t, d, "orders", text("2"))
+	m.want(t, "2").Settle(cloudevents.Acked())
+	m.end(t)
 }
