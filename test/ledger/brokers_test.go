@@ -34,6 +34,7 @@ type broker struct {
 	// show that.
 	watch func(*run) (look lookFunc, done func())
 	every time.Duration // between two looks; 0 is 50 ms
+	most  int           // rows that are played with it at the same time; 0 is all
 	rate  int           // events a second where a row names none; 0 is the usual
 	// idle: what it holds shows only while no sidecar runs.
 	idle  bool

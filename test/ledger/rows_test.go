@@ -178,7 +178,7 @@ func takeover(x *run) {
 	a, b := x.sidecars[0], x.sidecars[1]
 	wait(length(time.Second, 3*time.Second))
 	// Where few events are published it may be a while until each has had one.
-	eventually(10*time.Second, func() bool { return x.keeper.Replicas() >= x.rules.Shared })
+	eventually(time.Minute, func() bool { return x.keeper.Replicas() >= x.rules.Shared })
 	x.retire(a)
 	wait(100 * time.Millisecond)
 	x.fault("kill -9 of one of two", window)

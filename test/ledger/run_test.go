@@ -59,6 +59,7 @@ type run struct {
 	settled  map[string]bool // what the broker was seen to have acknowledged
 	held     int             // what it was last counted to hold
 	stall    time.Duration   // how long this machine did nothing, at most
+	crowd    float64         // how many threads wanted each of its processors, on average
 }
 
 // seedOf makes the seed of a row from that of the whole.
@@ -72,7 +73,7 @@ func newRun(t *testing.T, b *broker, r *row) *run {
 	t.Helper()
 	k := NewKeeper()
 	x := &run{
-		T: t, keeper: k, broker: b, row: r, seed: seedOf(b.name + r.name), dir: t.TempDir(), path: binary, patience: length(40*time.Second, 2*time.Minute),
+		T: t, keeper: k, broker: b, row: r, seed: seedOf(b.name + r.name), dir: t.TempDir(), path: binary, patience: 2 * time.Minute,
 		app: newApp(t, k), sink: newApp(t, k), settled: map[string]bool{}, held: -1,
 	}
 	x.rng = rand.New(rand.NewPCG(x.seed, 0))
@@ -150,7 +151,7 @@ func (x *run) sidecar() *process.Sidecar {
 func (x *run) start(s *process.Sidecar) {
 	x.Helper()
 	x.count(1)
-	if err := s.Start(40 * time.Second); err != nil {
+	if err := s.Start(2 * time.Minute); err != nil {
 		x.Fatal(err)
 	}
 	x.mu.Lock()
@@ -172,7 +173,7 @@ func (x *run) retire(s *process.Sidecar) {
 
 // stop ends a sidecar with SIGTERM, which it must do cleanly.
 func (x *run) stop(s *process.Sidecar) {
-	if err := s.Stop(25 * time.Second); err != nil {
+	if err := s.Stop(time.Minute); err != nil {
 		x.problem("a stop was not clean: %v", err)
 	}
 	x.count(-1)
@@ -264,7 +265,7 @@ func (x *run) play() *Report {
 			x.stop(s)
 		}
 	}
-	eventually(min(x.patience, 10*time.Second), x.nothingHeld)
+	eventually(min(x.patience, 30*time.Second), x.nothingHeld)
 	cancel()
 	x.polling.Wait()
 	x.rules.Poison = x.load.poisoned
@@ -274,7 +275,7 @@ func (x *run) play() *Report {
 		wrong = slices.DeleteFunc(wrong, func(p string) bool { return p == twice[0] })
 		x.late("%s, and the machine did nothing for %v", twice[0], x.stall.Round(time.Millisecond))
 	}
-	x.wrong, x.slow = append(x.wrong, wrong...), append(x.slow, r.Slow()...)
+	x.wrong, x.slow = append(x.wrong, wrong...), append(x.slow, r.Slow(1)...)
 	return r
 }
 
@@ -361,7 +362,7 @@ func (x *run) look(ctx context.Context, look lookFunc) {
 const stalled = 500 * time.Millisecond
 
 // feel finds out how long this machine does nothing at a time: neither goes on
-// nor writes to its disk.
+// nor writes to its disk; and how much it has to do.
 func (x *run) feel(ctx context.Context) {
 	f, err := os.Create(filepath.Join(x.dir, "pulse"))
 	if err != nil {
@@ -370,7 +371,8 @@ func (x *run) feel(ctx context.Context) {
 	}
 	defer f.Close()
 	const beat = 100 * time.Millisecond
-	for ctx.Err() == nil {
+	for looks := 0.0; ctx.Err() == nil; looks++ {
+		x.crowd += (machine.now() - x.crowd) / (looks + 1)
 		began := time.Now()
 		if _, err := f.WriteAt([]byte("."), 0); err != nil {
 			x.Error(err)

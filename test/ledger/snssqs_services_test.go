@@ -29,6 +29,7 @@ func snssqsBroker(name string, fifo bool) *broker {
 				"accessKey", "key", "secretKey", "secret", "fifo", fmt.Sprint(fifo))
 		},
 		order: noOrder,
+		most:  3,
 		rate:  20,
 		every: 200 * time.Millisecond,
 		not:   map[string]string{"broker restarted 5 s": forgets, "broker restarted 60 s": forgets, "broker killed": forgets},
