@@ -76,12 +76,16 @@ func (r *Runtime) watchApp() (stop func()) {
 }
 
 // hear takes over what the app said. An app that said something before and
-// fails to say it again is believed to want the same.
+// fails to say it again is believed to want the same. One that said it is waited
+// for until the routes follow; see heard.
 func (r *Runtime) hear(a answer) {
 	r.mu.Lock()
 	news := a.err != nil && (r.unasked == nil || r.unasked.Error() != a.err.Error())
-	r.unasked = a.err
+	if a.err != nil {
+		r.unasked = a.err
+	}
 	r.mu.Unlock()
+	r.said = a.err == nil
 	if news {
 		r.log.Error("App did not say its subscriptions; until it does, only declared ones and those it said before are used", "error", a.err)
 	}
@@ -90,6 +94,17 @@ func (r *Runtime) hear(a answer) {
 		clear(r.wanted)
 	}
 	r.appSeen = true
+}
+
+// heard ends the wait for what the app says, once the routes follow it: an event
+// that is published as soon as the instance is ready has them.
+func (r *Runtime) heard() {
+	if !r.said {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unasked = nil
 }
 
 // waitsForApp tells why the app's subscriptions keep the instance from being

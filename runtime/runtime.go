@@ -66,6 +66,7 @@ type Runtime struct {
 	fromApp []config.Subscription
 	wanted  map[string]bool // input bindings the app takes
 	appSeen bool
+	said    bool  // the app said its subscriptions when it was asked last
 	refused error // why the newest configuration is not in use, when that may pass
 
 	// unturned are components that were not opened with their new secrets yet,

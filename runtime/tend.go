@@ -62,6 +62,7 @@ func (r *Runtime) tend(ctx, life context.Context) {
 		case <-r.opened:
 		}
 		r.applyRoutes(ctx, life)
+		r.heard()
 		if r.appSeen && !r.started.Load() {
 			r.announce()
 		}
