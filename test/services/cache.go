@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// What Debian does not package comes from the registries of Python and Java
+// What Debian does not package comes from the registries of Python, Java and Go
 // into a cache folder, each in a folder that is named after the sum of what it
 // is made from: a new list makes a new folder.
 
-//go:embed requirements.txt kafka/pom.xml kafka/jars.sha256 azurite/package.json azurite/package-lock.json
+//go:embed requirements.txt kafka/pom.xml kafka/jars.sha256 cassandra/pom.xml cassandra/jars.sha256 azurite/package.json azurite/package-lock.json ferretdb/*.txt
 var lists embed.FS
 
 // cache is the folder of what was installed: PENSTOCK_SERVICES_CACHE, else
@@ -45,8 +45,10 @@ func list(name string) string {
 	return string(text)
 }
 
-func folder(prefix, from string) string {
-	sum := sha256.Sum256([]byte(list(from)))
+func folder(prefix, from string) string { return folderOf(prefix, list(from)) }
+
+func folderOf(prefix, text string) string {
+	sum := sha256.Sum256([]byte(text))
 	return filepath.Join(cache(), prefix+"-"+hex.EncodeToString(sum[:6]))
 }
 
@@ -67,10 +69,14 @@ func python() tool {
 	}}
 }
 
-// kafkaJars is the folder of the jars of kafka/pom.xml.
-func kafkaJars() tool {
-	return tool{name: "Kafka's jars", cached: true, found: func() string {
-		return complete(folder("kafka", "kafka/jars.sha256"), "jars")
+// kafkaJars is the folder of the jars of kafka/pom.xml, cassandraJars that of
+// those of cassandra/pom.xml.
+func kafkaJars() tool     { return jars("kafka", "Kafka's jars") }
+func cassandraJars() tool { return jars("cassandra", "Cassandra's jars") }
+
+func jars(server, name string) tool {
+	return tool{name: name, cached: true, found: func() string {
+		return complete(folder(server, server+"/jars.sha256"), "jars")
 	}}
 }
 
@@ -83,6 +89,10 @@ func pinned(pkg string) func() string {
 
 func kafkaVersion() string {
 	return regexp.MustCompile(`kafka_2\.13-([\d.]+)\.jar`).FindStringSubmatch(list("kafka/jars.sha256"))[1]
+}
+
+func cassandraVersion() string {
+	return regexp.MustCompile(`cassandra-all-([\d.]+)\.jar`).FindStringSubmatch(list("cassandra/jars.sha256"))[1]
 }
 
 // makePython makes the virtual environment.
@@ -106,11 +116,17 @@ func makePython(ctx context.Context, say func(string)) error {
 	return os.WriteFile(filepath.Join(dir, ready), nil, 0o644)
 }
 
-// fetchKafka lets Maven fetch the jars and compares each with its sum.
-func fetchKafka(ctx context.Context, say func(string)) error {
-	dir := folder("kafka", "kafka/jars.sha256")
+// fetchJars makes a function that lets Maven fetch the jars of a server and
+// compares each with its sum.
+func fetchJars(server string) func(context.Context, func(string)) error {
+	return func(ctx context.Context, say func(string)) error { return maven(ctx, say, server) }
+}
+
+func maven(ctx context.Context, say func(string), server string) error {
+	sums := server + "/jars.sha256"
+	dir := folder(server, sums)
 	pom, jars := filepath.Join(dir, "pom.xml"), filepath.Join(dir, "jars")
-	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), os.WriteFile(pom, []byte(list("kafka/pom.xml")), 0o644))
+	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), os.WriteFile(pom, []byte(list(server+"/pom.xml")), 0o644))
 	if err != nil {
 		return err
 	}
@@ -119,7 +135,7 @@ func fetchKafka(ctx context.Context, say func(string)) error {
 	if err != nil {
 		return err
 	}
-	if err := verify(jars, list("kafka/jars.sha256")); err != nil {
+	if err := verify(jars, list(sums)); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, ready), nil, 0o644)
@@ -152,7 +168,7 @@ func verify(dir, sums string) error {
 const (
 	fetches    = 4
 	fetchPause = time.Second
-	fetchTime  = 10 * time.Minute // for one try
+	fetchTime  = 20 * time.Minute // for one try; building FerretDB is one
 )
 
 // fetch is command for a program that asks the network.

@@ -50,6 +50,7 @@ func wanted(none map[string]tool) []tool {
 	makers := map[string][]tool{
 		python().name:         {program("python3", "python3"), venv()},
 		kafkaJars().name:      {program("mvn", "maven")},
+		cassandraJars().name:  {program("mvn", "maven")},
 		azuriteModules().name: {program("npm", "npm")},
 	}
 	for name, tools := range makers {
@@ -116,10 +117,11 @@ func forbidStart() (allow func(), err error) {
 	return func() { _ = os.Remove(policy) }, errors.Join(err, f.Close())
 }
 
-// registries makes what comes from Python's and Java's, both at once.
+// registries makes what comes from package registries, all at once.
 func registries(ctx context.Context, none map[string]tool, say func(string)) error {
 	makers := map[string]func(context.Context, func(string)) error{
-		python().name: makePython, kafkaJars().name: fetchKafka, azuriteModules().name: fetchAzurite,
+		python().name: makePython, azuriteModules().name: fetchAzurite, ferretdb().name: buildFerretDB,
+		kafkaJars().name: fetchJars("kafka"), cassandraJars().name: fetchJars("cassandra"),
 	}
 	var wg sync.WaitGroup
 	errs := make(chan error, len(makers))
