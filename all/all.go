@@ -67,6 +67,7 @@ import (
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
 	jetstreamstate "github.com/penstock-io/penstock/state/jetstream"
 	"github.com/penstock-io/penstock/state/memcached"
+	"github.com/penstock-io/penstock/state/mongodb"
 	mysqlstate "github.com/penstock-io/penstock/state/mysql"
 	postgresstate "github.com/penstock-io/penstock/state/postgres"
 	redisstate "github.com/penstock-io/penstock/state/redis"
@@ -137,6 +138,7 @@ func stores() component.List {
 		redisstate.Component,
 		postgresstate.Component,
 		mysqlstate.Component,
+		mongodb.Component,
 
 		envsecrets.Component,
 		filesecrets.Component,

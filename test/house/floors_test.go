@@ -106,6 +106,7 @@ var only = map[string][]string{
 	"go.etcd.io/etcd":                     {"client/etcd", "state/etcd", "lock/etcd", "configuration/etcd", "test"},
 	"github.com/bradfitz/gomemcache":      {"state/memcached"},
 	"github.com/go-zookeeper/zk":          {"state/zookeeper"},
+	"go.mongodb.org/mongo-driver":         {"state/mongodb"},
 }
 
 func TestLibrariesStayInTheirPlace(t *testing.T) {

@@ -32,12 +32,12 @@ func cassandra() recipe {
 // opens to it.
 func opened() []string {
 	args := []string{"-Djdk.attach.allowAttachSelf=true", "-Dio.netty.tryReflectionSetAccessible=true"}
-	for _, part := range strings.Fields(`java.base/jdk.internal.misc java.management.rmi/com.sun.jmx.remote.internal.rmi
+	for part := range strings.FieldsSeq(`java.base/jdk.internal.misc java.management.rmi/com.sun.jmx.remote.internal.rmi
 		java.rmi/sun.rmi.registry java.rmi/sun.rmi.server java.sql/java.sql java.base/java.lang.ref
 		jdk.unsupported/sun.misc jdk.attach/sun.tools.attach`) {
 		args = append(args, "--add-exports="+part+"=ALL-UNNAMED")
 	}
-	for _, part := range strings.Fields(`java.lang.module jdk.internal.loader jdk.internal.ref jdk.internal.reflect
+	for part := range strings.FieldsSeq(`java.lang.module jdk.internal.loader jdk.internal.ref jdk.internal.reflect
 		jdk.internal.math jdk.internal.module jdk.internal.util.jar sun.nio.ch java.io java.lang.reflect java.lang java.util`) {
 		args = append(args, "--add-opens=java.base/"+part+"=ALL-UNNAMED")
 	}
