@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -33,6 +34,7 @@ type fake struct {
 	binding  func(context.Context, *rtv1.BindingEventRequest) (*rtv1.BindingEventResponse, error)
 	topics   func(context.Context) (*rtv1.ListTopicSubscriptionsResponse, error)
 	bindings func(context.Context) (*rtv1.ListInputBindingsResponse, error)
+	invoke   func(context.Context, *commonv1.InvokeRequest) (*commonv1.InvokeResponse, error)
 }
 
 var errUnimplemented = status.Error(codes.Unimplemented, "not here")

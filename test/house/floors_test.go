@@ -10,7 +10,8 @@ import (
 var floors = map[string]int{
 	"fault":  0,
 	"config": 1, "cloudevents": 1, "telemetry": 1, "instances": 1,
-	"component": 2, "resilience": 2, "client/batch": 2, "client/tls": 2, "client/http": 2,
+	"invoke/message": 1,
+	"component":      2, "resilience": 2, "client/batch": 2, "client/tls": 2, "client/http": 2,
 	"crypto/enc": 1, "crypto/keys": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "crypto": 3, "client": 3,
 	"lock": 3, "configuration": 3, "invoke/names": 3,
@@ -90,7 +91,7 @@ var only = map[string][]string{
 	"github.com/lmittmann/tint":           {"cmd", "telemetry"},
 	"github.com/rogpeppe/go-internal":     {"test", "cmd"},
 	"go.opentelemetry.io/otel/sdk":        {"telemetry"},
-	"github.com/dapr/dapr/pkg/proto":      {"api/grpc", "app/grpc", "pluggable", "examples/pluggable"},
+	"github.com/dapr/dapr/pkg/proto":      {"api/grpc", "app/grpc", "invoke/peer", "pluggable", "examples/pluggable"},
 	"github.com/prometheus/client_golang": {"telemetry"},
 	"github.com/segmentio/kafka-go":       {"client/kafka", "pubsub/kafka", "bindings/kafka", "test"},
 	"github.com/rabbitmq/amqp091-go":      {"client/rabbitmq", "pubsub/rabbitmq", "bindings/rabbitmq", "test"},

@@ -1,0 +1,70 @@
+package http
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/penstock-io/penstock/app"
+	"github.com/penstock-io/penstock/fault"
+	msg "github.com/penstock-io/penstock/invoke/message"
+)
+
+var _ app.Invoker = (*Channel)(nil)
+
+// Invoke calls the app's method for another app: path and query byte for byte,
+// bodies and trailers as they come, with the app's token and no other. It
+// implements [app.Invoker].
+func (c *Channel) Invoke(ctx context.Context, r *msg.Request) (*msg.Response, error) {
+	msg.Clean(r.Header)
+	switch {
+	case r.Verb == "" || r.Verb == http.MethodConnect:
+		if r.Body != nil {
+			_ = r.Body.Close() // nothing is read from it
+		}
+		return nil, fault.New(fault.Invalid, "call app at /%s: missing HTTP extension field: a call over gRPC of an app that speaks HTTP needs a verb", r.Path)
+	case c.token != nil:
+		r.Header["Dapr-Api-Token"] = c.token
+	}
+	u := &url.URL{
+		Scheme: c.base.URL.Scheme, Host: c.address,
+		Path: "/" + msg.Plain(r.Path), RawPath: "/" + r.Path, RawQuery: r.Query,
+	}
+	if err := repeatable(r); err != nil {
+		return nil, fault.Wrap(err, "call app at /%s", r.Path)
+	}
+	answer, err := msg.RoundTrip(ctx, c.transport, u, r)
+	if err != nil {
+		return nil, callError(ctx, "/"+r.Path, err)
+	}
+	return answer, nil
+}
+
+// repeatable reads a small body, so that the transport can send the request once
+// more when the app had closed the connection before it read anything.
+func repeatable(r *msg.Request) error {
+	if r.Body == nil || r.Length <= 0 || r.Length > smallBody {
+		return nil
+	}
+	body := make([]byte, r.Length)
+	_, err := io.ReadFull(r.Body, body)
+	_ = r.Body.Close() // what is behind the length belongs to nobody
+	r.Body = newRepeated(body)
+	return fault.Wrap(err, "read request body")
+}
+
+// repeated is a body in memory; see [msg.RoundTrip].
+type repeated struct {
+	*bytes.Reader
+	data []byte
+}
+
+func newRepeated(data []byte) repeated { return repeated{bytes.NewReader(data), data} }
+
+// Close implements [io.Closer].
+func (repeated) Close() error { return nil }
+
+// Again returns the body from its beginning.
+func (r repeated) Again() (io.ReadCloser, error) { return newRepeated(r.data), nil }

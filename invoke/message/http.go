@@ -1,0 +1,75 @@
+package message
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/penstock-io/penstock/fault"
+)
+
+// RoundTrip sends a request over HTTP to a URL and returns the answer with its
+// headers cleaned. Redirects are not followed. It closes r's body; one
+// with a method Again() (io.ReadCloser, error) may be sent once more on another
+// connection. Errors without a kind of their own are of kind unavailable.
+func RoundTrip(ctx context.Context, t http.RoundTripper, u *url.URL, r *Request) (*Response, error) {
+	ForHTTP(r.Header)
+	if _, set := r.Header["User-Agent"]; !set {
+		r.Header["User-Agent"] = []string{""} // lest net/http says that it is Go's
+	}
+	req := (&http.Request{
+		Method: r.Verb, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: r.Header, ContentLength: r.Length,
+	}).WithContext(ctx)
+	if r.Length < 0 {
+		req.Trailer = r.Trailer
+	}
+	switch {
+	case r.Body == nil:
+		req.ContentLength = 0
+	case r.Length == 0:
+		_ = r.Body.Close() // there is nothing in it
+		req.Body = http.NoBody
+	default:
+		req.Body = r.Body
+		if a, ok := r.Body.(again); ok {
+			req.GetBody = a.Again
+		}
+	}
+	resp, err := t.RoundTrip(req)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fault.Wrap(context.Cause(ctx), "wait for the answer")
+	case err != nil && fault.KindOf(err) == fault.Internal:
+		return nil, fault.As(fault.Unavailable, err)
+	case err != nil:
+		return nil, err
+	case resp.StatusCode == http.StatusSwitchingProtocols:
+		_ = resp.Body.Close() // what it wants to speak is nothing that we know
+		return nil, fault.New(fault.Invalid, "it wants to switch protocols")
+	}
+	Clean(resp.Header)
+	return &Response{Status: resp.StatusCode, Header: resp.Header, Trailer: resp.Trailer, Body: resp.Body, Length: resp.ContentLength}, nil
+}
+
+// again is a body that can be read once more.
+type again interface{ Again() (io.ReadCloser, error) }
+
+// ReadAll reads a body to its end, and closes it; nil is an empty one. One of more
+// than limit bytes is an error of kind exhausted.
+func ReadAll(body io.ReadCloser, limit int64) ([]byte, error) {
+	if body == nil {
+		return nil, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(body, limit+1))
+	err = errors.Join(err, body.Close())
+	switch {
+	case int64(len(data)) > limit:
+		return nil, fault.New(fault.Exhausted, "read body: it has more than %d bytes, the limit of --max-body-size where a call is one message", limit)
+	case err != nil:
+		return nil, fault.Wrap(err, "read body")
+	}
+	return data, nil
+}
