@@ -103,6 +103,30 @@ func BenchmarkWrap(b *testing.B) {
 	}
 }
 
+// BenchmarkAdopt wraps what is an event already, for another topic: as bytes, and
+// scanned before.
+func BenchmarkAdopt(b *testing.B) {
+	v, text := envelope(), kilobyte()
+	v.Topic, v.ContentType = "others", cloudevents.ContentType
+	b.Run("bytes", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := v.Wrap(text); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("scanned", func(b *testing.B) {
+		e := mustScan(b, string(text))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := v.Rewrap(e); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
 func BenchmarkFromHTTP(b *testing.B) {
 	h := http.Header{}
 	body := mustScan(b, string(kilobyte())).HTTPBinary(h)

@@ -61,6 +61,17 @@ func (v Envelope) Wrap(data []byte) (*Event, error) {
 	return e, nil
 }
 
+// Rewrap is Wrap of an event that was scanned already: what Wrap makes of its
+// JSON. An event that has all it needs, and the envelope's topic and pubsubname,
+// is returned as it is.
+func (v Envelope) Rewrap(e *Event) (*Event, error) {
+	e, err := v.fill(e)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "wrap event: %w", err)
+	}
+	return e, nil
+}
+
 // WrapRaw makes an event around a message that came in without an envelope:
 // data is carried as data_base64 and called application/octet-stream whatever
 // it is. Errors are those of Wrap.
@@ -131,6 +142,11 @@ func (v Envelope) adopt(data []byte) (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	return v.fill(e)
+}
+
+// fill gives an event of the caller's what it lacks.
+func (v Envelope) fill(e *Event) (*Event, error) {
 	h := v.head()
 	if err := h.check(&v); err != nil {
 		return nil, err
@@ -152,13 +168,15 @@ func (v Envelope) adopt(data []byte) (*Event, error) {
 	if e.Time() == "" {
 		missing("time", time.Now().UTC().Format(time.RFC3339Nano))
 	}
-	if v.Topic != "" {
-		fill = append(fill, Attr{"topic", v.Topic})
-	}
-	if v.PubSub != "" {
-		fill = append(fill, Attr{"pubsubname", v.PubSub})
+	for _, a := range [...]Attr{{"topic", v.Topic}, {"pubsubname", v.PubSub}} {
+		if old, _ := e.Attr(a.Name); a.Value != "" && (old != a.Value || e.Literal(a.Name)) {
+			fill = append(fill, a)
+		}
 	}
 	fill = append(fill, h.trace(e)...)
+	if len(fill) == 0 {
+		return e, e.checkRequired()
+	}
 	if len(e.slots)+len(fill) > MaxAttrs {
 		return nil, fmt.Errorf("more than %d attributes", MaxAttrs-len(fill))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/fault"
 )
 
 const (
@@ -169,7 +170,36 @@ func TestWrapKeepsCallersEvent(t *testing.T) {
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("JSON differs (-want +got):\n%s", diff)
 			}
+			scanned, err := cloudevents.Scan([]byte(tt.text))
+			if err != nil {
+				return // it lacks something, so nobody has it as an event
+			}
+			again, err := v.Rewrap(scanned)
+			if err != nil || string(again.JSON()) != tt.want {
+				t.Errorf("scanned before: %s (%v)", again.JSON(), err)
+			}
 		})
+	}
+}
+
+func TestRewrapLeavesWhatIsComplete(t *testing.T) {
+	t.Parallel()
+	e := mustScan(t, string(kilobyte()))
+	v := envelope()
+	if got, err := v.Rewrap(e); got != e || err != nil {
+		t.Errorf("a complete event became %s (%v)", got.JSON(), err)
+	}
+	v.Topic = "others"
+	got, err := v.Rewrap(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if topic, _ := got.Attr("topic"); topic != "others" || got.ID() != e.ID() {
+		t.Errorf("for another topic: %s", got.JSON())
+	}
+	v.Topic = strings.Repeat("x", cloudevents.MaxValueLen+1)
+	if _, err := v.Rewrap(e); fault.KindOf(err) != fault.Invalid || err == nil {
+		t.Errorf("a topic that is too long: %v", err)
 	}
 }
 

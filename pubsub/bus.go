@@ -58,8 +58,11 @@ func (b *Bus) Name() string { return b.name }
 
 // PublishRequest is one event to publish, as an app sends it.
 type PublishRequest struct {
-	Topic       string
-	Data        []byte
+	Topic string
+	Data  []byte
+	// Event is published in place of Data and ContentType when it is set: an event
+	// that was read already and need not be scanned once more.
+	Event       *cloudevents.Event
 	ContentType string            // empty: text/plain
 	Metadata    map[string]string // rawPayload, ttlInSeconds, delay, deliverAt, partitionKey, orderingKey, cloudevent.*
 	TraceParent string            // W3C trace context of the request; empty: a new trace begins
@@ -200,16 +203,19 @@ func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
 		m.Expires = now.Add(ttl)
 	}
 	if raw {
+		if r.Event != nil {
+			m.Data, m.ContentType = r.Event.JSON(), cloudevents.ContentType
+		}
 		return m, nil
 	}
 	parent := r.TraceParent
 	if parent == "" { // every event has a trace, as apps that read it expect
 		parent = cloudevents.NewTraceParent()
 	}
-	e, err := cloudevents.Envelope{
+	e, err := wrap(cloudevents.Envelope{
 		Source: b.app, Topic: r.Topic, PubSub: b.name, ContentType: r.ContentType,
 		TraceParent: parent, TraceState: r.TraceState, Metadata: r.Metadata,
-	}.Wrap(r.Data)
+	}, r)
 	if err != nil {
 		return m, fmt.Errorf("%w: %w", ErrEnvelope, err)
 	}
@@ -221,6 +227,14 @@ func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
 	}
 	m.Data, m.ContentType = e.JSON(), cloudevents.ContentType
 	return m, nil
+}
+
+func wrap(v cloudevents.Envelope, r *PublishRequest) (*cloudevents.Event, error) {
+	if r.Event == nil {
+		return v.Wrap(r.Data)
+	}
+	v.ContentType = cloudevents.ContentType
+	return v.Rewrap(r.Event)
 }
 
 // Forward publishes bytes as they are, without envelope or scopes: the way of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -122,6 +123,36 @@ func TestPublishWrapsTheData(t *testing.T) {
 	want := []string{"shop", "com.dapr.event.sent", "orders", "bus", `{"id": 1.50}`}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("envelope differs (-want +got):\n%s", diff)
+	}
+}
+
+// TestPublishOfAnEvent publishes what was read already as its JSON would be.
+func TestPublishOfAnEvent(t *testing.T) {
+	t.Parallel()
+	text := `{"specversion":"1.0","id":"7","source":"/s","type":"t","time":"x","traceparent":"` + cloudevents.NewTraceParent() + `","data":{"id": 1.50}}`
+	e, err := cloudevents.Scan([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, metadata := range []map[string]string{nil, {"rawPayload": "true"}, {"ttlInSeconds": "60", "cloudevent.subject": "s"}} {
+		s := &shelf{}
+		b := open(t, s)
+		for _, r := range []pubsub.PublishRequest{
+			{Topic: "orders", Data: []byte(text), ContentType: cloudevents.ContentType, Metadata: metadata},
+			{Topic: "orders", Event: e, Metadata: metadata},
+		} {
+			if err := b.Publish(t.Context(), &r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m := s.topics["orders"]
+		expiration := regexp.MustCompile(`"expiration":"[^"]*"`)
+		for i := range m {
+			m[i].Data = expiration.ReplaceAll(m[i].Data, []byte(`"expiration":"SOON"`))
+		}
+		if len(m) != 2 || !cmp.Equal(m[0], m[1]) {
+			t.Errorf("with %v: published %s", metadata, cmp.Diff(m[0], m[1]))
+		}
 	}
 }
 

@@ -168,12 +168,8 @@ func onward(e *cloudevents.Event, topic *expr.Template, metadata map[string]*exp
 	if r.Metadata, err = render(metadata, e); err != nil {
 		return r, err
 	}
-	next, err := router.Hop(e)
-	if err != nil {
-		return r, err
-	}
-	r.Data, r.ContentType = next.JSON(), cloudevents.ContentType
-	return r, nil
+	r.Event, err = router.Hop(e)
+	return r, err
 }
 
 // invoke calls an output binding by name.
