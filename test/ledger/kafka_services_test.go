@@ -177,9 +177,14 @@ func (w *kafkaWatch) look(ctx context.Context) (s seen, err error) {
 		if err := w.read(ctx, at.Partition); err != nil {
 			return s, err
 		}
-		done := doneBehind(at.Metadata)
+		committed, done := at.CommittedOffset, doneBehind(at.Metadata)
+		if committed > int64(len(w.ids[at.Partition])) {
+			// It is of the topic that was deleted: a group that begins there begins at
+			// the beginning.
+			committed, done = 0, nil
+		}
 		for offset, id := range w.ids[at.Partition] {
-			if behind := int64(offset) - at.CommittedOffset; behind >= 0 && !done[behind] && id != "" {
+			if behind := int64(offset) - committed; behind >= 0 && !done[behind] && id != "" {
 				s.held[id] = true
 			}
 		}

@@ -11,9 +11,12 @@ import (
 	"time"
 )
 
-// calm is how many threads may want each processor while another row begins, and
-// while limits of time mean what they say.
-const calm = 8
+// How many threads may want each processor: calm, while limits of time mean what
+// they say, and room, while another row may begin.
+const (
+	calm = 8
+	room = 2 * calm
+)
 
 // machine is what all rows are played on.
 var machine = &place{load: "/proc/loadavg"}
@@ -29,7 +32,7 @@ type place struct {
 	n  int // rows that are played
 }
 
-// enter waits until the machine is calm or plays no other row; alone waits for
+// enter waits until the machine has room or plays no other row; alone waits for
 // the latter. leave must be called.
 func (p *place) enter(alone bool) (leave func()) {
 	if alone {
@@ -38,7 +41,7 @@ func (p *place) enter(alone bool) (leave func()) {
 	}
 	p.door.Lock()
 	defer p.door.Unlock()
-	for p.others() && p.crowd(500*time.Millisecond) > calm {
+	for p.others() && p.crowd(500*time.Millisecond) > room {
 		continue
 	}
 	p.playing.RLock()
@@ -92,7 +95,7 @@ func (p *place) now() float64 {
 	return float64(max(n-1, 0)) / float64(runtime.NumCPU())
 }
 
-func TestRowsWaitForACalmMachine(t *testing.T) {
+func TestRowsWaitForRoom(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "loadavg")
 	say := func(running int) {
@@ -107,7 +110,7 @@ func TestRowsWaitForACalmMachine(t *testing.T) {
 		return in
 	}
 	p := &place{load: file}
-	say(100 * calm * runtime.NumCPU())
+	say(100 * room * runtime.NumCPU())
 	first := <-entered(p) // nobody else is there
 	second := entered(p)
 	select {
@@ -117,7 +120,7 @@ func TestRowsWaitForACalmMachine(t *testing.T) {
 	}
 	say(1)
 	leave := <-second
-	say(100 * calm * runtime.NumCPU())
+	say(100 * room * runtime.NumCPU())
 	third := entered(p)
 	first()
 	leave()
