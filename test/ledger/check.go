@@ -113,9 +113,7 @@ func (r *Report) Wrong() (problems []string) {
 		some("overlapping calls of one key", r.Overlaps)
 	}
 	problems = append(problems, r.twice()...)
-	if r.Accepted == 0 || r.Effects == 0 {
-		problems = append(problems, "nothing was accepted or nothing delivered: the run shows nothing")
-	}
+	problems = append(problems, r.nothing()...)
 	if r.Drained < 0 {
 		problems = append(problems, "events were still awaited when the run ended")
 	}
@@ -135,6 +133,14 @@ func (r *Report) twice() []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("duplicates: %d, at most %d were in flight", r.Duplicates, r.Bound)}
+}
+
+// nothing is the problem of a run that shows nothing.
+func (r *Report) nothing() []string {
+	if r.Accepted > 0 && r.Effects > 0 {
+		return nil
+	}
+	return []string{"nothing was accepted or nothing delivered: the run shows nothing"}
 }
 
 // life is what the books say of one event.

@@ -270,10 +270,18 @@ func (x *run) play() *Report {
 	x.polling.Wait()
 	x.rules.Poison = x.load.poisoned
 	r := Check(x.keeper.Close(), x.rules)
-	wrong, twice := r.Wrong(), r.twice()
-	if len(twice) > 0 && x.stall > stalled { // leases may have ended for it
-		wrong = slices.DeleteFunc(wrong, func(p string) bool { return p == twice[0] })
-		x.late("%s, and the machine did nothing for %v", twice[0], x.stall.Round(time.Millisecond))
+	wrong := r.Wrong()
+	excuse := func(problems []string, why string) {
+		if len(problems) > 0 {
+			wrong = slices.DeleteFunc(wrong, func(p string) bool { return p == problems[0] })
+			x.late("%s, and %s", problems[0], why)
+		}
+	}
+	if x.stall > stalled { // leases may have ended for it
+		excuse(r.twice(), fmt.Sprintf("the machine did nothing for %v", x.stall.Round(time.Millisecond)))
+	}
+	if x.crowd > room {
+		excuse(r.nothing(), fmt.Sprintf("%.0f threads wanted each processor", x.crowd))
 	}
 	x.wrong, x.slow = append(x.wrong, wrong...), append(x.slow, r.Slow(1)...)
 	return r
