@@ -195,5 +195,21 @@ func stepSchema() object {
 		record(object{"filter": about("CEL over event; events for which it is false end here.")}, "filter"),
 		record(object{"transform": record(object{"jq": about("Program over the whole event; its result is the new data.")}, "jq")}, "transform"),
 		record(object{"set": attributes}, "set"),
+		record(object{"enrich": object{"oneOf": []object{enrichSchema("store", "State store that is read."), enrichSchema("secretStore", "Secret store that is read.")}}}, "enrich"),
+		record(object{"save": record(object{
+			"store": about("State store that is written."),
+			"key":   about("CEL over event; the key."),
+			"jq":    about("Program whose result is saved; the data when absent."),
+			"ttl":   about("How long it is kept; for ever when absent."),
+		}, "store", "key")}, "save"),
 	}}
+}
+
+// enrichSchema is an enrich step that reads from one kind of store.
+func enrichSchema(field, doc string) object {
+	return record(object{
+		field: about(doc),
+		"key": about("CEL over event; the key."),
+		"as":  about("Member of the data that gets the value."),
+	}, field, "key", "as")
 }

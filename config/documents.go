@@ -197,7 +197,28 @@ type Step struct {
 	Filter Expr            // CEL, boolean
 	JQ     Expr            // jq program over the whole event; its result is the new data
 	Set    map[string]Expr // attribute to CEL expression
+	Enrich *Enrich
+	Save   *Save
 	Place  Place
+}
+
+// Enrich reads from a store into an event's data. Exactly one of Store and
+// SecretStore is set.
+type Enrich struct {
+	Store       string // a state store
+	SecretStore string
+	StorePlace  Place  // of the name of either
+	Key         Expr   // CEL
+	As          string // the member of the data
+}
+
+// Save keeps an event's data in a state store.
+type Save struct {
+	Store      string
+	StorePlace Place
+	Key        Expr          // CEL
+	JQ         Expr          // program whose result is kept instead of the data; may be empty
+	TTL        time.Duration // zero: for ever
 }
 
 // DefaultRetries is how often a pipeline tries a target again, before it gives

@@ -137,31 +137,6 @@ func list(words []string) string {
 // attribute is how CloudEvents spells the name of an attribute.
 var attribute = regexp.MustCompile(`^[a-z0-9]{1,64}$`)
 
-func (r *reader) step(n *node, path string) (s Step) {
-	f := r.table(n, path, n.at, true)
-	s.Place = n.at
-	given := 0
-	for _, kind := range []string{"filter", "transform", "set"} {
-		if f.get(kind) != nil {
-			given++
-		}
-	}
-	s.Filter = f.expr("filter")
-	if f.get("transform") != nil {
-		s.JQ = f.transform()
-	}
-	if f.get("set") != nil {
-		s.Set = r.attributes(f.table("set"))
-	}
-	switch clean := f.done(); {
-	case given > 1:
-		r.hard(n.at, "make a step of each", "%s has more than one of filter, transform and set", path)
-	case given == 0 && clean:
-		r.hard(n.at, "", "%s has none of filter, transform and set", path)
-	}
-	return s
-}
-
 // transform reads the program of a transform step.
 func (f *fields) transform() Expr {
 	n := f.get("transform")

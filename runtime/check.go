@@ -155,6 +155,8 @@ func noun(kind string) string {
 		return "binding"
 	case "state":
 		return "state store"
+	case "secretstores":
+		return "secret store"
 	case "lock":
 		return "lock store"
 	}
@@ -185,6 +187,9 @@ func (c *checker) dedupe(d config.Dedupe) {
 func (c *checker) pipeline(p config.Pipeline, readers map[string]string) {
 	c.source(p, readers)
 	c.dedupe(p.Dedupe)
+	for _, s := range p.Steps {
+		c.step(s)
+	}
 	for _, to := range p.To {
 		c.endpoint(to)
 	}
@@ -199,6 +204,18 @@ func (c *checker) pipeline(p config.Pipeline, readers map[string]string) {
 	}
 	_, problems := (&routes{expr: expr.New()}).plan(p)
 	c.problems = append(c.problems, problems...)
+}
+
+// step checks the stores that a step names.
+func (c *checker) step(s config.Step) {
+	switch {
+	case s.Enrich != nil && s.Enrich.SecretStore != "":
+		c.named("secretstores", s.Enrich.SecretStore, s.Enrich.StorePlace)
+	case s.Enrich != nil:
+		c.named("state", s.Enrich.Store, s.Enrich.StorePlace)
+	case s.Save != nil:
+		c.named("state", s.Save.Store, s.Save.StorePlace)
+	}
 }
 
 func (c *checker) source(p config.Pipeline, readers map[string]string) {

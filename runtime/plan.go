@@ -76,26 +76,6 @@ func (c *compiler) rules(s config.Subscription) []rule {
 	return out
 }
 
-// steps compiles the steps of a pipeline.
-func (c *compiler) steps(p config.Pipeline) []router.Step {
-	var out []router.Step
-	for _, s := range p.Steps {
-		switch {
-		case s.Filter.Text != "":
-			out = append(out, filterStep(c.filter(s.Filter, "filter")))
-		case s.JQ.Text != "":
-			j, err := c.expr.CompileJQ(s.JQ.Text)
-			if err != nil {
-				c.add(s.JQ, "transform", err)
-			}
-			out = append(out, transformStep(j))
-		default:
-			out = append(out, c.setStep(s))
-		}
-	}
-	return out
-}
-
 func filterStep(f *expr.Filter) router.Step {
 	return router.Step{Name: "filter", Do: func(_ context.Context, e *cloudevents.Event) (*cloudevents.Event, *cloudevents.Outcome) {
 		ok, err := f.Match(e)

@@ -217,6 +217,11 @@ func (rs *routes) reachAll(p config.Pipeline) error {
 			return fault.New(fault.NotFound, "send to %s: no such component", name)
 		}
 	}
+	for _, name := range storesOf(p) {
+		if rs.parts.find(name) == nil {
+			return fault.New(fault.NotFound, "use store %s: no such component", name)
+		}
+	}
 	return nil
 }
 
@@ -242,7 +247,7 @@ func keyOf(key func(*cloudevents.Delivery) string) func(*cloudevents.Delivery) s
 // check can use it.
 func (rs *routes) plan(p config.Pipeline) (router.Route, config.Problems) {
 	c := &compiler{expr: rs.expr}
-	r := router.Route{Name: "pipeline/" + p.Name, Steps: c.steps(p), Lanes: p.Concurrency, Window: p.MaxInFlight}
+	r := router.Route{Name: "pipeline/" + p.Name, Steps: c.steps(p, rs.parts), Lanes: p.Concurrency, Window: p.MaxInFlight}
 	if r.Lanes <= 0 {
 		r.Lanes = defaultLanes
 	}
