@@ -52,7 +52,7 @@ func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
 }
 
 func setup(fifo bool, reopen func(*testing.T, pubsub.Driver) pubsub.Driver) conform.PubSubSetup {
-	return conform.PubSubSetup{Reopen: reopen, Unordered: !fifo, MaxBody: 190_000, GroupsByBroker: true}
+	return conform.PubSubSetup{Reopen: reopen, Unordered: !fifo, MaxBody: 190_000, GroupsByBroker: true, PollsCount: true}
 }
 
 func TestWatermill(t *testing.T) {

@@ -32,6 +32,9 @@ type PubSubSetup struct {
 	Unordered bool
 	// NoAttempts: deliveries are not counted; Attempt is always 1.
 	NoAttempts bool
+	// PollsCount: what the last poll of a driver that closes takes, and gives back,
+	// counts as delivered.
+	PollsCount bool
 	// NoMetadata: a message is its body alone.
 	NoMetadata bool
 	// ForgetsDelay: the delay and the count of a retry do not outlive Close; the

@@ -230,7 +230,8 @@ func (s *suite) reopenedDelays(t *testing.T) {
 	if time.Until(due) > 50*time.Millisecond && !s.ForgetsDelay {
 		t.Errorf("the retry came %s early", time.Until(due))
 	}
-	if x.Attempt != 2 && !s.NoAttempts && !s.ForgetsDelay {
+	more := s.PollsCount && x.Attempt > 2 // the poll of the driver that was closed
+	if x.Attempt != 2 && !more && !s.NoAttempts && !s.ForgetsDelay {
 		t.Errorf("attempt %d, want 2", x.Attempt)
 	}
 	x.Settle(cloudevents.Acked())
