@@ -37,7 +37,7 @@ func TestFind(t *testing.T) {
 	build := component.List{{Type: "bindings.cron", Versions: []string{"v1"}, About: component.About{Summary: "of the build"}}}
 	missing := " (set DAPR_COMPONENTS_SOCKETS_FOLDER for another folder), which is not there"
 	for typ, want := range map[string]string{
-		"pubsub.plug": "", "bindings.plug": "", "Bindings.PLUG": "", "pubsub.other": "", "bindings.bare": "", "secretstores.vault": "",
+		"pubsub.plug": "", "bindings.plug": "", "Bindings.PLUG": "", "pubsub.other": "", "bindings.bare": "", "secretstores.vault": "", "state.vault": "",
 		"pubsub.my.broker": "", "pubsub.cron": "", "bindings.cron": "",
 		"bindings.crom":   `did you mean "bindings.cron"? As a pluggable component it needs its socket crom.sock in ` + dir + missing,
 		"pubsub.none":     `unknown component type "pubsub.none"; see penstock describe for those that are known; as a pluggable component it needs its socket none.sock in ` + dir + missing,
@@ -45,8 +45,7 @@ func TestFind(t *testing.T) {
 		"secretstores.no": "its socket no.sock in",
 		"pubsub.folder":   "its socket folder.sock in",
 		"pubsub.../plug":  "its socket ../plug.sock in",
-		"state.vault":     "of pluggable components this version takes pub/sub, bindings and secret stores only",
-		"state.none":      "see penstock describe for those that are known",
+		"state.none":      "its socket none.sock in",
 		"conversation.ai": "see penstock describe for those that are known",
 		"plug":            `unknown component type "plug"`,
 	} {

@@ -3,9 +3,10 @@
 //
 // A [Finder] knows the components of the build and, for every socket in a
 // folder, those that the program behind it serves: redis.sock is pubsub.redis,
-// bindings.redis and secretstores.redis. The program need not run when its type is looked up; it is
-// asked what it serves when a component is opened. Every component has a
-// connection of its own, whose calls carry its name in x-component-instance.
+// bindings.redis, secretstores.redis and state.redis. The program need not run
+// when its type is looked up; it is asked what it serves when a component is
+// opened. Every component has a connection of its own, whose calls carry its
+// name in x-component-instance.
 //
 // Delivery: at least once. A message is answered when the route has settled it:
 // an ack or a drop without an error, a retry with one, after the pause that the
@@ -33,6 +34,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
+	"github.com/penstock-io/penstock/state"
 )
 
 // FolderVariable is the environment variable that names the folder of sockets,
@@ -78,10 +80,10 @@ func (f *Finder) Find(typ, version string) (component.Definition, error) {
 		def = bindings.DefineAny(name, bindingAbout(name), openBinding(path))
 	case kind == "secretstores" && path != "":
 		def = secrets.DefineAny(name, secretsAbout(name), openSecrets(path))
-	case slices.Contains([]string{"pubsub", "bindings", "secretstores"}, kind):
+	case kind == "state" && path != "":
+		def = state.DefineAny(name, stateAbout(name), openState(path))
+	case slices.Contains([]string{"pubsub", "bindings", "secretstores", "state"}, kind):
 		return def, also(err, "as a pluggable component it needs its socket %.80s.sock in %s (set %s for another folder), which is not there", name, f.folder, FolderVariable)
-	case path != "" && kind == "state":
-		return def, also(err, "the socket %s is there, but of pluggable components this version takes pub/sub, bindings and secret stores only", path)
 	default:
 		return def, err
 	}

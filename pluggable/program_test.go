@@ -68,6 +68,13 @@ func (p *program) again(t *testing.T) {
 		if s, ok := s.(components.SecretStoreServer); ok {
 			components.RegisterSecretStoreServer(p.server, s)
 		}
+		if s, ok := s.(*shelf); ok {
+			components.RegisterStateStoreServer(p.server, s)
+			if len(s.features) > 0 {
+				components.RegisterTransactionalStateStoreServer(p.server, s)
+				components.RegisterTransactionalStoreMultiMaxSizeServer(p.server, s)
+			}
+		}
 	}
 	reflection.Register(p.server)
 	go func() {
