@@ -63,6 +63,7 @@ import (
 	dynamodbstate "github.com/penstock-io/penstock/state/aws/dynamodb"
 	"github.com/penstock-io/penstock/state/azure/blobstorage"
 	"github.com/penstock-io/penstock/state/azure/tablestorage"
+	"github.com/penstock-io/penstock/state/cassandra"
 	"github.com/penstock-io/penstock/state/etcd"
 	inmemorystate "github.com/penstock-io/penstock/state/inmemory"
 	jetstreamstate "github.com/penstock-io/penstock/state/jetstream"
@@ -139,6 +140,7 @@ func stores() component.List {
 		postgresstate.Component,
 		mysqlstate.Component,
 		mongodb.Component,
+		cassandra.Component,
 
 		envsecrets.Component,
 		filesecrets.Component,

@@ -108,6 +108,7 @@ var only = map[string][]string{
 	"github.com/bradfitz/gomemcache":      {"state/memcached"},
 	"github.com/go-zookeeper/zk":          {"state/zookeeper"},
 	"go.mongodb.org/mongo-driver":         {"state/mongodb"},
+	"github.com/apache":                   {"state/cassandra"},
 }
 
 func TestLibrariesStayInTheirPlace(t *testing.T) {

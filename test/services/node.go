@@ -30,7 +30,7 @@ type Node struct {
 	ended   chan struct{} // closed when the process has ended
 }
 
-// Start starts the process and waits until it answers, at most four minutes. One
+// Start starts the process and waits until it answers, at most eight minutes. One
 // that ends at once is started again: after a kill the system, or a child of
 // the process that was killed, may hold a port or a lock for a moment.
 func (n *Node) Start() error {

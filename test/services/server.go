@@ -14,7 +14,7 @@ import (
 
 // patience bounds how long a server may take to answer after its start, on a
 // machine that is busy with other tests.
-const patience = 4 * time.Minute
+const patience = 8 * time.Minute
 
 // Server is one running server: a process, or for Kafka three.
 type Server struct {
@@ -79,7 +79,7 @@ func open(r recipe) (*Server, error) {
 }
 
 // Start starts what has been stopped, on the same ports and data, and returns
-// when the server answers requests again, or an error after four minutes.
+// when the server answers requests again, or an error after eight minutes.
 func (s *Server) Start() error {
 	return each(s.Nodes, (*Node).Start)
 }
