@@ -44,6 +44,10 @@ import (
 	postgreslock "github.com/penstock-io/penstock/lock/postgres"
 	redislock "github.com/penstock-io/penstock/lock/redis"
 	sqlitelock "github.com/penstock-io/penstock/lock/sqlite"
+	"github.com/penstock-io/penstock/middleware/ratelimit"
+	"github.com/penstock-io/penstock/middleware/routeralias"
+	"github.com/penstock-io/penstock/middleware/routerchecker"
+	"github.com/penstock-io/penstock/middleware/uppercase"
 	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	"github.com/penstock-io/penstock/pubsub/jetstream"
@@ -78,7 +82,7 @@ import (
 
 // Components returns every component of the build.
 func Components() component.List {
-	return slices.Concat(bindings(), brokers(), stores())
+	return slices.Concat(bindings(), brokers(), stores(), middlewares())
 }
 
 func bindings() component.List {
@@ -160,6 +164,15 @@ func stores() component.List {
 
 		jwks.Component,
 		keysfolder.Component,
+	}
+}
+
+func middlewares() component.List {
+	return component.List{
+		ratelimit.Component,
+		routeralias.Component,
+		routerchecker.Component,
+		uppercase.Component,
 	}
 }
 

@@ -13,7 +13,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 		r.expand(d.n)
 	}
 	spec := d.table("spec")
-	unused := spec.skip("tracing", "metric", "metrics", "httpPipeline", "appHttpPipeline", "mtls", "accessControl",
+	unused := spec.skip("tracing", "metric", "metrics", "mtls", "accessControl",
 		"nameResolution", "features", "wasm", "workflow", "mcp")
 	var c Configuration
 	components := spec.table("components")
@@ -25,6 +25,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	}
 	secrets.done()
 	surface := r.surface(spec)
+	handlers := r.handlers(spec)
 	spec.done()
 	return func() {
 		into := &r.set.Configuration
@@ -36,6 +37,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 			into.SecretScopes = c.SecretScopes
 		}
 		surface(into)
+		handlers(into)
 		if len(unused) > 0 {
 			r.set.Skipped = append(r.set.Skipped, Skipped{
 				Kind: h.kind, Name: h.name, Place: h.at,

@@ -32,6 +32,8 @@ type Set struct {
 	// Broken holds the documents with errors, as far as they could be read. They
 	// are for finding further errors, never for use; nil when there are none.
 	Broken *Set
+	// Elsewhere names the components that are for other apps or namespaces.
+	Elsewhere []string
 	// Skipped lists documents of kinds that this version does not use.
 	Skipped []Skipped
 	// Files lists every file read, for the watcher and the start-up line.
@@ -127,8 +129,21 @@ type Configuration struct {
 	API APIs
 	// APILog is what is logged of calls of the API.
 	APILog APILog
+	// Inbound are the middlewares that requests of the HTTP API pass, spec.httpPipeline;
+	// ToApp those of calls of an app over HTTP, spec.appHttpPipeline.
+	Inbound, ToApp []Handler
 	// Place is that of the last document read.
 	Place Place
+}
+
+// Handler is one entry of a list of middlewares.
+type Handler struct {
+	Name      string // of the component
+	Type      string // "middleware.http.bearer"
+	Version   string // empty: v1
+	Place     Place
+	NamePlace Place
+	TypePlace Place
 }
 
 // SecretScope is one entry of spec.secrets.scopes.

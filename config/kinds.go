@@ -148,6 +148,7 @@ func (r *reader) ours(n *node, version, kind string) {
 		r.skip(n, kind, why)
 	case namespace != "" && r.o.Namespace != "" && namespace != r.o.Namespace:
 		r.skip(n, kind, "it is for namespace "+namespace)
+		r.elsewhere(h)
 	case put == nil || kind != "Configuration" && !r.take(h):
 	case r.sound(before):
 		put()

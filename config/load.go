@@ -212,6 +212,7 @@ type header struct {
 // app and has a name of its own.
 func (r *reader) take(h header) bool {
 	if len(h.scopes) > 0 && !slices.Contains(h.scopes, r.o.AppID) {
+		r.elsewhere(h)
 		return false
 	}
 	if h.name == "" {
@@ -224,4 +225,11 @@ func (r *reader) take(h header) bool {
 	}
 	r.names[key] = h.nameAt
 	return true
+}
+
+// elsewhere notes a component that is not for this app.
+func (r *reader) elsewhere(h header) {
+	if h.kind == "Component" {
+		r.set.Elsewhere = append(r.set.Elsewhere, h.name)
+	}
 }

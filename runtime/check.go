@@ -35,6 +35,9 @@ func Check(list component.Finder, set *config.Set) config.Problems {
 		c.pipeline(p, readers)
 	}
 	c.resiliency(set.Resiliencies)
+	for _, h := range slices.Concat(set.Configuration.Inbound, set.Configuration.ToApp) {
+		c.handler(h)
+	}
 	return c.problems
 }
 
@@ -49,6 +52,7 @@ func whole(set *config.Set) *config.Set {
 	all.Subscriptions = slices.Concat(set.Subscriptions, set.Broken.Subscriptions)
 	all.Pipelines = slices.Concat(set.Pipelines, set.Broken.Pipelines)
 	all.Resiliencies = slices.Concat(set.Resiliencies, set.Broken.Resiliencies)
+	all.Elsewhere = slices.Concat(set.Elsewhere, set.Broken.Elsewhere)
 	return &all
 }
 
@@ -159,6 +163,8 @@ func noun(kind string) string {
 		return "secret store"
 	case "lock":
 		return "lock store"
+	case "middleware":
+		return "middleware"
 	}
 	return "pub/sub component"
 }

@@ -32,7 +32,7 @@ func (r *Runtime) connectHTTP() error {
 	a := r.o.App
 	client, err := apphttp.New(apphttp.Options{
 		Port: a.Port, Address: a.Address, Protocol: a.Protocol, Token: a.Token, MaxConcurrency: a.MaxConcurrency,
-		MaxBody: r.o.MaxBody, HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Logger: r.log,
+		MaxBody: r.o.MaxBody, HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Pipeline: r.toApp, Logger: r.log,
 	})
 	if err != nil {
 		return err

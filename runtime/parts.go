@@ -18,6 +18,7 @@ import (
 	"github.com/penstock-io/penstock/crypto"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/lock"
+	"github.com/penstock-io/penstock/middleware"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
@@ -32,7 +33,7 @@ type life interface {
 }
 
 // part is one opened, or opening, component. Exactly one of the contracts, bus to
-// configuration, is set.
+// middleware, is set.
 type part struct {
 	doc     config.Component // as written
 	config  config.Component // with its secrets filled in
@@ -46,6 +47,7 @@ type part struct {
 	lock    *lock.Store
 
 	configuration *configuration.Store
+	middleware    *middleware.Handler
 
 	sum    uint64 // of the document and those it depends on; see sums
 	serial uint64 // another one for each part that is made
@@ -163,6 +165,10 @@ func (ps *parts) make(c config.Component) (*part, error) {
 	case "configuration":
 		if p.configuration, err = configuration.New(def, env, c); err == nil {
 			p.life = p.configuration.Instance()
+		}
+	case "middleware":
+		if p.middleware, err = middleware.New(def, env, c); err == nil {
+			p.life = p.middleware.Instance()
 		}
 	default:
 		err = fault.New(fault.Invalid, "open component %s: kind %q is not known", c.Name, kind)

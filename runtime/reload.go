@@ -52,6 +52,7 @@ func (r *Runtime) reload(ctx, life context.Context) {
 	r.parts.limit(set.Configuration.SecretScopes)
 	r.parts.obey(set.Resiliencies)
 	r.limitAPI(set.Configuration)
+	r.setPipelines(set)
 	r.applyRoutes(ctx, life)
 	r.parts.lackNothing()
 	for _, name := range c.removed {

@@ -25,6 +25,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/deadletters"
+	"github.com/penstock-io/penstock/middleware"
 	"github.com/penstock-io/penstock/router"
 )
 
@@ -42,6 +43,9 @@ type Runtime struct {
 	api        *api.API
 	routes     *routes
 	keeper     *deadletters.Keeper
+
+	// The middlewares of requests of the API, and of calls of the app.
+	inbound, toApp *middleware.Pipeline
 
 	started  atomic.Bool // everything that the start waits for has happened
 	serving  atomic.Bool // outbound calls work
@@ -111,6 +115,7 @@ func New(o Options) (*Runtime, error) {
 	}
 	r.delays = &delays{parts: r.parts}
 	r.parts.delays = r.delays
+	r.inbound, r.toApp = middleware.NewPipeline(r.parts.middlewareOf), middleware.NewPipeline(r.parts.middlewareOf)
 	compiler := expr.New()
 	r.parts.policies = newPolicies(compiler, o.Logger)
 	var err error
@@ -137,6 +142,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 		return err
 	}
 	r.limitAPI(set.Configuration) // before the first request
+	r.setPipelines(set)
 	servers := r.listen()
 	// Parts outlive ctx: they are stopped in order, after the events they
 	// carry.

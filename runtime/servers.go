@@ -32,7 +32,7 @@ func (r *Runtime) listen() *servers {
 	}
 	settings := apihttp.Options{
 		Tokens: tokens, MaxBody: r.o.MaxBody, AllowedHosts: r.o.AllowedHosts,
-		AllowedOrigins: r.o.AllowedOrigins, Logger: r.log,
+		AllowedOrigins: r.o.AllowedOrigins, Pipeline: r.inbound, Logger: r.log,
 	}
 	handler := apihttp.New(r.api, settings)
 	s := &servers{stop: make(chan struct{}), cut: make(chan struct{}), done: make(chan struct{})}

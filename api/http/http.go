@@ -21,6 +21,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/penstock-io/penstock/api"
+	"github.com/penstock-io/penstock/middleware"
 )
 
 // DefaultMaxBody is the limit of a request body in bytes, 4 MiB.
@@ -41,6 +42,9 @@ type Options struct {
 	// one "*" may stand for any text within an entry. An entry that is just
 	// "*" allows none: it is the default of Dapr's flag and means unset.
 	AllowedOrigins []string
+	// Pipeline is what requests pass after the checks of host, origin and token;
+	// nil is nothing. The public port has none, as under Dapr.
+	Pipeline *middleware.Pipeline
 	// Logger gets panics and, where [api.API.Log] says so, requests; nil
 	// discards both.
 	Logger *slog.Logger
@@ -57,12 +61,16 @@ type handler struct {
 	public  bool // health and metadata only
 	log     *slog.Logger
 	mux     *chi.Mux
+
+	pipeline *middleware.Pipeline
+	piped    http.Handler // dispatch, behind the pipeline
 }
 
 // New makes the handler of the API.
 func New(a *api.API, o Options) http.Handler {
 	h := newHandler(a, o)
 	h.mux = h.routes()
+	h.pipeline, h.piped = o.Pipeline, o.Pipeline.Wrap(http.HandlerFunc(h.passed))
 	return h
 }
 
@@ -96,13 +104,22 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := canonical(r.URL)
 	if l := h.api.Log(); l.Enabled && !(l.OmitHealth && exempt(r.Method, path)) {
 		sw := &statusWriter{ResponseWriter: w}
-		defer h.logged(r, path, sw, time.Now())
+		defer func(start time.Time) { h.logged(r, path, sw, start) }(time.Now())
 		w = sw
 	}
 	defer h.recovered(w, path)
 	if done := h.guard(w, r, path); done {
 		return
 	}
+	if !h.pipeline.Empty() {
+		path = h.pass(w, r, path)
+		return
+	}
+	h.dispatch(w, r, path)
+}
+
+// dispatch hands a request that has passed the checks to the API that it is for.
+func (h *handler) dispatch(w http.ResponseWriter, r *http.Request, path string) {
 	if h.denied(w, r.Method, path) {
 		return
 	}

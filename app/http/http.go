@@ -32,6 +32,7 @@ import (
 
 	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/middleware"
 )
 
 // Options say where the app is and how it wants to be asked.
@@ -56,7 +57,10 @@ type Options struct {
 	DiscoveryTimeout time.Duration
 	// Disable lists questions not to ask: "config", "subscribe".
 	Disable []string
-	Logger  *slog.Logger
+	// Pipeline is what calls pass on their way to the app, all but the question
+	// for its health; nil is nothing.
+	Pipeline *middleware.Pipeline
+	Logger   *slog.Logger
 }
 
 const (
@@ -76,6 +80,8 @@ type Channel struct {
 	base      *http.Request // what all requests have in common
 	// Values of headers, shared by all requests; nobody writes to them.
 	token, agent, structured []string
+
+	piped http.Handler // the app, behind the pipeline
 
 	urls     sync.Map // path to *url.URL
 	urlCount atomic.Int64
@@ -117,6 +123,7 @@ func New(o Options) (*Channel, error) {
 		URL:  &url.URL{Scheme: scheme, Host: c.address},
 		Host: c.address,
 	}
+	c.piped = o.Pipeline.Wrap(http.HandlerFunc(c.passed))
 	return c, nil
 }
 
@@ -198,8 +205,17 @@ func (c *Channel) Close() {
 // Call sends one request and returns the whole answer, whatever its status. An
 // app that does not listen is an app.Unreachable error; an answer that is too
 // large is of kind exhausted; one that is cut off or not HTTP of kind
-// unavailable; the end of ctx of the kind of its reason.
+// unavailable; the end of ctx of the kind of its reason. With a pipeline the
+// answer may be that of a middleware.
 func (c *Channel) Call(ctx context.Context, r *Request) (*Answer, error) {
+	if !c.o.Pipeline.Empty() {
+		return c.pass(ctx, r)
+	}
+	return c.call(ctx, r)
+}
+
+// call is Call without the pipeline.
+func (c *Channel) call(ctx context.Context, r *Request) (*Answer, error) {
 	u, err := c.url(r.Path)
 	if err != nil {
 		return nil, err

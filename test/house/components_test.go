@@ -16,7 +16,7 @@ import (
 )
 
 // suites are the conformance suites of the kinds of components.
-var suites = map[string]string{"bindings": "Binding", "pubsub": "PubSub", "secrets": "Secrets", "state": "State", "crypto": "Crypto", "lock": "Lock", "configuration": "Configuration"}
+var suites = map[string]string{"bindings": "Binding", "pubsub": "PubSub", "secrets": "Secrets", "state": "State", "crypto": "Crypto", "lock": "Lock", "configuration": "Configuration", "middleware": "Middleware"}
 
 // components lists the folders that export components, each once for each.
 func components(t *testing.T) []string {
@@ -85,12 +85,12 @@ func TestComponentNamesAreUnique(t *testing.T) {
 	}
 }
 
-// meaningless are the parts of About that say nothing of a kind: a secret store
-// and a crypto component acknowledge nothing and order nothing, and state,
-// locks and configuration have no order.
+// meaningless are the parts of About that say nothing of a kind: a secret store,
+// a crypto component and a middleware acknowledge nothing and order nothing, and
+// state, locks and configuration have no order.
 func meaningless(d component.Definition) []string {
 	switch kind, _, _ := strings.Cut(d.Type, "."); kind {
-	case "secretstores", "crypto":
+	case "secretstores", "crypto", "middleware":
 		return []string{"Ack", "Order"}
 	case "state", "lock", "configuration":
 		return []string{"Order"}

@@ -14,7 +14,7 @@ var floors = map[string]int{
 	"component":      2, "resilience": 2, "client/batch": 2, "client/tls": 2, "client/http": 2,
 	"crypto/enc": 1, "crypto/keys": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "crypto": 3, "client": 3,
-	"lock": 3, "configuration": 3, "invoke/names": 3,
+	"lock": 3, "configuration": 3, "invoke/names": 3, "middleware": 3,
 	"all": 4, "pluggable": 4,
 	"router": 5, "app": 5, "invoke": 5, "deadletters": 5,
 	"api": 6, "console": 6,
@@ -26,7 +26,7 @@ var floors = map[string]int{
 // implementations are contract folders whose sub-folders stand one floor up.
 var implementations = map[string]bool{
 	"bindings": true, "pubsub": true, "state": true, "secrets": true,
-	"crypto": true, "lock": true, "configuration": true, "invoke/names": true,
+	"crypto": true, "lock": true, "configuration": true, "invoke/names": true, "middleware": true,
 }
 
 func floor(folder string) (int, bool) {

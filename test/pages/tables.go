@@ -60,6 +60,8 @@ func direction(d component.Definition) string {
 		return "keys"
 	case strings.HasPrefix(d.Type, "lock."):
 		return "locks"
+	case strings.HasPrefix(d.Type, "middleware."):
+		return "requests"
 	case strings.HasPrefix(d.Type, "configuration."):
 		return "configuration"
 	default:
