@@ -19,7 +19,9 @@ func TestMutants(t *testing.T) {
 		t.Fatal(err)
 	}
 	quiet := row{name: "quiet", do: func(*run) { wait(2 * time.Second) }}
-	many := row{name: "many", rate: 800, do: func(*run) { wait(3 * time.Second) }}
+	many := row{name: "many", rate: 800, do: func(x *run) {
+		eventually(time.Minute, func() bool { promised, _ := x.keeper.Counts(); return promised > 2000 })
+	}}
 	fails := row{name: "app answers 500", policy: noLetters, do: appFails}
 	killed := row{name: "killed", do: func(x *run) {
 		x.app.work.Store(int64(250 * time.Millisecond))
