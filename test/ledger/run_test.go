@@ -260,6 +260,10 @@ func (x *run) play() *Report {
 		x.keeper.Fault(Entry{What: Drained})
 	}
 	wait(length(300*time.Millisecond, 3*time.Second)) // for what comes once more
+	if !x.broker.idle {
+		// What a killed process did not acknowledge comes again when its lease ends.
+		eventually(min(x.patience, 30*time.Second), x.nothingHeld)
+	}
 	for _, s := range x.sidecars {
 		if s.Running() {
 			x.stop(s)
@@ -277,11 +281,10 @@ func (x *run) play() *Report {
 			x.late("%s, and %s", problems[0], why)
 		}
 	}
-	if x.stall > stalled { // leases may have ended for it
-		excuse(r.twice(), fmt.Sprintf("the machine did nothing for %v", x.stall.Round(time.Millisecond)))
-	}
-	if x.crowd > room {
-		excuse(r.nothing(), fmt.Sprintf("%.0f threads wanted each processor", x.crowd))
+	if x.stall > stalled || x.crowd > room { // leases may have ended for it
+		why := fmt.Sprintf("the machine did nothing for %v, %.0f threads wanted each processor", x.stall.Round(time.Millisecond), x.crowd)
+		excuse(r.twice(), why)
+		excuse(r.nothing(), why)
 	}
 	x.wrong, x.slow = append(x.wrong, wrong...), append(x.slow, r.Slow(1)...)
 	return r
