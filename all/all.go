@@ -44,6 +44,7 @@ import (
 	postgreslock "github.com/penstock-io/penstock/lock/postgres"
 	redislock "github.com/penstock-io/penstock/lock/redis"
 	sqlitelock "github.com/penstock-io/penstock/lock/sqlite"
+	"github.com/penstock-io/penstock/middleware/bearer"
 	"github.com/penstock-io/penstock/middleware/ratelimit"
 	"github.com/penstock-io/penstock/middleware/routeralias"
 	"github.com/penstock-io/penstock/middleware/routerchecker"
@@ -169,6 +170,7 @@ func stores() component.List {
 
 func middlewares() component.List {
 	return component.List{
+		bearer.Component,
 		ratelimit.Component,
 		routeralias.Component,
 		routerchecker.Component,

@@ -103,7 +103,7 @@ var only = map[string][]string{
 	"github.com/go-sql-driver/mysql":      {"client/mysql", "bindings/mysql", "state/mysql", "test"},
 	"github.com/wneessen/go-mail":         {"bindings/smtp"},
 	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},
-	"github.com/go-jose/go-jose":          {"crypto/keys"},
+	"github.com/go-jose/go-jose":          {"crypto/keys", "middleware/bearer"},
 	"go.etcd.io/etcd":                     {"client/etcd", "state/etcd", "lock/etcd", "configuration/etcd", "test"},
 	"github.com/bradfitz/gomemcache":      {"state/memcached"},
 	"github.com/go-zookeeper/zk":          {"state/zookeeper"},
