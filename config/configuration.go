@@ -10,11 +10,12 @@ import (
 // the set: each field that it has wins over earlier files.
 func (r *reader) configuration(d *fields, h header) (put func()) {
 	if r.config {
+		r.expandNames(d.n)
 		r.expand(d.n)
 	}
 	spec := d.table("spec")
 	unused := spec.skip("tracing", "metric", "metrics", "mtls", "accessControl",
-		"nameResolution", "features", "wasm", "workflow", "mcp")
+		"features", "wasm", "workflow", "mcp")
 	var c Configuration
 	components := spec.table("components")
 	c.Denied = components.texts("deny")
@@ -26,6 +27,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	secrets.done()
 	surface := r.surface(spec)
 	handlers := r.handlers(spec)
+	names := r.nameResolution(spec)
 	spec.done()
 	return func() {
 		into := &r.set.Configuration
@@ -38,6 +40,9 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 		}
 		surface(into)
 		handlers(into)
+		if spec.get("nameResolution") != nil {
+			into.Names = names
+		}
 		if len(unused) > 0 {
 			r.set.Skipped = append(r.set.Skipped, Skipped{
 				Kind: h.kind, Name: h.name, Place: h.at,
@@ -66,6 +71,9 @@ func (r *reader) secretScope(n *node, i int) SecretScope {
 // expand puts environment variables into every text below n. It works on values,
 // not on the file, so what a variable holds cannot change the structure.
 func (r *reader) expand(n *node) {
+	if n.own {
+		return
+	}
 	for _, v := range n.list {
 		r.expand(v)
 	}

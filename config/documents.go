@@ -132,6 +132,8 @@ type Configuration struct {
 	// Inbound are the middlewares that requests of the HTTP API pass, spec.httpPipeline;
 	// ToApp those of calls of an app over HTTP, spec.appHttpPipeline.
 	Inbound, ToApp []Handler
+	// Names is how other apps are found.
+	Names NameResolution
 	// Place is that of the last document read.
 	Place Place
 }
@@ -144,6 +146,18 @@ type Handler struct {
 	Place     Place
 	NamePlace Place
 	TypePlace Place
+}
+
+// NameResolution is spec.nameResolution; the zero value is none.
+type NameResolution struct {
+	// Component is the last part of a type, as in "mdns"; Version may be empty.
+	Component, Version string
+	// Metadata are the options, flat: what is nested has a name with dots, as in
+	// "client.address"; a list of texts is joined by commas; any other list is JSON
+	// text.
+	Metadata []Item
+	// Place is that of Component.
+	Place Place
 }
 
 // SecretScope is one entry of spec.secrets.scopes.

@@ -18,6 +18,7 @@ type node struct {
 	list   []*node
 	pairs  []pair
 	at     Place
+	own    bool // environment variables below it are in place already
 }
 
 type nodeKind uint8
