@@ -40,6 +40,11 @@ import (
 	redisconfiguration "github.com/penstock-io/penstock/configuration/redis"
 	"github.com/penstock-io/penstock/crypto/jwks"
 	keysfolder "github.com/penstock-io/penstock/crypto/localstorage"
+	filenames "github.com/penstock-io/penstock/invoke/names/file"
+	kubernetesnames "github.com/penstock-io/penstock/invoke/names/kubernetes"
+	"github.com/penstock-io/penstock/invoke/names/mdns"
+	"github.com/penstock-io/penstock/invoke/names/nameformat"
+	sqlitenames "github.com/penstock-io/penstock/invoke/names/sqlite"
 	etcdlock "github.com/penstock-io/penstock/lock/etcd"
 	postgreslock "github.com/penstock-io/penstock/lock/postgres"
 	redislock "github.com/penstock-io/penstock/lock/redis"
@@ -83,7 +88,7 @@ import (
 
 // Components returns every component of the build.
 func Components() component.List {
-	return slices.Concat(bindings(), brokers(), stores(), middlewares())
+	return slices.Concat(bindings(), brokers(), stores(), middlewares(), resolvers())
 }
 
 func bindings() component.List {
@@ -175,6 +180,17 @@ func middlewares() component.List {
 		routeralias.Component,
 		routerchecker.Component,
 		uppercase.Component,
+	}
+}
+
+// resolvers find other apps.
+func resolvers() component.List {
+	return component.List{
+		mdns.Component,
+		sqlitenames.Component,
+		kubernetesnames.Component,
+		nameformat.Component,
+		filenames.Component,
 	}
 }
 

@@ -77,6 +77,11 @@ func configurationSchema() object {
 		"properties": object{
 			"components": record(object{"deny": textList()}),
 			"secrets":    record(object{"scopes": listOf(scope)}),
+			"nameResolution": record(object{
+				"component":     object{"type": "string", "minLength": 1, "description": "How other apps are found: mdns, sqlite, kubernetes and so on."},
+				"version":       about("Version of the component; v1 when absent."),
+				"configuration": object{"type": "object", "description": "Options of the component."},
+			}, "component"),
 		},
 	}
 	return document("dapr.io/v1alpha1", "Configuration", spec, nil)

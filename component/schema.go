@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/penstock-io/penstock/fault"
 )
@@ -23,7 +24,9 @@ func Schema(defs []Definition) ([]byte, error) {
 	parts := documentSchemas()
 	parts["Component"] = componentSchema(defs)
 	for _, d := range defs {
-		parts[d.Type] = d.schema()
+		if !strings.HasPrefix(d.Type, "nameresolution.") {
+			parts[d.Type] = d.schema()
+		}
 	}
 	var kinds []object
 	for _, kind := range []string{"Component", "Subscription", "SubscriptionV1", "Configuration", "Resiliency", "Pipeline"} {
@@ -82,6 +85,9 @@ func componentSchema(defs []Definition) object {
 	types := []string{}
 	var choices []object
 	for _, d := range defs {
+		if strings.HasPrefix(d.Type, "nameresolution.") {
+			continue // a Configuration has it
+		}
 		types = append(types, d.Type)
 		choices = append(choices, object{
 			"if":   object{"properties": object{"spec": object{"properties": object{"type": constant(d.Type)}}}},

@@ -14,8 +14,10 @@ package names
 
 import (
 	"context"
+	"strings"
 
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/fault"
 )
 
 // App is who is looked for.
@@ -59,4 +61,23 @@ const Kind = "nameresolution"
 // Define makes the definition of a resolver called "nameresolution.<name>".
 func Define[O any](name string, about component.About, open func(context.Context, component.Env, O) (Driver, error)) component.Definition {
 	return component.Define(Kind+"."+name, about, nil, open)
+}
+
+// InternalPort is that of the internal gRPC servers where nobody says another
+// one.
+const InternalPort = 50002
+
+// CheckHost refuses what cannot be a part of a host name: an id or a namespace
+// that is put into an address must not change what the rest of it means. Kind
+// NotFound: no app is called so.
+func CheckHost(word string) error {
+	for _, c := range []byte(word) {
+		if c != '-' && c != '_' && c != '.' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return fault.New(fault.NotFound, "%q cannot be a part of a host name", short(word))
+		}
+	}
+	if word == "" || len(word) > 253 || strings.Contains(word, "..") || word[0] == '.' {
+		return fault.New(fault.NotFound, "%q cannot be a part of a host name", short(word))
+	}
+	return nil
 }

@@ -182,6 +182,7 @@ func (s *source) announce(ctx context.Context, self Self, logger *slog.Logger) {
 		return
 	}
 	const most = 15 * time.Second
+	said := ""
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, most) {
 		err := a.Announce(ctx, self)
 		if ctx.Err() != nil {
@@ -190,7 +191,10 @@ func (s *source) announce(ctx context.Context, self Self, logger *slog.Logger) {
 			}
 			return
 		}
-		logger.Warn("App cannot be found by others, trying again", "error", s.instance.Hide(err), "pause", pause)
+		if err = s.instance.Hide(err); err != nil && err.Error() != said {
+			said = err.Error()
+			logger.Warn("App cannot be found by others, trying again", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -3,7 +3,9 @@ package house
 import (
 	"go/ast"
 	"go/token"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,12 +20,17 @@ import (
 // suites are the conformance suites of the kinds of components.
 var suites = map[string]string{"bindings": "Binding", "pubsub": "PubSub", "secrets": "Secrets", "state": "State", "crypto": "Crypto", "lock": "Lock", "configuration": "Configuration", "middleware": "Middleware"}
 
+// resolvers is where those that find other apps are. They have no suite: what one
+// of them may promise differs from the next.
+const resolvers = "invoke/names/"
+
 // components lists the folders that export components, each once for each.
 func components(t *testing.T) []string {
 	t.Helper()
 	var folders []string
 	for _, f := range tree(t) {
-		if top, _, below := strings.Cut(f.folder, "/"); below && suites[top] != "" && !f.test {
+		top, _, below := strings.Cut(f.folder, "/")
+		if (below && suites[top] != "" || strings.HasPrefix(f.folder, resolvers)) && !f.test {
 			for range exportedComponents(f.ast) {
 				folders = append(folders, f.folder)
 			}
@@ -86,11 +93,11 @@ func TestComponentNamesAreUnique(t *testing.T) {
 }
 
 // meaningless are the parts of About that say nothing of a kind: a secret store,
-// a crypto component and a middleware acknowledge nothing and order nothing, and
+// a crypto component, a middleware and name resolution acknowledge nothing and order nothing, and
 // state, locks and configuration have no order.
 func meaningless(d component.Definition) []string {
 	switch kind, _, _ := strings.Cut(d.Type, "."); kind {
-	case "secretstores", "crypto", "middleware":
+	case "secretstores", "crypto", "middleware", "nameresolution":
 		return []string{"Ack", "Order"}
 	case "state", "lock", "configuration":
 		return []string{"Order"}
@@ -129,8 +136,8 @@ func TestExamplesAreRight(t *testing.T) {
 	for _, d := range list {
 		t.Run(d.Type, func(t *testing.T) {
 			t.Parallel()
-			set, problems := config.Parse("example.yaml", []byte(d.About.Example), config.Options{AppID: "app"})
-			if !slices.ContainsFunc(set.Components, func(c config.Component) bool { return c.Type == d.Type }) {
+			set, problems := example(t, d)
+			if !slices.ContainsFunc(set.Components, func(c config.Component) bool { return c.Type == d.Type }) && "nameresolution."+set.Configuration.Names.Component != d.Type {
 				t.Errorf("the example has no component of type %s", d.Type)
 			}
 			set.Components = append(set.Components, stores(set.Components)...)
@@ -143,6 +150,20 @@ func TestExamplesAreRight(t *testing.T) {
 			}
 		})
 	}
+}
+
+// example reads the example of a component, that of name resolution as the
+// configuration file that it is.
+func example(t *testing.T, d component.Definition) (*config.Set, config.Problems) {
+	t.Helper()
+	if !strings.HasPrefix(d.Type, "nameresolution.") {
+		return config.Parse("example.yaml", []byte(d.About.Example), config.Options{AppID: "app"})
+	}
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(d.About.Example), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config.Load(config.Options{AppID: "app", Configs: []string{file}})
 }
 
 func stores(list []config.Component) (missing []config.Component) {
@@ -168,7 +189,7 @@ func TestComponentsRunTheirSuite(t *testing.T) {
 	}
 	for _, folder := range components(t) {
 		top, _, _ := strings.Cut(folder, "/")
-		if !calls[folder+" "+suites[top]] {
+		if !strings.HasPrefix(folder, resolvers) && !calls[folder+" "+suites[top]] {
 			t.Errorf("%s has no test that calls conform.%s: what the contract promises must hold for it", folder, suites[top])
 		}
 	}

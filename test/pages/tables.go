@@ -64,6 +64,8 @@ func direction(d component.Definition) string {
 		return "requests"
 	case strings.HasPrefix(d.Type, "configuration."):
 		return "configuration"
+	case strings.HasPrefix(d.Type, "nameresolution."):
+		return "names"
 	default:
 		return ""
 	}
