@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/cloudevents/expr"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/invoke/names"
 )
 
 // Check returns everything wrong with a configuration that can be told without
@@ -38,6 +39,7 @@ func Check(list component.Finder, set *config.Set) config.Problems {
 	for _, h := range slices.Concat(set.Configuration.Inbound, set.Configuration.ToApp) {
 		c.handler(h)
 	}
+	c.resolver(set.Configuration.Names)
 	return c.problems
 }
 
@@ -81,6 +83,10 @@ func (c *checker) component(comp config.Component) {
 	def, err := c.list.Find(comp.Type, comp.Version)
 	if err != nil {
 		c.add(comp.TypePlace, "", "component %s: %v", comp.Name, err)
+		return
+	}
+	if strings.HasPrefix(def.Type, names.Kind+".") {
+		c.add(comp.TypePlace, "name it in spec.nameResolution of a Configuration", "component %s: a %s is no Component", comp.Name, def.Type)
 		return
 	}
 	c.defs[comp.Name] = def

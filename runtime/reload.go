@@ -39,6 +39,11 @@ func (r *Runtime) reload(ctx, life context.Context) {
 		return
 	}
 	replaced, err := r.replace(ctx, life, c)
+	if err == nil {
+		if err := r.useNames(ctx, life, set.Configuration.Names); err != nil {
+			r.log.Error("Name resolution not taken over; the one before stays", "error", err)
+		}
+	}
 	if err != nil {
 		if fault.Retriable(err) {
 			r.refused = err

@@ -25,6 +25,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/deadletters"
+	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/middleware"
 	"github.com/penstock-io/penstock/router"
 )
@@ -35,6 +36,7 @@ type Runtime struct {
 	log        *slog.Logger
 	background background
 	parts      *parts
+	names      resolver
 	delays     *delays
 	router     *router.Router
 	app        *app.App
@@ -113,6 +115,7 @@ func New(o Options) (*Runtime, error) {
 		stale: map[string]bool{}, turned: func() { nudge(r.turned) },
 		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}},
 	}
+	r.names.directory = names.New(o.Logger)
 	r.delays = &delays{parts: r.parts}
 	r.parts.delays = r.delays
 	r.inbound, r.toApp = middleware.NewPipeline(r.parts.middlewareOf), middleware.NewPipeline(r.parts.middlewareOf)
@@ -259,6 +262,7 @@ func (r *Runtime) stop(ctx context.Context, s *servers, limit time.Duration) err
 	}
 	closing, cancelClosing := context.WithTimeout(ctx, closeTime)
 	defer cancelClosing()
+	r.closeNames(closing)
 	r.closeAll(closing, r.parts.all())
 	if err := r.delays.close(closing); err != nil {
 		r.log.Warn("Delay queue did not close cleanly", "error", err)

@@ -48,7 +48,7 @@ func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 		close(r.parted)
 		return err
 	}
-	err := r.openAll(ctx, life, ordered)
+	err := errors.Join(r.useNames(ctx, life, set.Configuration.Names), r.openAll(ctx, life, ordered))
 	close(r.parted)
 	if err != nil {
 		return err
