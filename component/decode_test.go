@@ -43,14 +43,16 @@ type strict struct {
 type begun struct {
 	Name    string            `meta:"name" doc:"Name."`
 	Headers map[string]string `meta:"header:*" doc:"Headers."`
+	Meta    map[string]string `meta:"meta.*" doc:"More."`
 }
 
 func TestNamesByTheirBeginning(t *testing.T) {
 	t.Parallel()
 	got, problems := Decode[begun]("x", []config.Item{
 		item(1, "header:X-Key", "a"), item(2, "Header:b", ""), item(3, "name", "n"), item(4, "header:", "x"), item(5, "headers", "x"),
+		item(6, "Meta.a.b", "c"),
 	}, nil)
-	want := begun{"n", map[string]string{"header:X-Key": "a", "Header:b": ""}}
+	want := begun{"n", map[string]string{"header:X-Key": "a", "Header:b": ""}, map[string]string{"Meta.a.b": "c"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

@@ -49,7 +49,8 @@ type Ignored struct{}
 // The field type is one of string, bool, int, int64, float64, [time.Duration],
 // [Size], [Secret], []string (comma separated) and [Ignored]. A field
 // map[string]string tagged `meta:"*"` takes all keys that nothing else knows, one
-// tagged `meta:"header:*"` those that begin with "header:".
+// tagged `meta:"header:*"` those that begin with "header:", and likewise with a dot
+// in the place of the colon.
 // An embedded struct stands for its fields: the options that all components of
 // one backing system share.
 type Option struct {
@@ -105,10 +106,12 @@ func optionsOf(o any) []Option {
 }
 
 // prefix is what the names begin with that the option takes; empty unless it is
-// tagged like "header:*".
+// tagged like "header:*" or "meta.*".
 func (o *Option) prefix() string {
-	if p, ok := strings.CutSuffix(o.Name, ":*"); ok {
-		return p + ":"
+	for _, sep := range []string{":", "."} {
+		if p, ok := strings.CutSuffix(o.Name, sep+"*"); ok {
+			return p + sep
+		}
 	}
 	return ""
 }
