@@ -40,6 +40,7 @@ import (
 	redisconfiguration "github.com/penstock-io/penstock/configuration/redis"
 	"github.com/penstock-io/penstock/crypto/jwks"
 	keysfolder "github.com/penstock-io/penstock/crypto/localstorage"
+	"github.com/penstock-io/penstock/invoke/names/consul"
 	filenames "github.com/penstock-io/penstock/invoke/names/file"
 	kubernetesnames "github.com/penstock-io/penstock/invoke/names/kubernetes"
 	"github.com/penstock-io/penstock/invoke/names/mdns"
@@ -190,6 +191,7 @@ func resolvers() component.List {
 		sqlitenames.Component,
 		kubernetesnames.Component,
 		nameformat.Component,
+		consul.Component,
 		filenames.Component,
 	}
 }
