@@ -158,6 +158,10 @@ ERR_CONFIGURATION_GET  500 13
 ERR_CONFIGURATION_SUBSCRIBE  500 3
 ERR_CONFIGURATION_UNSUBSCRIBE  500 13
 ERR_APP_CHANNEL_NIL  500 13
+ERR_DIRECT_INVOKE  404 5
+ERR_DIRECT_INVOKE  400 3
+ERR_DIRECT_INVOKE  403 7
+ERR_DIRECT_INVOKE  500 13
 ERR_INTERNAL  500 13
 `
 
@@ -166,7 +170,7 @@ func TestProblems(t *testing.T) {
 	t.Parallel()
 	var got strings.Builder
 	got.WriteByte('\n')
-	for p := range api.AppChannel + 2 {
+	for p := range api.InvokeFailed + 2 {
 		fmt.Fprintln(&got, p.Code(), p.Reason(), p.HTTPStatus(), p.GRPCCode())
 	}
 	if diff := cmp.Diff(problemTable, got.String()); diff != "" {

@@ -142,6 +142,14 @@ const (
 	ConfigurationUnsubscribe
 	// AppChannel: there is no app to tell.
 	AppChannel
+	// InvokeNoTarget: a call of another app names none.
+	InvokeNoTarget
+	// InvokeInvalid: the target or the method of a call cannot be one.
+	InvokeInvalid
+	// InvokeDenied: the other side, or a rule here, refuses the call.
+	InvokeDenied
+	// InvokeFailed: the other app could not be reached.
+	InvokeFailed
 )
 
 // row is what a problem looks like from outside.
@@ -175,6 +183,8 @@ func (p Problem) row() row {
 		return lockRow(p)
 	case p >= ConfigurationNotConfigured && p <= AppChannel:
 		return configurationRow(p)
+	case p >= InvokeNoTarget && p <= InvokeFailed:
+		return invokeRow(p)
 	}
 	rows := [StateNotConfigured]row{
 		Internal:            {"ERR_INTERNAL", "", 500, grpcInternal, fault.Internal},

@@ -6,9 +6,12 @@ import (
 	"time"
 )
 
-// The retry policies that are there without a document.
+// ServiceRetries is the retry policy of calls of other sidecars that have none of
+// their own.
+const ServiceRetries = "DaprBuiltInServiceRetries"
+
+// The other retry policies that are there without a document.
 const (
-	serviceRetries        = "DaprBuiltInServiceRetries"
 	actorRetries          = "DaprBuiltInActorRetries"
 	actorReminderRetries  = "DaprBuiltInActorReminderRetries"
 	actorNotFoundRetries  = "DaprBuiltInActorNotFoundRetries"
@@ -18,7 +21,7 @@ const (
 
 func builtInRetries() map[string]RetryPolicy {
 	return map[string]RetryPolicy{
-		serviceRetries:        {Duration: time.Second, MaxRetries: 3},
+		ServiceRetries:        {Duration: time.Second, MaxRetries: 3},
 		actorRetries:          {Duration: time.Second, MaxRetries: 3},
 		actorReminderRetries:  {Exponential: true, MaxInterval: time.Minute},
 		actorNotFoundRetries:  {Duration: time.Second, MaxRetries: 5},
@@ -72,6 +75,21 @@ func (r Resiliency) Component(name, kind, direction string) TargetPolicies {
 		return c.Outbound
 	}
 	levels := []string{kind + "Component" + direction, "Component" + direction, "Component", ""}
+	return TargetPolicies{
+		Timeout: defaultPolicy(r.Timeouts, levels, "TimeoutPolicy"),
+		Retry:   defaultPolicy(r.Retries, levels, "RetryPolicy"),
+		Breaker: defaultPolicy(r.Breakers, levels, "CircuitBreakerPolicy"),
+	}
+}
+
+// App returns the policies of calls of an app, or of an HTTPEndpoint or a URL. One
+// that is not a target has the default policies by name: those of App, then those
+// of everything.
+func (r Resiliency) App(target string) TargetPolicies {
+	if t, ok := r.Apps[target]; ok {
+		return t
+	}
+	levels := []string{"App", ""}
 	return TargetPolicies{
 		Timeout: defaultPolicy(r.Timeouts, levels, "TimeoutPolicy"),
 		Retry:   defaultPolicy(r.Retries, levels, "RetryPolicy"),

@@ -106,7 +106,7 @@ func TestMergeResiliency(t *testing.T) {
 		{
 			Timeouts: map[string]time.Duration{"a": 1, "b": 2},
 			Retries: map[string]RetryPolicy{
-				serviceRetries:       {Duration: time.Minute, MaxRetries: 1},
+				ServiceRetries:       {Duration: time.Minute, MaxRetries: 1},
 				actorRetries:         {Duration: time.Minute, MaxRetries: 9},
 				actorNotFoundRetries: {Duration: time.Minute, MaxRetries: 9},
 			},
@@ -124,7 +124,7 @@ func TestMergeResiliency(t *testing.T) {
 		t.Errorf("the later target does not win whole: %+v", bus)
 	}
 	want := map[string]RetryPolicy{
-		serviceRetries:        {Duration: time.Minute, MaxRetries: 3},
+		ServiceRetries:        {Duration: time.Minute, MaxRetries: 3},
 		actorRetries:          {Duration: time.Minute, MaxRetries: 9},
 		actorReminderRetries:  {Exponential: true, MaxInterval: time.Minute},
 		actorNotFoundRetries:  {Duration: time.Second, MaxRetries: 5},

@@ -54,6 +54,9 @@ type Policies interface {
 	// Target returns the policy of calls to a method of a target; nil: none was
 	// configured.
 	Target(target, method string) *resilience.Policy
+	// BuiltIn returns the pause and the number of further tries of a call without a
+	// policy.
+	BuiltIn() (pause time.Duration, tries int)
 }
 
 // Options are what an [Invoker] is made of.
@@ -125,13 +128,15 @@ const (
 // policy returns what is done when a call fails. Judged tells that an answer may
 // be a failure.
 func (v *Invoker) policy(target string, r *message.Request) (p resilience.Policy, judged bool) {
+	pause, tries := builtInPause, builtInTries
 	if v.o.Policies != nil {
 		if found := v.o.Policies.Target(target, message.Plain(r.Path)); found != nil {
 			return *found, true
 		}
+		pause, tries = v.o.Policies.BuiltIn()
 	}
 	return resilience.Policy{Retry: resilience.Retry{
-		Constant: true, Initial: builtInPause, Limit: builtInTries,
+		Constant: true, Initial: pause, Limit: tries,
 		Codes: &resilience.Codes{GRPC: []resilience.Range{
 			{From: codeUnavailable, To: codeUnavailable}, {From: codeUnauthenticated, To: codeUnauthenticated},
 		}},
@@ -150,6 +155,7 @@ type call struct {
 func (c *call) run(ctx context.Context, p resilience.Policy, judged bool) (*message.Response, error) {
 	limit := p.Timeout
 	p.Timeout = 0
+	var before tried
 	for n := 1; ; n++ {
 		var answer *message.Response
 		err := p.Try(ctx, func(ctx context.Context) (err error) {
@@ -161,6 +167,9 @@ func (c *call) run(ctx context.Context, p resilience.Policy, judged bool) (*mess
 		if err == nil {
 			return answer, nil
 		}
+		if errors.Is(err, resilience.ErrOpen) && before != (tried{}) {
+			return before.answer, before.err // what opened the breaker says more
+		}
 		pause, again := p.Next(n, err)
 		if !again || !c.body.again() || ctx.Err() != nil {
 			return finish(answer, err)
@@ -171,7 +180,16 @@ func (c *call) run(ctx context.Context, p resilience.Policy, judged bool) (*mess
 		if resilience.Sleep(ctx, pause) != nil {
 			return finish(answer, err)
 		}
+		if before = (tried{err: err}); answer != nil {
+			before = tried{answer: answer}
+		}
 	}
+}
+
+// tried is how a try ended.
+type tried struct {
+	answer *message.Response
+	err    error
 }
 
 // finish returns the last answer, when there is one.

@@ -200,6 +200,9 @@ type policies struct{ p *resilience.Policy }
 // Target implements invoke.Policies.
 func (p policies) Target(string, string) *resilience.Policy { return p.p }
 
+// BuiltIn implements invoke.Policies.
+func (policies) BuiltIn() (time.Duration, int) { return time.Second, 3 }
+
 func TestAPolicyJudgesAnswers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

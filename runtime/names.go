@@ -127,7 +127,7 @@ func (r *Runtime) closeResolver(ctx context.Context, o *openResolver) {
 func (r *Runtime) BeFound(ctx context.Context, internalPort int) error {
 	return r.names.directory.Announce(ctx, names.Self{
 		App:          names.App{ID: r.o.AppID, Namespace: r.o.Namespace},
-		Host:         hostAddress(r.o.Env),
+		Host:         r.ownHost(),
 		InternalPort: internalPort, HTTPPort: portOf(r.o.Listeners), GRPCPort: portOf(r.o.GRPC), AppPort: r.o.App.Port,
 	})
 }

@@ -32,6 +32,8 @@ type Options struct {
 	Profile []net.Listener
 	// GRPC are the listeners of the gRPC API, already open; may be empty.
 	GRPC []net.Listener
+	// Internal are the listeners for other sidecars, already open; may be empty.
+	Internal []net.Listener
 	// APIToken is what callers must send; empty: nothing.
 	APIToken string
 	// MaxBody bounds request bodies, in bytes; default 4 MiB.

@@ -44,6 +44,7 @@ type policies struct {
 	doc      config.Resiliency
 	names    []string
 	breakers map[way]keptBreaker
+	targets  map[string]*targetBreakers // of calls of apps
 }
 
 type keptBreaker struct {
@@ -52,7 +53,7 @@ type keptBreaker struct {
 }
 
 func newPolicies(x *expr.Compiler, log *slog.Logger) *policies {
-	return &policies{expr: x, log: log, doc: config.MergeResiliency(nil), breakers: map[way]keptBreaker{}}
+	return &policies{expr: x, log: log, doc: config.MergeResiliency(nil), breakers: map[way]keptBreaker{}, targets: map[string]*targetBreakers{}}
 }
 
 // set takes over new documents.
@@ -64,6 +65,11 @@ func (ps *policies) set(docs []config.Resiliency) {
 		ps.names = append(ps.names, d.Name)
 	}
 	slices.Sort(ps.names)
+	for target := range ps.targets {
+		if b := ps.chosen(ps.doc.App(target)).Breaker; b == nil || fingerprint(*b) != ps.targets[target].sum {
+			delete(ps.targets, target)
+		}
+	}
 	for w, kept := range ps.breakers {
 		if b := ps.choose(w).Breaker; b == nil || fingerprint(*b) != kept.sum {
 			delete(ps.breakers, w)
@@ -86,8 +92,12 @@ type chosen struct {
 }
 
 // choose runs under mu. A name that no policy has is none, as under Dapr.
-func (ps *policies) choose(w way) (c chosen) {
-	names := ps.doc.Component(w.name, w.kind, w.direction)
+func (ps *policies) choose(w way) chosen {
+	return ps.chosen(ps.doc.Component(w.name, w.kind, w.direction))
+}
+
+// chosen runs under mu.
+func (ps *policies) chosen(names config.TargetPolicies) (c chosen) {
 	c.Timeout = ps.doc.Timeouts[names.Timeout.Name]
 	if r, ok := ps.doc.Retries[names.Retry.Name]; ok {
 		c.Retry = &r
@@ -133,14 +143,17 @@ func (ps *policies) breaker(w way, c config.BreakerPolicy) *resilience.Breaker {
 	if kept, ok := ps.breakers[w]; ok && kept.sum == sum {
 		return kept.breaker
 	}
-	b := resilience.NewBreaker(resilience.BreakerConfig{
-		MaxRequests: uint32(c.MaxRequests), Interval: c.Interval, Timeout: c.Timeout, Trip: ps.trip(c.Trip),
-		Changed: func(state string) {
-			ps.log.Warn("Circuit breaker is "+state, "component", w.name, "direction", w.direction)
-		},
-	})
+	b := ps.newBreaker(c, "component", w.name, "direction", w.direction)
 	ps.breakers[w] = keptBreaker{sum, b}
 	return b
+}
+
+// newBreaker makes a breaker that says in the log what it is about.
+func (ps *policies) newBreaker(c config.BreakerPolicy, about ...any) *resilience.Breaker {
+	return resilience.NewBreaker(resilience.BreakerConfig{
+		MaxRequests: uint32(c.MaxRequests), Interval: c.Interval, Timeout: c.Timeout, Trip: ps.trip(c.Trip),
+		Changed: func(state string) { ps.log.Warn("Circuit breaker is "+state, about...) },
+	})
 }
 
 // trip compiles the condition of a breaker; nil is the default one. Check saw

@@ -43,6 +43,7 @@ type Runtime struct {
 	client     app.Channel
 	hangUp     func() // frees the connections to the app
 	api        *api.API
+	calls      calls
 	routes     *routes
 	keeper     *deadletters.Keeper
 
@@ -130,6 +131,7 @@ func New(o Options) (*Runtime, error) {
 	}
 	r.routes = &routes{parts: r.parts, app: r.app, expr: compiler, delivered: &memory{env: r.parts.env, parts: r.parts}}
 	r.keeper = r.newKeeper()
+	r.connectCalls()
 	r.api = api.New(o.AppID, r)
 	return r, nil
 }
@@ -168,6 +170,9 @@ func (r *Runtime) Run(ctx context.Context) error {
 	r.log.Info("Penstock is up", "took", time.Since(began).Round(time.Millisecond).String())
 	r.tending.Go(func() { r.watch(watching, set) })
 	r.tending.Go(func() { r.tend(watching, life) })
+	if len(r.o.Internal) > 0 {
+		r.tending.Go(func() { _ = r.BeFound(watching, portOf(r.o.Internal)) }) // it only ends with watching
+	}
 	if r.app != nil {
 		tasks.Go(func() { r.app.RunHealth(life) })
 		r.tending.Go(func() { r.meetApp(watching) })
@@ -270,6 +275,7 @@ func (r *Runtime) stop(ctx context.Context, s *servers, limit time.Duration) err
 	if err := r.routes.delivered.close(); err != nil {
 		r.log.Warn("Memory of delivered events did not close cleanly", "error", err)
 	}
+	r.closeCalls()
 	if r.hangUp != nil {
 		r.hangUp()
 	}

@@ -53,6 +53,9 @@ func (r *Runtime) listen() *servers {
 				return apihttp.NewServer(apihttp.NewProfile(settings), options).Run(ctx, r.o.Profile...)
 			})
 		}
+		if len(r.o.Internal) > 0 {
+			g.Go(func() error { return r.servePeers(ctx, s.cut) })
+		}
 		if len(r.o.GRPC) > 0 {
 			g.Go(func() error { return apigrpc.New(r.api, calls).Run(ctx, r.o.GRPC...) })
 		}

@@ -15,21 +15,24 @@ const publishPattern = "/v1.0/publish/{bus}/*"
 
 // pattern returns the pattern of the API that a request is dispatched to; empty
 // when there is none.
-func (h *handler) pattern(method, path string) string {
-	if _, ok := publishTarget(method, path); ok && !h.public {
+func (h *handler) pattern(r *http.Request, path string) string {
+	if _, ok := publishTarget(r.Method, path); ok && !h.public {
 		return publishPattern
 	}
-	return h.mux.Find(chi.NewRouteContext(), method, path)
+	if _, ok := h.callee(r, path); ok {
+		return invokePattern
+	}
+	return h.mux.Find(chi.NewRouteContext(), r.Method, path)
 }
 
 // denied answers requests for APIs that the Configuration takes away. It tells
 // whether it answered. Whatever has a route is looked at, so that no handler
 // has to think of it.
-func (h *handler) denied(w http.ResponseWriter, method, path string) bool {
+func (h *handler) denied(w http.ResponseWriter, r *http.Request, path string) bool {
 	if !h.api.Restricted() {
 		return false
 	}
-	pattern := h.pattern(method, path)
+	pattern := h.pattern(r, path)
 	if pattern == "" {
 		return false
 	}
@@ -45,7 +48,7 @@ func (h *handler) denied(w http.ResponseWriter, method, path string) bool {
 // because tools look for them.
 func (h *handler) logged(r *http.Request, path string, w *statusWriter, start time.Time) {
 	if h.api.Log().Obfuscate {
-		if path = h.pattern(r.Method, path); path == "" {
+		if path = h.pattern(r, path); path == "" {
 			path = "(no API)"
 		}
 	}

@@ -120,7 +120,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // dispatch hands a request that has passed the checks to the API that it is for.
 func (h *handler) dispatch(w http.ResponseWriter, r *http.Request, path string) {
-	if h.denied(w, r.Method, path) {
+	if h.denied(w, r, path) {
+		return
+	}
+	if c, ok := h.callee(r, path); ok {
+		h.invoke(w, r, c)
 		return
 	}
 	if topic, ok := publishTarget(r.Method, path); ok && !h.public {

@@ -58,7 +58,7 @@ func write(m *chi.Mux, pattern string, f http.HandlerFunc) {
 // more than "not found".
 func unimplemented(m *chi.Mux) {
 	lacking := map[string][]string{
-		"/v1.0": {"invoke", "actors", "jobs", "workflows"},
+		"/v1.0": {"actors", "jobs", "workflows"},
 		"/v1.0-alpha1": {
 			"jobs", "subtlecrypto", "workflows", "conversation",
 		},
@@ -75,10 +75,6 @@ func unimplemented(m *chi.Mux) {
 }
 
 func notFound(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Dapr-App-Id") != "" {
-		respondError(w, api.Errorf(api.Unimplemented, "the invoke API (header dapr-app-id) is not in this build of Penstock"))
-		return
-	}
 	respondError(w, api.Errorf(api.NotFound, "no API at %s %s", cut(r.Method), cut(canonical(r.URL))))
 }
 

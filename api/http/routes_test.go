@@ -84,7 +84,7 @@ var otherRoutes = []routeCase{
 	{"health by post", "POST", "/v1.0/healthz", "", 405, "ERR_METHOD_NOT_ALLOWED"},
 	{"outbound health", "GET", "/v1.0/healthz/outbound", "", 204, ""},
 	{"shutdown by get", "GET", "/v1.0/shutdown", "", 405, "ERR_METHOD_NOT_ALLOWED"},
-	{"invoke", "PATCH", "/v1.0/invoke/app/method/x", "", 501, "ERR_API_UNIMPLEMENTED"},
+	{"invoke", "PATCH", "/v1.0/invoke/app/method/x", "", 500, "ERR_DIRECT_INVOKE"},
 	{"actors", "DELETE", "/v1.0/actors/t/1/timers/x", "", 501, "ERR_API_UNIMPLEMENTED"},
 	{"jobs", "POST", "/v1.0-alpha1/jobs/x", "{}", 501, "ERR_API_UNIMPLEMENTED"},
 	{"conversation", "POST", "/v1.0-alpha2/conversation/x/converse", "{}", 501, "ERR_API_UNIMPLEMENTED"},
@@ -164,7 +164,7 @@ func TestAllowHeader(t *testing.T) {
 func TestInvocationByHeaderIsNamed(t *testing.T) {
 	t.Parallel()
 	h := start(t).handler(apihttp.Options{})
-	if w := ask(h, "GET", "/orders", "", "dapr-app-id", "other"); w.Code != 501 {
+	if w := ask(h, "GET", "/orders", "", "dapr-app-id", "other"); w.Code != 500 || !strings.Contains(w.Body.String(), "ERR_DIRECT_INVOKE") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

@@ -29,6 +29,8 @@ type serveFlags struct {
 
 	HTTPPort            int    `name:"dapr-http-port" default:"3500" help:"Port of the HTTP API; 0 takes any free port."`
 	GRPCPort            int    `name:"dapr-grpc-port" default:"50001" help:"Port of the gRPC API; 0 takes any free port."`
+	InternalPort        int    `name:"dapr-internal-grpc-port" help:"Port for other sidecars that call this app; 0 takes any free port."`
+	InternalAddress     string `name:"dapr-internal-grpc-listen-address" help:"Address for other sidecars; default: those of the API. Give one that other machines reach when they are to call this app."`
 	ListenAddresses     string `name:"dapr-listen-addresses" help:"Addresses of the API, comma separated; loopback when empty."`
 	PublicPort          int    `name:"dapr-public-port" help:"Port that serves health and metadata only; none when 0."`
 	PublicListenAddress string `name:"dapr-public-listen-address" help:"Address of the public port; loopback when empty."`
@@ -63,34 +65,30 @@ type serveFlags struct {
 // unusedFlags are accepted because tooling gives them; this version has no use
 // for them yet and says so once at debug level.
 type unusedFlags struct {
-	InternalGRPCPort          string   `name:"dapr-internal-grpc-port" hidden:""`
-	InternalGRPCListenAddress string   `name:"dapr-internal-grpc-listen-address" hidden:""`
-	MetricsPort               string   `name:"metrics-port" hidden:""`
-	MetricsListenAddress      string   `name:"metrics-listen-address" hidden:""`
-	EnableMetrics             bool     `name:"enable-metrics" hidden:"" default:"true" negatable:""`
-	Mode                      string   `name:"mode" hidden:"" default:"standalone" enum:"standalone,kubernetes"`
-	EnableMTLS                bool     `name:"enable-mtls" hidden:""`
-	SentryAddress             string   `name:"sentry-address" hidden:""`
-	ControlPlaneAddress       string   `name:"control-plane-address" hidden:""`
-	ControlPlaneTrustDomain   string   `name:"control-plane-trust-domain" hidden:""`
-	ControlPlaneNamespace     string   `name:"control-plane-namespace" hidden:""`
-	SentryJWTAudiences        []string `name:"sentry-request-jwt-audiences" hidden:""`
-	PlacementHostAddress      string   `name:"placement-host-address" hidden:""`
-	ActorsService             string   `name:"actors-service" hidden:""`
-	RemindersService          string   `name:"reminders-service" hidden:""`
-	ActorsDisseminateTimeout  string   `name:"actors-disseminate-timeout" hidden:""`
-	SchedulerHostAddress      string   `name:"scheduler-host-address" hidden:""`
-	SchedulerJobStreams       string   `name:"scheduler-job-streams" hidden:""`
-	HotReloadInterval         string   `name:"hot-reload-reconcile-interval" hidden:""`
-	DisableK8sSecretStore     bool     `name:"disable-builtin-k8s-secret-store" hidden:""`
+	MetricsPort              string   `name:"metrics-port" hidden:""`
+	MetricsListenAddress     string   `name:"metrics-listen-address" hidden:""`
+	EnableMetrics            bool     `name:"enable-metrics" hidden:"" default:"true" negatable:""`
+	Mode                     string   `name:"mode" hidden:"" default:"standalone" enum:"standalone,kubernetes"`
+	EnableMTLS               bool     `name:"enable-mtls" hidden:""`
+	SentryAddress            string   `name:"sentry-address" hidden:""`
+	ControlPlaneAddress      string   `name:"control-plane-address" hidden:""`
+	ControlPlaneTrustDomain  string   `name:"control-plane-trust-domain" hidden:""`
+	ControlPlaneNamespace    string   `name:"control-plane-namespace" hidden:""`
+	SentryJWTAudiences       []string `name:"sentry-request-jwt-audiences" hidden:""`
+	PlacementHostAddress     string   `name:"placement-host-address" hidden:""`
+	ActorsService            string   `name:"actors-service" hidden:""`
+	RemindersService         string   `name:"reminders-service" hidden:""`
+	ActorsDisseminateTimeout string   `name:"actors-disseminate-timeout" hidden:""`
+	SchedulerHostAddress     string   `name:"scheduler-host-address" hidden:""`
+	SchedulerJobStreams      string   `name:"scheduler-job-streams" hidden:""`
+	HotReloadInterval        string   `name:"hot-reload-reconcile-interval" hidden:""`
+	DisableK8sSecretStore    bool     `name:"disable-builtin-k8s-secret-store" hidden:""`
 }
 
 // given names the unused flags that were set, for the log.
 func (u unusedFlags) given() []string {
 	set := map[string]bool{
-		"dapr-internal-grpc-port":           u.InternalGRPCPort != "",
-		"dapr-internal-grpc-listen-address": u.InternalGRPCListenAddress != "",
-		"metrics-port":                      u.MetricsPort != "", "metrics-listen-address": u.MetricsListenAddress != "",
+		"metrics-port": u.MetricsPort != "", "metrics-listen-address": u.MetricsListenAddress != "",
 		"enable-mtls": u.EnableMTLS,
 		"mode":        u.Mode != "standalone", "sentry-address": u.SentryAddress != "",
 		"control-plane-address": u.ControlPlaneAddress != "", "control-plane-trust-domain": u.ControlPlaneTrustDomain != "",

@@ -78,6 +78,9 @@ func prepare(f *serveFlags, log *slog.Logger, reload <-chan struct{}) (*runtime.
 	for _, l := range o.GRPC {
 		log.Info("gRPC server listening", "address", l.Addr().String())
 	}
+	for _, l := range o.Internal {
+		log.Info("Internal gRPC server listening", "address", l.Addr().String())
+	}
 	if names := f.Unused.given(); len(names) > 0 {
 		log.Debug("Flags accepted and not used by this version", "flags", strings.Join(names, " "))
 	}
@@ -200,6 +203,9 @@ func (f *serveFlags) sizes(o *runtime.Options) error {
 // listen opens the ports of the API. A port that is taken is said before
 // anything else starts.
 func (f *serveFlags) listen(o *runtime.Options) error {
+	if err := f.listenInternal(o); err != nil {
+		return err
+	}
 	if f.UnixDomainSocket != "" {
 		socket := filepath.Join(f.UnixDomainSocket, "dapr-"+f.AppID)
 		l, err := listenUnix(socket + "-http.socket")
@@ -224,6 +230,20 @@ func (f *serveFlags) listen(o *runtime.Options) error {
 	}
 	if f.PublicPort > 0 {
 		o.Public, err = listenAll([]string{cmp.Or(f.PublicListenAddress, "127.0.0.1")}, f.PublicPort, "--dapr-public-port")
+	}
+	return err
+}
+
+// listenInternal opens the port for other sidecars, on one address: it is what
+// they are told.
+func (f *serveFlags) listenInternal(o *runtime.Options) error {
+	host := f.InternalAddress
+	if host == "" {
+		host = append(list(f.ListenAddresses), "127.0.0.1")[0]
+	}
+	l, err := listenTCP(host, f.InternalPort, "--dapr-internal-grpc-port")
+	if err == nil {
+		o.Internal = []net.Listener{l}
 	}
 	return err
 }

@@ -318,7 +318,7 @@ spec:
 	log := &lines{}
 	write(t, filepath.Join(dir, "resources", "bus.yaml"), strings.ReplaceAll(buses, "DIR", dir))
 	cmd := exec.Command(link, "--app-id=shop", "--dapr-http-port=0", "--components-path="+filepath.Join(dir, "resources"),
-		"--data-dir", filepath.Join(dir, "data"), "--mode", "standalone", "--dapr-grpc-port", "0", "--dapr-internal-grpc-port", "50002",
+		"--data-dir", filepath.Join(dir, "data"), "--mode", "standalone", "--dapr-grpc-port", "0", "--dapr-internal-grpc-port", "0",
 		"--metrics-port", "9090", "--enable-metrics=false", "--enable-profiling", "--profile-port=0", "--placement-host-address", "localhost:50005",
 		"--scheduler-host-address=localhost:50006", "--scheduler-job-streams", "3", "--control-plane-trust-domain", "localhost",
 		"--dapr-http-max-request-size", "8", "--dapr-http-read-buffer-size", "8", "--log-level", "debug", "--log-as-json", "--enable-api-logging",

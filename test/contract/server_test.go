@@ -182,7 +182,7 @@ func TestUnixSocket(t *testing.T) {
 func TestLackingAPIs(t *testing.T) {
 	t.Parallel()
 	sc := start(t, setup{resources: buses})
-	for _, path := range []string{"/invoke/a/method/m", "/actors/t/i/method/m", "/jobs/j", "-alpha1/jobs/j", "-beta1/workflows/w/i"} {
+	for _, path := range []string{"/actors/t/i/method/m", "/jobs/j", "-alpha1/jobs/j", "-beta1/workflows/w/i"} {
 		checkProblem(t, get(t, sc.api+path), 501, "ERR_API_UNIMPLEMENTED", "")
 	}
 	checkProblem(t, get(t, sc.api+"/nope"), 404, "ERR_NOT_FOUND", "")

@@ -1,0 +1,67 @@
+package runtime
+
+import (
+	"context"
+	"net"
+	"os"
+
+	"github.com/penstock-io/penstock/api"
+	calling "github.com/penstock-io/penstock/invoke"
+	"github.com/penstock-io/penstock/invoke/message"
+	sidecars "github.com/penstock-io/penstock/invoke/peer"
+)
+
+// calls are the way from app to app.
+type calls struct {
+	peers   *sidecars.Client
+	invoker *calling.Invoker
+}
+
+var _ api.Caller = (*Runtime)(nil)
+
+// connectCalls makes the way to other apps. Nothing is opened.
+func (r *Runtime) connectCalls() {
+	r.calls.peers = sidecars.NewClient(sidecars.ClientOptions{MaxBody: r.o.MaxBody, Logger: r.log})
+	o := calling.Options{
+		AppID: r.o.AppID, Namespace: r.o.Namespace, Finder: r.names.directory, Peers: r.calls.peers, Policies: r.parts.policies,
+		Address: r.ownHost(),
+	}
+	if r.app != nil {
+		o.App = r.app
+	}
+	// Without a name the headers of forwarded requests do without it.
+	o.Host, _ = os.Hostname()
+	r.calls.invoker = calling.New(o)
+}
+
+// ownHost is the address that others reach this process by: the one its internal
+// server listens on, unless that is any or DAPR_HOST_IP says another.
+func (r *Runtime) ownHost() string {
+	_, told := r.o.Env("DAPR_HOST_IP")
+	if len(r.o.Internal) > 0 && !told {
+		if a, ok := r.o.Internal[0].Addr().(*net.TCPAddr); ok && !a.IP.IsUnspecified() {
+			return a.IP.String()
+		}
+	}
+	return hostAddress(r.o.Env)
+}
+
+// Invoke implements [api.Caller].
+func (r *Runtime) Invoke(ctx context.Context, target string, m *message.Request) (*message.Response, error) {
+	return r.calls.invoker.Do(ctx, target, m)
+}
+
+// servePeers takes calls of other sidecars until ctx ends.
+func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
+	o := sidecars.ServerOptions{MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Logger: r.log}
+	if r.app != nil {
+		o.App = r.app
+	}
+	return sidecars.NewServer(o).Run(ctx, r.o.Internal...)
+}
+
+// closeCalls frees the connections to others.
+func (r *Runtime) closeCalls() {
+	r.calls.peers.Close()
+	r.calls.invoker.Close()
+}
