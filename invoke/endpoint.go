@@ -73,7 +73,7 @@ func (e *Endpoint) Close() {
 }
 
 // send sends r, without who calls whom: it leaves the world of sidecars.
-func (e *Endpoint) send(ctx context.Context, r *message.Request) (*message.Response, error) {
+func (e *Endpoint) send(ctx context.Context, r *message.Request, _ []string) (*message.Response, error) {
 	u := *e.base
 	path := strings.TrimSuffix(e.base.EscapedPath(), "/") + "/" + r.Path
 	if r.Path == "" {

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -210,10 +211,7 @@ func (c *call) once(ctx context.Context, limit time.Duration) (*message.Response
 	if limit > 0 {
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, errSlow)
 	}
-	one := *c.r
-	one.Header = c.r.Header.Clone()
-	one.Body = c.body.view()
-	answer, err := c.to.send(ctx, &one)
+	answer, err := c.reach(ctx)
 	if err != nil {
 		if outer.Err() == nil && errors.Is(context.Cause(ctx), errSlow) {
 			err = fault.New(fault.Timeout, "no answer within %s: %w", limit, err)
@@ -224,6 +222,41 @@ func (c *call) once(ctx context.Context, limit time.Duration) (*message.Response
 	answer.OnClose(cancel)
 	return answer, nil
 }
+
+// errNoOther tells that there is no instance that was not tried.
+var errNoOther = errors.New("no other instance")
+
+// reach sends the request to an instance that can be reached: one that cannot got
+// nothing, so another one is asked at once, and the policy hears nothing of it.
+func (c *call) reach(ctx context.Context) (*message.Response, error) {
+	var not []string
+	var last error
+	for {
+		one := *c.r
+		one.Header = c.r.Header.Clone()
+		one.Body = c.body.view()
+		answer, err := c.to.send(ctx, &one, not)
+		if errors.Is(err, errNoOther) && last != nil {
+			return nil, last
+		}
+		u, ok := errors.AsType[*unreached](err)
+		if !ok || len(not) == mostOthers || ctx.Err() != nil {
+			return answer, err
+		}
+		not, last = append(not, u.address), err
+	}
+}
+
+// mostOthers is how many instances one try may find out of reach and go on.
+const mostOthers = 3
+
+// unreached is the error of an instance that got nothing.
+type unreached struct {
+	error
+	address string
+}
+
+func (u *unreached) Unwrap() error { return u.error }
 
 // answered is an answer that counts as a failure. It is of a kind that may be
 // tried again whatever its code is: what a policy does not want repeated it says
@@ -253,7 +286,8 @@ func failure(r *message.Response) error {
 // aim is where a request goes.
 type aim struct {
 	local bool // to the app that is served here
-	send  func(ctx context.Context, r *message.Request) (*message.Response, error)
+	// send sends r to an instance whose address is not among those.
+	send func(ctx context.Context, r *message.Request, not []string) (*message.Response, error)
 }
 
 // aim finds out what a target is.
@@ -278,8 +312,9 @@ func (v *Invoker) aim(target string) (aim, error) {
 	if id == v.o.AppID && namespace == v.o.Namespace {
 		return aim{local: true, send: v.toApp}, nil
 	}
-	return aim{send: func(ctx context.Context, r *message.Request) (*message.Response, error) {
-		return v.toPeer(ctx, id, namespace, r)
+	app := names.App{ID: id, Namespace: namespace}
+	return aim{send: func(ctx context.Context, r *message.Request, not []string) (*message.Response, error) {
+		return v.toPeer(ctx, app, r, not)
 	}}, nil
 }
 
@@ -305,7 +340,7 @@ func odd(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`/\
 // none.
 var ErrNoApp = fault.New(fault.NotFound, "call the app: app channel is not initialized; start with --app-port")
 
-func (v *Invoker) toApp(ctx context.Context, r *message.Request) (*message.Response, error) {
+func (v *Invoker) toApp(ctx context.Context, r *message.Request, _ []string) (*message.Response, error) {
 	if v.o.App == nil {
 		closeBody(r)
 		return nil, ErrNoApp
@@ -314,23 +349,36 @@ func (v *Invoker) toApp(ctx context.Context, r *message.Request) (*message.Respo
 	return v.o.App.Invoke(ctx, r)
 }
 
-// toPeer sends r to an instance of another app.
-func (v *Invoker) toPeer(ctx context.Context, id, namespace string, r *message.Request) (*message.Response, error) {
+// toPeer sends r to an instance of another app, whose address is not among those
+// of not; without one it is errNoOther.
+func (v *Invoker) toPeer(ctx context.Context, app names.App, r *message.Request, not []string) (*message.Response, error) {
 	if v.o.Finder == nil || v.o.Peers == nil {
 		closeBody(r)
-		return nil, fault.New(fault.Unavailable, "find app %s: name resolution is not set up", id)
+		return nil, fault.New(fault.Unavailable, "find app %s: name resolution is not set up", app.ID)
 	}
-	address, done, err := v.o.Finder.Pick(ctx, names.App{ID: id, Namespace: namespace})
-	if err != nil {
+	address, done, err := v.o.Finder.Pick(ctx, app)
+	switch {
+	case err != nil:
 		closeBody(r)
-		return nil, fault.Wrap(err, "find app %s in namespace %q", id, namespace)
+		if app.Namespace != "" {
+			err = fault.Wrap(err, "look into namespace %q", app.Namespace)
+		}
+		return nil, err
+	case slices.Contains(not, address):
+		closeBody(r)
+		done(context.Canceled) // it was not called
+		return nil, errNoOther
 	}
-	v.introduce(r.Header, id)
+	v.introduce(r.Header, app.ID)
 	v.forward(r.Header)
-	answer, err := v.o.Peers.Call(ctx, address, id, r)
+	answer, err := v.o.Peers.Call(ctx, address, app.ID, r)
 	if err != nil {
 		done(blame(ctx, err))
-		return nil, fault.Wrap(err, "call app %s at %s", id, address)
+		err = fault.Wrap(err, "call app %s at %s", app.ID, address)
+		if message.IsUnsent(err) {
+			err = &unreached{err, address}
+		}
+		return nil, err
 	}
 	answer.OnClose(func() { done(nil) })
 	return answer, nil

@@ -268,3 +268,53 @@ func (endless) Invoke(ctx context.Context, _ *message.Request) (*message.Respons
 	<-ctx.Done()
 	return nil, fault.Wrap(context.Cause(ctx), "call the app")
 }
+
+// spread finds the instances of one app in turn.
+type spread struct {
+	*others
+	places []string
+	picked int
+}
+
+// Pick implements invoke.Finder.
+func (s *spread) Pick(context.Context, names.App) (string, func(error), error) {
+	s.at = s.places[s.picked%len(s.places)]
+	s.picked++
+	return s.at, func(err error) { s.ended = append(s.ended, err) }, nil
+}
+
+// An instance that cannot be reached costs a call nothing when there is another
+// one; without another one the policy decides.
+func TestAnotherInstanceIsAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		away := message.Unsent(failed(14))
+		var got []string
+		o := &others{call: func(n int, _, _ string, r *message.Request) (*message.Response, error) {
+			if n == 1 {
+				return nil, errors.Join(away, r.Body.Close())
+			}
+			got = append(r.Header["X-Forwarded-Proto"], read(t, r.Body))
+			return answer(200, "done"), nil
+		}}
+		s := &spread{others: o, places: []string{"a:1", "b:1"}}
+		v := invoke.New(invoke.Options{AppID: "me", Finder: s, Peers: s})
+		start := time.Now()
+		a, err := v.Do(t.Context(), "you", post("once"))
+		if err != nil || read(t, a.Body) != "done" || time.Since(start) > 0 {
+			t.Errorf("answered %v, %v after %v", a, err, time.Since(start))
+		}
+		if diff := cmp.Diff([]string{"http", "once"}, got); diff != "" || o.n != 2 || len(o.ended) != 2 || o.ended[0] == nil || o.ended[1] != nil {
+			t.Errorf("the other instance got %s; %d calls, ended %v", diff, o.n, o.ended)
+		}
+		o.n, o.call = 0, func(_ int, _, _ string, r *message.Request) (*message.Response, error) {
+			return nil, errors.Join(away, r.Body.Close())
+		}
+		alone := &spread{others: o, places: []string{"a:1"}}
+		v = invoke.New(invoke.Options{AppID: "me", Finder: alone, Peers: alone})
+		start = time.Now()
+		if _, err := v.Do(t.Context(), "you", post("")); !message.IsUnsent(err) || o.n != 4 || time.Since(start) != 3*time.Second {
+			t.Errorf("one instance: %v after %d calls and %v, want 4 in 3 s", err, o.n, time.Since(start))
+		}
+	})
+}

@@ -11,6 +11,7 @@
 package message
 
 import (
+	"errors"
 	"io"
 	"net/http"
 
@@ -88,3 +89,23 @@ func (c *closing) Close() error {
 	}
 	return err
 }
+
+// errUnsent marks the error of a request of which nothing was sent.
+var errUnsent = errors.New("unsent")
+
+// Unsent marks err as that of a request of which nothing was sent: another
+// instance may get it without doing it twice. It returns nil when err is nil.
+func Unsent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &unsent{err}
+}
+
+// IsUnsent tells whether err was marked so.
+func IsUnsent(err error) bool { return errors.Is(err, errUnsent) }
+
+type unsent struct{ error }
+
+// Unwrap returns the error itself and its mark.
+func (u *unsent) Unwrap() []error { return []error{u.error, errUnsent} }

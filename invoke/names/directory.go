@@ -65,7 +65,7 @@ func (d *Directory) Use(i *component.Instance[Driver]) {
 //
 // Kinds: NotFound when the app has no instance; Timeout or Unavailable when
 // ctx ended first; the rest from the resolver. It waits for the resolver only
-// when it knows nothing of the last 30 s.
+// when it knows nothing of the last 30 s, or nobody that could be reached.
 func (d *Directory) Pick(ctx context.Context, app App) (address string, done func(error), err error) {
 	for {
 		s := d.source.Load()

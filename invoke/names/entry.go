@@ -119,6 +119,16 @@ func (v *view) pick(now time.Time) (*peer, func(error)) {
 	return first, first.done
 }
 
+// away tells whether no instance could be reached last time.
+func (v *view) away() bool {
+	for _, p := range v.peers {
+		if !p.away.Load() {
+			return false
+		}
+	}
+	return len(v.peers) > 0
+}
+
 // usable returns the first instance from place at on that may be called, other
 // than not, and whether it is to be called as a probe. nil when there is none.
 func (v *view) usable(at int, not *peer, now time.Time) (p *peer, probe bool) {

@@ -40,10 +40,11 @@ func (s *source) pick(ctx context.Context, app App) (*peer, func(error), error) 
 	now := time.Now()
 	v := e.view.Load()
 	switch {
-	case v == nil || now.After(v.until):
+	case v == nil || now.After(v.until) || e.due(v, now) && e.doubt.Load() && v.away():
 		if v, err = s.await(ctx, e); err != nil {
 			return nil, nil, err
 		}
+		now = time.Now()
 	case e.due(v, now):
 		s.look(ctx, e)
 	}

@@ -202,7 +202,7 @@ func (c *Client) stream(ctx context.Context, k *conn, id string, r *message.Requ
 	if err != nil {
 		cancel()
 		_ = r.Body.Close() // nothing was sent
-		return nil, failed(outer, err)
+		return nil, message.Unsent(failed(outer, err))
 	}
 	up := &upload{s: s, body: r.Body, length: r.Length, cancel: cancel, done: make(chan struct{})}
 	go up.run(head)
