@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"net/url"
 
 	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/fault"
@@ -19,6 +18,15 @@ var _ app.Invoker = (*Channel)(nil)
 // implements [app.Invoker].
 func (c *Channel) Invoke(ctx context.Context, r *msg.Request) (*msg.Response, error) {
 	msg.Clean(r.Header)
+	if !c.o.Pipeline.Empty() && r.Verb != "" {
+		return c.stream(ctx, r)
+	}
+	return c.direct(ctx, r)
+}
+
+// direct is Invoke without the pipeline.
+func (c *Channel) direct(ctx context.Context, r *msg.Request) (*msg.Response, error) {
+	msg.Clean(r.Header)
 	switch {
 	case r.Verb == "" || r.Verb == http.MethodConnect:
 		if r.Body != nil {
@@ -28,14 +36,10 @@ func (c *Channel) Invoke(ctx context.Context, r *msg.Request) (*msg.Response, er
 	case c.token != nil:
 		r.Header["Dapr-Api-Token"] = c.token
 	}
-	u := &url.URL{
-		Scheme: c.base.URL.Scheme, Host: c.address,
-		Path: "/" + msg.Plain(r.Path), RawPath: "/" + r.Path, RawQuery: r.Query,
-	}
 	if err := repeatable(r); err != nil {
 		return nil, fault.Wrap(err, "call app at /%s", r.Path)
 	}
-	answer, err := msg.RoundTrip(ctx, c.transport, u, r)
+	answer, err := msg.RoundTrip(ctx, c.transport, c.method(r), r)
 	if err != nil {
 		return nil, callError(ctx, "/"+r.Path, err)
 	}

@@ -46,6 +46,10 @@ func (c *Channel) pass(ctx context.Context, r *Request) (*Answer, error) {
 // passed is the end of the pipeline. Wherever the middlewares have sent the
 // request, it goes to the app.
 func (c *Channel) passed(w http.ResponseWriter, r *http.Request) {
+	if s, known := r.Context().Value(streamingKey{}).(*streaming); known {
+		c.streamed(w, r, s)
+		return
+	}
 	p, known := r.Context().Value(passingKey{}).(*passing)
 	if !known {
 		middleware.Respond(w, http.StatusInternalServerError, "")
