@@ -234,8 +234,8 @@ func TestErrors(t *testing.T) {
 		{"no secret stores", secret, codes.FailedPrecondition, "secret", "ERR_SECRET_STORES_NOT_CONFIGURED"},
 		{"no state stores", state, codes.FailedPrecondition, "state", "DAPR_STATE_NOT_CONFIGURED"},
 		{"no lock stores", lock, codes.FailedPrecondition, "lock", "ERR_LOCK_STORE_NOT_CONFIGURED"},
-		{"an API of Dapr's that is not here", invoke, codes.Unimplemented, "InvokeService", "ERR_API_UNIMPLEMENTED"},
-		{"an alpha API that is not here", job, codes.Unimplemented, "GetJob", "ERR_API_UNIMPLEMENTED"},
+		{"an app that nobody runs", invoke, codes.Internal, "nobody", "ERR_DIRECT_INVOKE"},
+		{"an API of Dapr's that is not here", job, codes.Unimplemented, "GetJob", "ERR_API_UNIMPLEMENTED"},
 	} {
 		st, ok := status.FromError(test.err)
 		if !ok || st.Code() != test.code || !strings.Contains(strings.ToLower(st.Message()), strings.ToLower(test.text)) {
