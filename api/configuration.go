@@ -125,6 +125,9 @@ func (a *API) watch(ctx context.Context, id string, u *update, w *ConfigurationU
 			return nil
 		},
 		Deliver: func(ctx context.Context, key string, item configuration.Item) error {
+			if ctx.Err() != nil { // nothing is told after the answer to unsubscribing
+				return context.Cause(ctx)
+			}
 			return w.Deliver(ctx, id, key, item)
 		},
 	}
