@@ -162,6 +162,7 @@ ERR_DIRECT_INVOKE  404 5
 ERR_DIRECT_INVOKE  400 3
 ERR_DIRECT_INVOKE  403 7
 ERR_DIRECT_INVOKE  500 13
+ERR_DIRECT_INVOKE  500 14
 ERR_INTERNAL  500 13
 `
 
@@ -170,7 +171,7 @@ func TestProblems(t *testing.T) {
 	t.Parallel()
 	var got strings.Builder
 	got.WriteByte('\n')
-	for p := range api.InvokeFailed + 2 {
+	for p := range api.InvokeUnreached + 2 {
 		fmt.Fprintln(&got, p.Code(), p.Reason(), p.HTTPStatus(), p.GRPCCode())
 	}
 	if diff := cmp.Diff(problemTable, got.String()); diff != "" {

@@ -150,6 +150,8 @@ const (
 	InvokeDenied
 	// InvokeFailed: the other app could not be reached.
 	InvokeFailed
+	// InvokeUnreached: the same of a call of the other app's own gRPC service.
+	InvokeUnreached
 )
 
 // row is what a problem looks like from outside.
@@ -183,7 +185,7 @@ func (p Problem) row() row {
 		return lockRow(p)
 	case p >= ConfigurationNotConfigured && p <= AppChannel:
 		return configurationRow(p)
-	case p >= InvokeNoTarget && p <= InvokeFailed:
+	case p >= InvokeNoTarget && p <= InvokeUnreached:
 		return invokeRow(p)
 	}
 	rows := [StateNotConfigured]row{

@@ -5,6 +5,7 @@ import (
 
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke/message"
+	"github.com/penstock-io/penstock/invoke/proxy"
 )
 
 // Caller is a [Runtime] that can call other apps.
@@ -35,6 +36,30 @@ func (a *API) Invoke(ctx context.Context, target string, r *message.Request) (*m
 	return nil, Errorf(InvokeFailed, "invoke API is not ready")
 }
 
+// Forwarder is a [Caller] that passes on calls of services that only apps know.
+type Forwarder interface {
+	// Forward is that of invoke.Invoker.
+	Forward(ctx context.Context, target string, c *proxy.Call) error
+}
+
+// Forward makes a call of another app's own gRPC service. The status that the call
+// ended with, whoever it is of, is returned as it is; calls that did not get to the
+// app are errors of this package.
+func (a *API) Forward(ctx context.Context, c *proxy.Call) error {
+	forwarder, able := a.rt.(Forwarder)
+	if !able {
+		return Errorf(InvokeFailed, "invoke API is not ready")
+	}
+	err := forwarder.Forward(ctx, c.Target, c)
+	switch {
+	case err == nil || proxy.IsAnswer(err):
+		return err
+	case fault.KindOf(err) == fault.Unavailable:
+		return Errorf(InvokeUnreached, "failed to invoke, id: %.200s, err: %w", c.Target, err)
+	}
+	return invokeProblem(c.Target, err)
+}
+
 func invokeProblem(target string, err error) error {
 	p := InvokeFailed
 	switch fault.KindOf(err) {
@@ -59,9 +84,10 @@ func InvokePath(raw string) (string, error) {
 // invokeRow is the part of the table about calls of other apps.
 func invokeRow(p Problem) row {
 	return map[Problem]row{
-		InvokeNoTarget: {"ERR_DIRECT_INVOKE", "", 404, grpcNotFound, fault.NotFound},
-		InvokeInvalid:  {"ERR_DIRECT_INVOKE", "", 400, grpcInvalidArgument, fault.Invalid},
-		InvokeDenied:   {"ERR_DIRECT_INVOKE", "", 403, grpcPermissionDenied, fault.Denied},
-		InvokeFailed:   {"ERR_DIRECT_INVOKE", "", 500, grpcInternal, fault.Internal},
+		InvokeNoTarget:  {"ERR_DIRECT_INVOKE", "", 404, grpcNotFound, fault.NotFound},
+		InvokeInvalid:   {"ERR_DIRECT_INVOKE", "", 400, grpcInvalidArgument, fault.Invalid},
+		InvokeDenied:    {"ERR_DIRECT_INVOKE", "", 403, grpcPermissionDenied, fault.Denied},
+		InvokeFailed:    {"ERR_DIRECT_INVOKE", "", 500, grpcInternal, fault.Internal},
+		InvokeUnreached: {"ERR_DIRECT_INVOKE", "", 500, grpcUnavailable, fault.Unavailable},
 	}[p]
 }

@@ -103,7 +103,7 @@ func (v *Invoker) Do(ctx context.Context, target string, r *message.Request) (*m
 	}
 	c := &call{to: to, r: r, body: newReplay(r.Body)}
 	defer c.body.detach()
-	p, judged := v.policy(target, r)
+	p, judged := v.policy(target, message.Plain(r.Path))
 	if to.local && !judged {
 		p = resilience.Policy{}
 	}
@@ -128,10 +128,10 @@ const (
 
 // policy returns what is done when a call fails. Judged tells that an answer may
 // be a failure.
-func (v *Invoker) policy(target string, r *message.Request) (p resilience.Policy, judged bool) {
+func (v *Invoker) policy(target, method string) (p resilience.Policy, judged bool) {
 	pause, tries := builtInPause, builtInTries
 	if v.o.Policies != nil {
-		if found := v.o.Policies.Target(target, message.Plain(r.Path)); found != nil {
+		if found := v.o.Policies.Target(target, method); found != nil {
 			return *found, true
 		}
 		pause, tries = v.o.Policies.BuiltIn()

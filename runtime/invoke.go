@@ -9,6 +9,7 @@ import (
 	calling "github.com/penstock-io/penstock/invoke"
 	"github.com/penstock-io/penstock/invoke/message"
 	sidecars "github.com/penstock-io/penstock/invoke/peer"
+	"github.com/penstock-io/penstock/invoke/proxy"
 )
 
 // calls are the way from app to app.
@@ -17,7 +18,10 @@ type calls struct {
 	invoker *calling.Invoker
 }
 
-var _ api.Caller = (*Runtime)(nil)
+var (
+	_ api.Caller    = (*Runtime)(nil)
+	_ api.Forwarder = (*Runtime)(nil)
+)
 
 // connectCalls makes the way to other apps. Nothing is opened.
 func (r *Runtime) connectCalls() {
@@ -51,9 +55,14 @@ func (r *Runtime) Invoke(ctx context.Context, target string, m *message.Request)
 	return r.calls.invoker.Do(ctx, target, m)
 }
 
+// Forward implements [api.Forwarder].
+func (r *Runtime) Forward(ctx context.Context, target string, c *proxy.Call) error {
+	return r.calls.invoker.Forward(ctx, target, c)
+}
+
 // servePeers takes calls of other sidecars until ctx ends.
 func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
-	o := sidecars.ServerOptions{MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Logger: r.log}
+	o := sidecars.ServerOptions{AppID: r.o.AppID, Namespace: r.o.Namespace, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Logger: r.log}
 	if r.app != nil {
 		o.App = r.app
 	}

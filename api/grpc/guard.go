@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/penstock-io/penstock/api"
+	"github.com/penstock-io/penstock/invoke/proxy"
 )
 
 // guard is what every call passes.
@@ -101,20 +102,35 @@ func waits(method string) bool {
 // answer is the status of an error. The generated answer of a method that is
 // not there is put in our words.
 func (g *guard) answer(ctx context.Context, method string, err error) error {
+	if a, ok := err.(answered); ok {
+		return a.error
+	}
 	if _, ours := err.(*api.Error); !ours && method != rtv1.Dapr_InvokeService_FullMethodName && status.Code(err) == codes.Unimplemented {
 		err = api.Errorf(api.Unimplemented, "the method %s is not in this build of Penstock", path.Base(method))
 	}
 	return statusOf(ctx, err)
 }
 
-// unknown answers calls of services that are not there.
-func unknown(_ any, ss grpc.ServerStream) error {
-	method, _ := grpc.MethodFromServerStream(ss)
-	if len(metadata.ValueFromIncomingContext(ss.Context(), "dapr-app-id")) > 0 {
-		return api.Errorf(api.Unimplemented, "calls to other apps (metadata dapr-app-id) are not in this build of Penstock")
+// unknown takes calls of services that are not there: those of the app that the
+// metadata dapr-app-id names.
+func (g *guard) unknown(_ any, ss grpc.ServerStream) error {
+	c := proxy.New(ss)
+	if c.Target == "" {
+		return api.Errorf(api.Unimplemented,
+			"the method %s is not in this build of Penstock; to call an app's own, name the app in the metadata %s, once", cut(c.Method), proxy.AppID)
 	}
-	return api.Errorf(api.Unimplemented, "the method %s is not in this build of Penstock", cut(method))
+	if err := g.api.AllowMethod(rtv1.Dapr_InvokeService_FullMethodName); err != nil {
+		return err
+	}
+	err := g.api.Forward(ss.Context(), c)
+	if proxy.IsAnswer(err) {
+		return answered{err}
+	}
+	return err
 }
+
+// answered is the status of another app, which is not put in our words.
+type answered struct{ error }
 
 // recovered turns a panic of ours into an answer; the process goes on.
 func (g *guard) recovered(ctx context.Context, method string, err *error) {

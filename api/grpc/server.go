@@ -17,6 +17,7 @@ import (
 
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke/proxy"
 )
 
 // DefaultMaxBody is the limit of a message in bytes, 4 MiB.
@@ -86,7 +87,8 @@ func New(a *api.API, o Options) *Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: askAlive, Timeout: answerAlive}),
 		grpc.InTapHandle(g.enter),
-		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream), grpc.UnknownServiceHandler(unknown),
+		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream), grpc.UnknownServiceHandler(g.unknown),
+		grpc.ForceServerCodecV2(proxy.Codec()),
 	)
 	rtv1.RegisterDaprServer(s.grpc, &service{api: a, maxBody: maxBody, ending: s.ending, working: &g.working})
 	reflection.Register(s.grpc)

@@ -24,11 +24,16 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke"
 	"github.com/penstock-io/penstock/invoke/message"
+	"github.com/penstock-io/penstock/invoke/proxy"
 )
 
 // ServerOptions are the settings of a [Server].
 type ServerOptions struct {
+	// AppID and Namespace are those of the app that is served here: calls of its own
+	// gRPC services name it.
+	AppID, Namespace string
 	// App is the user's program; nil when there is none, which every call is told.
+	// Calls of its own gRPC services go to an App that is an [invoke.Forwarder].
 	App invoke.App
 	// MaxBody bounds one message of a request, and the whole body of a call that
 	// is one message, in bytes; default 4 MiB.
@@ -75,6 +80,7 @@ func NewServer(o ServerOptions) *Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: askAlive, Timeout: answerAlive}),
 		grpc.WaitForHandlers(true),
+		grpc.UnknownServiceHandler(s.forward), grpc.ForceServerCodecV2(proxy.Codec()),
 	)
 	internalv1.RegisterServiceInvocationServer(s.grpc, &service{s: s})
 	return s

@@ -1,0 +1,64 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke"
+	"github.com/penstock-io/penstock/invoke/proxy"
+)
+
+var _ invoke.PeerForwarder = (*Client)(nil)
+
+// Forward implements [invoke.PeerForwarder]. The other sidecar learns the app from
+// the metadata, as this one did.
+func (c *Client) Forward(ctx context.Context, address, id string, call *proxy.Call) error {
+	k, err := c.take(address)
+	if err != nil {
+		return err
+	}
+	defer c.give(k)
+	md := metadata.Join(call.Metadata, metadata.Pairs(proxy.AppID, id))
+	err = call.To(ctx, k, md)
+	if u, ok := errors.AsType[proxy.Unsent](err); ok && codes.Code(u.GRPCCode()) == codes.Unavailable {
+		k.ResetConnectBackoff()
+	}
+	return err
+}
+
+// forward takes a call of a service that is the app's own.
+func (s *Server) forward(_ any, in grpc.ServerStream) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.o.Logger.Error("call of another sidecar panicked", "panic", p, "stack", string(debug.Stack()))
+			err = status.Error(codes.Internal, "internal error")
+		}
+	}()
+	c := proxy.New(in)
+	switch own := s.o.AppID; c.Target {
+	case "":
+		return status.Errorf(codes.Unimplemented, "unknown method %.200s, and no metadata %s names one app", c.Method, proxy.AppID)
+	case own, own + "." + s.o.Namespace:
+	default:
+		return status.Errorf(codes.NotFound, "app %.200s is not here: this is the sidecar of %s in namespace %q", c.Target, own, s.o.Namespace)
+	}
+	app, ok := s.o.App.(invoke.Forwarder)
+	if !ok {
+		return status.Error(codes.FailedPrecondition, "app channel is not initialized")
+	}
+	err = app.Forward(in.Context(), c)
+	if err != nil && !proxy.IsAnswer(err) && in.Context().Err() == nil && fault.KindOf(err) == fault.Unavailable {
+		return status.Error(codes.Unavailable, "error invoking app channel: "+text(err))
+	}
+	if err != nil && !proxy.IsAnswer(err) {
+		return statusOf(in.Context(), err)
+	}
+	return err
+}
