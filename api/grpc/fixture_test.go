@@ -28,6 +28,7 @@ import (
 	"github.com/penstock-io/penstock/crypto/jwks"
 	"github.com/penstock-io/penstock/deadletters"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke/proxy"
 	"github.com/penstock-io/penstock/lock"
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
@@ -187,6 +188,7 @@ type instance struct {
 	stopped  chan bool
 	surface  api.Surface
 	streams  chan *api.Stream // those that were opened
+	forward  func(ctx context.Context, target string, c *proxy.Call) error
 }
 
 // Subscribe opens streams of the bus; the test delivers to them.

@@ -118,14 +118,6 @@ func TestReflection(t *testing.T) {
 	}
 }
 
-func TestUnknownService(t *testing.T) {
-	t.Parallel()
-	conn := serve(t, open(t), apigrpc.Options{}).conn(t)
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "other")
-	err := conn.Invoke(ctx, "/other.Service/Method", new(emptypb.Empty), new(emptypb.Empty))
-	want(t, err, codes.Unimplemented, "dapr-app-id")
-}
-
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	c := serve(t, open(t), apigrpc.Options{MaxBody: 1000, ReadBuffer: 4 << 10}).dial(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -42,12 +43,12 @@ func (s *Server) forward(_ any, in grpc.ServerStream) (err error) {
 		}
 	}()
 	c := proxy.New(in)
-	switch own := s.o.AppID; c.Target {
-	case "":
+	id, namespace, named := strings.Cut(c.Target, ".")
+	switch {
+	case c.Target == "":
 		return status.Errorf(codes.Unimplemented, "unknown method %.200s, and no metadata %s names one app", c.Method, proxy.AppID)
-	case own, own + "." + s.o.Namespace:
-	default:
-		return status.Errorf(codes.NotFound, "app %.200s is not here: this is the sidecar of %s in namespace %q", c.Target, own, s.o.Namespace)
+	case id != s.o.AppID || named && s.o.Namespace != "" && namespace != s.o.Namespace: // who has no namespace is in any
+		return status.Errorf(codes.NotFound, "app %.200s is not here: this is the sidecar of %s in namespace %q", c.Target, s.o.AppID, s.o.Namespace)
 	}
 	app, ok := s.o.App.(invoke.Forwarder)
 	if !ok {
