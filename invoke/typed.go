@@ -47,6 +47,7 @@ func (v *Invoker) Forward(ctx context.Context, target string, c *proxy.Call) err
 	if c.Lasting {
 		p.Timeout = 0
 	}
+	var before error
 	for n := 1; ; n++ {
 		var answer error
 		err := p.Try(ctx, func(tried context.Context) error {
@@ -67,6 +68,10 @@ func (v *Invoker) Forward(ctx context.Context, target string, c *proxy.Call) err
 		if answer != nil {
 			return answer
 		}
+		if before != nil && errors.Is(err, resilience.ErrOpen) {
+			return before // what opened the breaker says more
+		}
+		before = err
 		pause, again := p.Next(n, err)
 		if err == nil || !again || !proxy.IsUnsent(err) || ctx.Err() != nil || resilience.Sleep(ctx, pause) != nil {
 			return err

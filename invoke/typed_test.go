@@ -2,6 +2,7 @@ package invoke_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -174,4 +175,36 @@ func TestAPolicysTimeoutBoundsATypedCallUnlessItLasts(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestABreakerCountsTheStatusOfATypedCall(t *testing.T) {
+	t.Parallel()
+	p := &typedPeers{forward: func(context.Context, int, *proxy.Call) error { return status.Error(codes.NotFound, "no such order") }}
+	b := resilience.NewBreaker(resilience.BreakerConfig{Trip: func(n resilience.Counts) bool { return n.ConsecutiveFailures > 1 }})
+	v := invoke.New(invoke.Options{AppID: "me", Finder: p, Peers: p, Policies: typedPolicies{&resilience.Policy{Breaker: b}}})
+	defer v.Close()
+	for range 2 {
+		if err := v.Forward(t.Context(), "shop", typedCall()); status.Code(err) != codes.NotFound || !proxy.IsAnswer(err) {
+			t.Error(err)
+		}
+	}
+	if err := v.Forward(t.Context(), "shop", typedCall()); !errors.Is(err, resilience.ErrOpen) || p.tries != 2 {
+		t.Errorf("%v after %d calls", err, p.tries)
+	}
+}
+
+// The try that a breaker refuses tells what opened it.
+func TestARefusedTryOfATypedCallTellsWhy(t *testing.T) {
+	t.Parallel()
+	away := unsent(t)
+	p := &typedPeers{forward: func(context.Context, int, *proxy.Call) error { return away }}
+	policy := &resilience.Policy{
+		Retry:   resilience.Retry{Constant: true, Initial: time.Millisecond, Limit: 3},
+		Breaker: resilience.NewBreaker(resilience.BreakerConfig{Trip: func(resilience.Counts) bool { return true }}),
+	}
+	v := invoke.New(invoke.Options{AppID: "me", Finder: p, Peers: p, Policies: typedPolicies{policy}})
+	defer v.Close()
+	if err := v.Forward(t.Context(), "shop", typedCall()); !proxy.IsUnsent(err) || p.tries != 1 {
+		t.Errorf("%v after %d calls", err, p.tries)
+	}
 }
