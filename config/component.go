@@ -34,32 +34,50 @@ func (r *reader) component(d *fields, h header) Component {
 func (r *reader) item(n *node, path string) (Item, bool) {
 	f := r.table(n, path, n.at, false)
 	it := Item{Name: f.need("name"), NamePlace: f.place("name")}
+	v := f.get("value")
+	r.content(f, &it, true)
+	if v != nil && !it.Secret {
+		it.Value = r.template(v.value())
+		it.Namespaced = strings.Contains(v.value(), "{namespace}")
+	}
+	return it, it.Name != ""
+}
+
+// content reads what an item holds, its value or where it is found; env tells
+// whether that may be the environment. It ends the reading of f.
+func (r *reader) content(f *fields, it *Item, env bool) {
+	ways := []string{"value", "secretKeyRef"}
+	want := "value and secretKeyRef"
+	if env {
+		ways = append(ways, "envRef")
+		want = "value, secretKeyRef and envRef"
+	}
 	it.Place = it.NamePlace
 	given := 0
-	for _, one := range []string{"value", "secretKeyRef", "envRef"} {
+	for _, one := range ways {
 		if v := f.get(one); v != nil && (one != "value" || v.value() != "") {
 			given++
 			it.Place = v.at
 		}
 	}
 	if v := f.get("value"); v != nil {
-		it.Value = r.template(v.value())
-		it.Namespaced = strings.Contains(v.value(), "{namespace}")
+		it.Value = v.value()
 	}
 	if f.get("secretKeyRef") != nil {
 		it.SecretRef = secretRef(f.table("secretKeyRef"))
 	}
-	if env := f.text("envRef"); env != "" {
-		r.env(&it, env)
+	if env {
+		if name := f.text("envRef"); name != "" {
+			r.env(it, name)
+		}
 	}
 	empty := f.has("value")
 	switch clean := f.done(); {
 	case given > 1:
-		r.hard(it.NamePlace, "keep one of them", "%s has more than one of value, secretKeyRef and envRef", path)
+		r.hard(it.NamePlace, "keep one of them", "%s has more than one of %s", f.path, want)
 	case given == 0 && !empty && clean:
-		r.lenient(it.NamePlace, "", "%s has none of value, secretKeyRef and envRef", path)
+		r.lenient(it.NamePlace, "", "%s has none of %s", f.path, want)
 	}
-	return it, it.Name != ""
 }
 
 func secretRef(f *fields) *SecretRef {
@@ -77,7 +95,7 @@ func (r *reader) env(it *Item, name string) {
 	upper := strings.ToUpper(name)
 	for _, secret := range []string{"APP_API_TOKEN", "DAPR_", "PENSTOCK_"} {
 		if strings.HasPrefix(upper, secret) {
-			r.hard(it.Place, "give the value another variable", "environment variable %s may not be used in a component", cut(name, 80))
+			r.hard(it.Place, "give the value another variable", "environment variable %s may not be used in a resource", cut(name, 80))
 			return
 		}
 	}

@@ -1,5 +1,6 @@
 // Package config reads the resource files of an app: Dapr's Component,
-// Subscription, Configuration and Resiliency documents and our own Pipeline.
+// Subscription, Configuration, Resiliency and HTTPEndpoint documents and our own
+// Pipeline.
 //
 // A caller reads everything with [Load], or keeps it read with [Watch], and gets
 // a [Set] of plain structs and the [Problems] found. [OpenOrder] and [Resolve]
@@ -28,6 +29,7 @@ type Set struct {
 	Subscriptions []Subscription
 	Pipelines     []Pipeline
 	Resiliencies  []Resiliency
+	HTTPEndpoints []HTTPEndpoint
 	Configuration Configuration
 	// Broken holds the documents with errors, as far as they could be read. They
 	// are for finding further errors, never for use; nil when there are none.

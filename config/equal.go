@@ -8,13 +8,14 @@ type Changes struct {
 	Subscriptions Delta[Subscription]
 	Pipelines     Delta[Pipeline]
 	Resiliencies  Delta[Resiliency]
+	HTTPEndpoints Delta[HTTPEndpoint]
 	// Configuration tells whether the Configuration differs.
 	Configuration bool
 }
 
 // Empty tells whether nothing differs.
 func (c Changes) Empty() bool {
-	return c.Components.empty() && c.Subscriptions.empty() && c.Pipelines.empty() && c.Resiliencies.empty() && !c.Configuration
+	return c.Components.empty() && c.Subscriptions.empty() && c.Pipelines.empty() && c.Resiliencies.empty() && c.HTTPEndpoints.empty() && !c.Configuration
 }
 
 // Delta is what differs between two lists of named documents. Changed holds the
@@ -37,6 +38,7 @@ func Diff(old, fresh *Set) Changes {
 		Subscriptions: delta(old.Subscriptions, fresh.Subscriptions, func(s Subscription) string { return s.Name }),
 		Pipelines:     delta(old.Pipelines, fresh.Pipelines, func(p Pipeline) string { return p.Name }),
 		Resiliencies:  delta(old.Resiliencies, fresh.Resiliencies, func(r Resiliency) string { return r.Name }),
+		HTTPEndpoints: delta(old.HTTPEndpoints, fresh.HTTPEndpoints, func(e HTTPEndpoint) string { return e.Name }),
 		Configuration: !Equal(old.Configuration, fresh.Configuration),
 	}
 }

@@ -13,12 +13,12 @@ const (
 )
 
 func ourKinds() []string {
-	return []string{"Component", "Subscription", "Configuration", "Resiliency", "Pipeline"}
+	return []string{"Component", "Subscription", "Configuration", "Resiliency", "HTTPEndpoint", "Pipeline"}
 }
 
 // daprKinds are those that Dapr has and this version does not use.
 func daprKinds() []string {
-	return []string{"HTTPEndpoint", "MCPServer", "WorkflowAccessPolicy"}
+	return []string{"MCPServer", "WorkflowAccessPolicy"}
 }
 
 // versionsOf lists the apiVersions of one of our kinds.
@@ -43,7 +43,7 @@ func (r *reader) document(n *node) {
 	known := append(ourKinds(), daprKinds()...)
 	switch {
 	case kind == "" && group(version) != "":
-		r.hard(n.at, "add kind: Component, Subscription, Configuration, Resiliency or Pipeline", "the document has no kind")
+		r.hard(n.at, "add kind: Component, Subscription, Configuration, Resiliency, HTTPEndpoint or Pipeline", "the document has no kind")
 	case slices.Contains(daprKinds(), kind) && (version == "" || group(version) == "dapr.io"):
 		r.skip(n, kind, "this kind is not used by this version")
 	case !slices.Contains(ourKinds(), kind):
@@ -120,6 +120,12 @@ func (r *reader) skip(n *node, kind, why string) {
 // ours reads a document of a known kind and version.
 func (r *reader) ours(n *node, version, kind string) {
 	before := len(r.problems)
+	r.secret = nil
+	defer func() {
+		for i := range r.problems[before:] {
+			r.hide(&r.problems[before+i].Place)
+		}
+	}()
 	d := r.table(n, "", n.at, kind == "Pipeline")
 	d.skip("apiVersion", "kind", "status")
 	meta := d.table("metadata")
@@ -190,6 +196,9 @@ func (r *reader) body(d *fields, h header, version string) (put func()) {
 	case "Resiliency":
 		p := r.resiliency(d, h)
 		return func() { r.set.Resiliencies = append(r.set.Resiliencies, p) }
+	case "HTTPEndpoint":
+		e := r.httpEndpoint(d, h)
+		return func() { r.set.HTTPEndpoints = append(r.set.HTTPEndpoints, e) }
 	case "Pipeline":
 		p := r.pipeline(d, h)
 		return func() { r.set.Pipelines = append(r.set.Pipelines, p) }

@@ -56,8 +56,9 @@ type reader struct {
 
 	file   string
 	lines  []string
-	tokens int  // of this file so far
-	config bool // this file was given as a configuration file
+	tokens int      // of this file so far
+	config bool     // this file was given as a configuration file
+	secret []string // what no message may show of the document being read
 }
 
 // Bounds for one file.

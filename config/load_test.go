@@ -200,7 +200,7 @@ func TestOddFile(t *testing.T) {
 	skipped := []Skipped{
 		{Kind: "Deployment", Name: "foreign", Why: "apiVersion apps/v1 is not read here"},
 		{Why: "the document has no kind"},
-		{Kind: "HTTPEndpoint", Name: "later", Why: "this kind is not used by this version"},
+		{Kind: "MCPServer", Name: "later", Why: "this kind is not used by this version"},
 		{Kind: "Configuration", Name: "here", Why: "a Configuration is only read from a configuration file"},
 		{Kind: "Gadget", Why: "this kind is not known"},
 	}

@@ -14,58 +14,97 @@ import (
 // its Cause. No value ever reaches a problem's text.
 func Resolve(c Component, get func(store, name string) (map[string]string, error)) (Component, Problems) {
 	var problems Problems
+	c.Metadata, problems = c.wants().resolve(c.Metadata, get)
+	return c, problems
+}
+
+// taker is who takes secrets from a store.
+type taker struct {
+	who        string // "component c"
+	store      string // may be empty
+	storePlace Place
+	item       func(name string) string // `option "x"`
+}
+
+func (c Component) wants() taker {
+	return taker{
+		who: "component " + c.Name, store: c.SecretStore, storePlace: c.StorePlace,
+		item: func(name string) string { return fmt.Sprintf("option %q", name) },
+	}
+}
+
+// resolve returns a copy of the items with their secrets.
+func (t taker) resolve(items []Item, get func(store, name string) (map[string]string, error)) ([]Item, Problems) {
+	var problems Problems
 	type answer struct {
 		pairs map[string]string
 		err   error
 	}
 	answers := map[string]answer{}
-	c.Metadata = slices.Clone(c.Metadata)
-	for i := range c.Metadata {
-		it := &c.Metadata[i]
+	items = slices.Clone(items)
+	for i := range items {
+		it := &items[i]
 		if it.SecretRef == nil {
 			continue
 		}
-		if c.SecretStore == "" {
-			problems = append(problems, noStore(c, *it))
+		if t.store == "" {
+			problems = append(problems, t.noStore(*it))
 			continue
 		}
 		a, asked := answers[it.SecretRef.Name]
 		if !asked {
-			a.pairs, a.err = get(c.SecretStore, it.SecretRef.Name)
+			a.pairs, a.err = get(t.store, it.SecretRef.Name)
 			answers[it.SecretRef.Name] = a
 		}
 		value, ok := a.pairs[it.SecretRef.Key]
 		if a.err != nil || !ok {
-			problems = append(problems, unread(c, *it, a.pairs, a.err))
+			problems = append(problems, t.unread(*it, a.pairs, a.err))
 			continue
 		}
 		it.Value, it.Secret = value, true
 	}
-	return c, problems
+	return items, problems
 }
 
-func noStore(c Component, it Item) Problem {
+func (t taker) noStore(it Item) Problem {
+	noun, _, _ := strings.Cut(t.who, " ")
 	return Problem{
 		Place: it.Place,
-		Text:  fmt.Sprintf("component %s: option %q is a secret, but the component names no secret store", c.Name, it.Name),
+		Text:  fmt.Sprintf("%s: %s is a secret, but the %s names no secret store", t.who, t.item(it.Name), noun),
 		Hint:  "add auth: {secretStore: NAME}",
 	}
 }
 
 // unread says why a secret has no value.
-func unread(c Component, it Item, pairs map[string]string, err error) Problem {
+func (t taker) unread(it Item, pairs map[string]string, err error) Problem {
 	p := Problem{Place: it.Place, Cause: err}
 	if err != nil {
-		p.Text = fmt.Sprintf("component %s: option %q: read secret %q of store %q: %v", c.Name, it.Name, it.SecretRef.Name, c.SecretStore, err)
+		p.Text = fmt.Sprintf("%s: %s: read secret %q of store %q: %v", t.who, t.item(it.Name), it.SecretRef.Name, t.store, err)
 		return p
 	}
-	p.Text = fmt.Sprintf("component %s: option %q: secret %q of store %q has no key %q", c.Name, it.Name, it.SecretRef.Name, c.SecretStore, it.SecretRef.Key)
+	p.Text = fmt.Sprintf("%s: %s: secret %q of store %q has no key %q", t.who, t.item(it.Name), it.SecretRef.Name, t.store, it.SecretRef.Key)
 	p.Cause = fault.New(fault.NotFound, "%s", p.Text)
 	known := make([]string, 0, len(pairs))
 	for k := range pairs {
 		known = append(known, k)
 	}
 	p.Hint = DidYouMean(it.SecretRef.Key, sorted(known))
+	return p
+}
+
+// unknownStore says that the store is not among the components.
+func (t taker) unknownStore(all []Component) Problem {
+	p := Problem{Place: t.storePlace, Text: fmt.Sprintf("%s: secret store %q is not configured", t.who, t.store)}
+	var known []string
+	for _, c := range all {
+		if isStore(c) {
+			known = append(known, c.Name)
+		}
+		if c.Name == t.store {
+			p.Text = fmt.Sprintf("%s: %q is a %s, not a secret store", t.who, t.store, c.Type)
+		}
+	}
+	p.Hint = DidYouMean(t.store, sorted(known))
 	return p
 }
 
@@ -119,30 +158,19 @@ type ordering struct {
 // it needs none or a problem was reported.
 func (o *ordering) store(i int) (need int, ok bool) {
 	c := o.all[i]
-	at := slices.IndexFunc(c.Metadata, func(it Item) bool { return it.SecretRef != nil })
+	at := slices.IndexFunc(c.Metadata, fromStore)
 	if at < 0 {
 		return 0, false
 	}
 	it := c.Metadata[at]
 	if c.SecretStore == "" {
-		o.problems = append(o.problems, noStore(c, it))
+		o.problems = append(o.problems, c.wants().noStore(it))
 		return 0, false
 	}
 	if need, ok = o.byName[c.SecretStore]; ok {
 		return need, true
 	}
-	p := Problem{Place: c.StorePlace, Text: fmt.Sprintf("component %s: secret store %q is not configured", c.Name, c.SecretStore)}
-	for _, other := range o.all {
-		if other.Name == c.SecretStore {
-			p.Text = fmt.Sprintf("component %s: %q is a %s, not a secret store", c.Name, c.SecretStore, other.Type)
-		}
-	}
-	known := make([]string, 0, len(o.byName))
-	for name := range o.byName {
-		known = append(known, name)
-	}
-	p.Hint = DidYouMean(c.SecretStore, sorted(known))
-	o.problems = append(o.problems, p)
+	o.problems = append(o.problems, c.wants().unknownStore(o.all))
 	return 0, false
 }
 

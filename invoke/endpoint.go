@@ -17,7 +17,8 @@ import (
 type EndpointOptions struct {
 	// BaseURL is in front of every path: http or https, a host, perhaps a path.
 	BaseURL string
-	// Header is sent with every request, in place of what an app sends.
+	// Header is sent with every request, in place of what an app sends; what belongs
+	// to a connection is left out, see [Sendable].
 	Header http.Header
 	// TLS is nil for the defaults.
 	TLS *tls.Config
@@ -32,8 +33,8 @@ type Endpoint struct {
 	own       *http.Transport // nil: the transport is another's
 }
 
-// NewEndpoint makes an endpoint; it opens no connection. A wrong URL is an error
-// of kind invalid. An endpoint made by this function must be closed.
+// NewEndpoint makes an endpoint; it opens no connection. A wrong URL or header is
+// an error of kind invalid, which shows no value of a header. An endpoint made by this function must be closed.
 func NewEndpoint(o EndpointOptions) (*Endpoint, error) {
 	base, err := url.Parse(o.BaseURL)
 	switch {
@@ -46,7 +47,49 @@ func NewEndpoint(o EndpointOptions) (*Endpoint, error) {
 	case base.RawQuery != "" || base.Fragment != "":
 		return nil, fault.New(fault.Invalid, "read URL: a query or a fragment may not be in it")
 	}
+	header, err := kept(o.Header)
+	if err != nil {
+		return nil, err
+	}
+	o.Header = header
 	return &Endpoint{o: o, base: base}, nil
+}
+
+// kept returns the headers that can be sent with every request: those that belong
+// to a connection cannot. A token is meant for the web server.
+func kept(h http.Header) (http.Header, error) {
+	out := make(http.Header, len(h))
+	for name, values := range h {
+		if err := CheckHeader(name, values...); err != nil {
+			return nil, err
+		}
+		if Sendable(name) {
+			out[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	return out, nil
+}
+
+// CheckHeader finds what is wrong with a header: an error of kind invalid, which
+// shows no value.
+func CheckHeader(name string, values ...string) error {
+	switch {
+	case !message.Good(name, nil):
+		return fault.New(fault.Invalid, "read header %.80q: it is no name of a header", name)
+	case !message.Good(name, values):
+		return fault.New(fault.Invalid, "read header %s: a control character, such as the end of a line, is in its value", name)
+	}
+	return nil
+}
+
+// Sendable tells whether an endpoint can have a header of that name. Those of a
+// connection it cannot.
+func Sendable(name string) bool {
+	switch name = http.CanonicalHeaderKey(name); name {
+	case "Dapr-Api-Token", "Dapr-App-Id", "Destination-App-Id":
+		return true
+	}
+	return !message.OneHop(name)
 }
 
 // bare returns the cause of an error of package url, whose text repeats the URL,

@@ -46,8 +46,9 @@ type Peers interface {
 
 // Endpoints finds web servers that have a name.
 type Endpoints interface {
-	// Endpoint returns nil when there is none of that name.
-	Endpoint(name string) *Endpoint
+	// Endpoint returns nil when there is none of that name, and an error when there
+	// is one that cannot be used now.
+	Endpoint(ctx context.Context, name string) (*Endpoint, error)
 }
 
 // Policies finds what is to be done when a call fails.
@@ -96,7 +97,7 @@ func (v *Invoker) Close() { v.web.CloseIdleConnections() }
 // the name of an endpoint, or the URL of a web server. It closes r's body. The
 // answer's body must be closed; when ctx ends, so does the body.
 func (v *Invoker) Do(ctx context.Context, target string, r *message.Request) (*message.Response, error) {
-	to, err := v.aim(target)
+	to, err := v.aim(ctx, target)
 	if err != nil {
 		closeBody(r)
 		return nil, err
@@ -291,7 +292,7 @@ type aim struct {
 }
 
 // aim finds out what a target is.
-func (v *Invoker) aim(target string) (aim, error) {
+func (v *Invoker) aim(ctx context.Context, target string) (aim, error) {
 	if isURL(target) {
 		e, err := NewEndpoint(EndpointOptions{BaseURL: target})
 		if err != nil {
@@ -301,7 +302,10 @@ func (v *Invoker) aim(target string) (aim, error) {
 		return aim{send: e.send}, nil
 	}
 	if v.o.Endpoints != nil {
-		if e := v.o.Endpoints.Endpoint(target); e != nil {
+		if e, err := v.o.Endpoints.Endpoint(ctx, target); e != nil || err != nil {
+			if err != nil {
+				return aim{}, err
+			}
 			return aim{send: e.send}, nil
 		}
 	}

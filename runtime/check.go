@@ -36,6 +36,9 @@ func Check(list component.Finder, set *config.Set) config.Problems {
 		c.pipeline(p, readers)
 	}
 	c.resiliency(set.Resiliencies)
+	for _, e := range set.HTTPEndpoints {
+		c.httpEndpoint(e)
+	}
 	for _, h := range slices.Concat(set.Configuration.Inbound, set.Configuration.ToApp) {
 		c.handler(h)
 	}
@@ -54,6 +57,7 @@ func whole(set *config.Set) *config.Set {
 	all.Subscriptions = slices.Concat(set.Subscriptions, set.Broken.Subscriptions)
 	all.Pipelines = slices.Concat(set.Pipelines, set.Broken.Pipelines)
 	all.Resiliencies = slices.Concat(set.Resiliencies, set.Broken.Resiliencies)
+	all.HTTPEndpoints = slices.Concat(set.HTTPEndpoints, set.Broken.HTTPEndpoints)
 	all.Elsewhere = slices.Concat(set.Elsewhere, set.Broken.Elsewhere)
 	return &all
 }
@@ -311,6 +315,9 @@ func Report(w io.Writer, list component.Finder, o config.Options) (sound bool, e
 			Count(len(set.Subscriptions), "subscription"), Count(len(set.Pipelines), "pipeline"))
 		if n := len(set.Resiliencies); n > 0 {
 			fmt.Fprintf(&b, ", %s", Count(n, "resiliency document"))
+		}
+		if n := len(set.HTTPEndpoints); n > 0 {
+			fmt.Fprintf(&b, ", %s", Count(n, "HTTPEndpoint"))
 		}
 		b.WriteString(": no problems\n")
 	}

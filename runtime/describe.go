@@ -139,6 +139,9 @@ func (r *Runtime) Snapshot() api.Metadata {
 	for _, name := range r.parts.policies.list() {
 		m.Resiliencies = append(m.Resiliencies, api.NamedInfo{Name: name})
 	}
+	for _, name := range r.endpoints.names() {
+		m.HTTPEndpoints = append(m.HTTPEndpoints, api.NamedInfo{Name: name})
+	}
 	r.mu.Lock()
 	for _, route := range r.running {
 		if route.sub != nil {

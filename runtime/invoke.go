@@ -28,7 +28,7 @@ func (r *Runtime) connectCalls() {
 	r.calls.peers = sidecars.NewClient(sidecars.ClientOptions{MaxBody: r.o.MaxBody, Logger: r.log})
 	o := calling.Options{
 		AppID: r.o.AppID, Namespace: r.o.Namespace, Finder: r.names.directory, Peers: r.calls.peers, Policies: r.parts.policies,
-		Address: r.ownHost(),
+		Endpoints: r.endpoints, Address: r.ownHost(),
 	}
 	if r.app != nil {
 		o.App = r.app
@@ -71,6 +71,9 @@ func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 
 // closeCalls frees the connections to others.
 func (r *Runtime) closeCalls() {
+	for _, e := range r.endpoints.swap(nil, nil) {
+		e.server.Close()
+	}
 	r.calls.peers.Close()
 	r.calls.invoker.Close()
 }

@@ -113,12 +113,13 @@ type parts struct {
 
 	policies *policies
 
-	mu     sync.RWMutex // guards what follows
-	byName map[string]*part
-	serial uint64          // of the part made last
-	stale  map[string]bool // components one of whose secrets has another value now
-	scopes []config.SecretScope
-	lacks  map[string]string // components that could not even be made, with the reason
+	mu        sync.RWMutex // guards what follows
+	byName    map[string]*part
+	serial    uint64          // of the part made last
+	endpoints *endpoints      // which have secrets too
+	stale     map[string]bool // components one of whose secrets has another value now
+	scopes    []config.SecretScope
+	lacks     map[string]string // what could not even be made, as in "component bus", with the reason
 }
 
 // make builds a part without opening it.
@@ -216,7 +217,12 @@ func (ps *parts) openWith(ctx, lifetime context.Context, doc, c config.Component
 
 // resolve fills in the secrets of a document.
 func (ps *parts) resolve(ctx context.Context, doc config.Component, fresh []*part) (config.Component, config.Problems) {
-	return config.Resolve(doc, func(store, key string) (map[string]string, error) {
+	return config.Resolve(doc, ps.secrets(ctx, fresh))
+}
+
+// secrets reads secrets from the fresh stores first, then from those in the table.
+func (ps *parts) secrets(ctx context.Context, fresh []*part) func(store, key string) (map[string]string, error) {
+	return func(store, key string) (map[string]string, error) {
 		p := ps.find(store)
 		if i := slices.IndexFunc(fresh, func(f *part) bool { return f.config.Name == store }); i >= 0 {
 			p = fresh[i]
@@ -228,7 +234,7 @@ func (ps *parts) resolve(ctx context.Context, doc config.Component, fresh []*par
 			return nil, err
 		}
 		return p.store.Resolve(ctx, key)
-	})
+	}
 }
 
 // find returns the part of that name, or nil.
@@ -260,7 +266,7 @@ func (ps *parts) take(name string) *part {
 	return p
 }
 
-// lack notes that a component could not be made, until a configuration is
+// lack notes that a component, or an endpoint, could not be made, until a configuration is
 // taken over whole.
 func (ps *parts) lack(name string, err error) {
 	ps.mu.Lock()
@@ -351,7 +357,7 @@ func (ps *parts) missing() []string {
 	ps.mu.RLock()
 	defer ps.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(ps.lacks)) {
-		out = append(out, "component "+name+": "+ps.lacks[name])
+		out = append(out, name+": "+ps.lacks[name])
 	}
 	return out
 }

@@ -77,15 +77,17 @@ type change struct {
 	closing []*part            // inputs that go away or change: closed before
 	after   []config.Component // new or different inputs: opened when those are closed, which may hold what they need
 	removed []string
+	set     *config.Set     // whose endpoints are to be there; nil: those there are
+	turned  bool            // an endpoint is not there, or has a secret with another value
 	worked  map[string]bool // components that are open now
 	must    bool            // ignoreErrors does not count: what cannot be opened stays as it is
 }
 
-func (c change) empty() bool { return len(c.beside)+len(c.after)+len(c.removed) == 0 }
+func (c change) empty() bool { return !c.turned && len(c.beside)+len(c.after)+len(c.removed) == 0 }
 
 func (r *Runtime) diff(ctx context.Context, set *config.Set) change {
 	ordered, _ := config.OpenOrder(set.Components)
-	c := change{sums: sums(ordered), worked: map[string]bool{}}
+	c := change{sums: sums(ordered), set: set, worked: map[string]bool{}}
 	for _, p := range r.parts.all() {
 		c.worked[p.config.Name] = p.ready()
 		if _, keep := c.sums[p.config.Name]; !keep {
@@ -96,6 +98,7 @@ func (r *Runtime) diff(ctx context.Context, set *config.Set) change {
 		}
 	}
 	read := r.parts.newReading(ctx)
+	c.turned = r.endpoints.lacking() || slices.ContainsFunc(r.endpoints.open(), read.turned)
 	for _, doc := range ordered {
 		old := r.parts.find(doc.Name)
 		if old != nil && old.sum == c.sums[doc.Name] && !read.rotated(old) {
@@ -124,6 +127,12 @@ func (r *Runtime) anew(c *change, old *part, doc config.Component) {
 // After an error everything is as before.
 func (r *Runtime) replace(ctx, life context.Context, c change) (old []*part, err error) {
 	fresh, err := r.openNew(ctx, life, c.beside, c, nil)
+	var web map[string]*endpoint
+	if err == nil && c.set != nil {
+		if web, err = r.renewEndpoints(ctx, c.set.HTTPEndpoints, fresh); err != nil {
+			r.closeAll(life, fresh)
+		}
+	}
 	if err == nil {
 		r.stopReaders(life, c.closing)
 		r.closeAll(life, c.closing)
@@ -140,6 +149,9 @@ func (r *Runtime) replace(ctx, life context.Context, c change) (old []*part, err
 		if was := r.parts.put(p); was != nil {
 			old = append(old, was)
 		}
+	}
+	if c.set != nil {
+		r.useEndpoints(web, c.set.HTTPEndpoints)
 	}
 	for _, p := range c.closing {
 		delete(r.wanted, p.config.Name)
@@ -215,15 +227,20 @@ const handOver = time.Second
 // retire closes replaced parts a little later, in the background; stop waits
 // for it.
 func (r *Runtime) retire(life context.Context, old []*part) {
-	if len(old) == 0 {
-		return
+	if len(old) > 0 {
+		r.later(func() { r.closeAll(life, old) })
 	}
+}
+
+// later does something when those are done who had looked up what is replaced just
+// before, at the latest when everything ends.
+func (r *Runtime) later(do func()) {
 	r.retiring.Go(func() {
 		select {
 		case <-time.After(handOver):
 		case <-r.ending:
 		}
-		r.closeAll(life, old)
+		do()
 	})
 }
 

@@ -23,6 +23,9 @@ func (ps *parts) watch(ctx context.Context, store *secrets.Store) {
 				stale = append(stale, p.config.Name)
 			}
 		}
+		turned := slices.ContainsFunc(ps.endpoints.open(), func(e *endpoint) bool {
+			return e.doc.SecretStore == store.Name() && read.turned(e)
+		})
 		switch err := read.failed(); {
 		case ctx.Err() != nil:
 			return
@@ -33,6 +36,9 @@ func (ps *parts) watch(ctx context.Context, store *secrets.Store) {
 		}
 		failing = read.failed() != nil
 		ps.mark(stale)
+		if turned {
+			ps.turned()
+		}
 	})
 }
 
@@ -85,6 +91,15 @@ func (ps *parts) newReading(ctx context.Context) *reading {
 func (r *reading) rotated(p *part) bool {
 	now, problems := config.Resolve(p.doc, r.get)
 	return len(problems) == 0 && !config.Equal(now.Metadata, p.config.Metadata)
+}
+
+// turned is rotated for an endpoint.
+func (r *reading) turned(e *endpoint) bool {
+	if !e.doc.HasSecrets() {
+		return false
+	}
+	now, problems := config.ResolveEndpoint(e.doc, r.get)
+	return len(problems) == 0 && !config.Equal(now, e.config)
 }
 
 func (r *reading) get(store, key string) (map[string]string, error) {

@@ -44,6 +44,7 @@ type Runtime struct {
 	hangUp     func() // frees the connections to the app
 	api        *api.API
 	calls      calls
+	endpoints  *endpoints
 	routes     *routes
 	keeper     *deadletters.Keeper
 
@@ -79,6 +80,9 @@ type Runtime struct {
 	// unturned are components that were not opened with their new secrets yet,
 	// with the reason.
 	unturned map[string]error
+	// unturnedEndpoints are endpoints that cannot use their new secrets, with what
+	// was said about it.
+	unturnedEndpoints map[string]string
 
 	streams streams
 
@@ -109,13 +113,15 @@ func New(o Options) (*Runtime, error) {
 		o: o, log: o.Logger, parted: make(chan struct{}), shutdown: make(chan bool, 1), ending: make(chan struct{}), draining: make(chan struct{}),
 		edited: make(chan struct{}, 1), opened: make(chan struct{}, 1), turned: make(chan struct{}, 1), back: make(chan struct{}, 1), met: make(chan answer),
 		running: map[string]running{}, unstarted: map[string]error{}, streams: streams{open: map[string]*stream{}}, paused: map[string]bool{}, wanted: map[string]bool{},
-		unturned: map[string]error{},
+		unturned: map[string]error{}, unturnedEndpoints: map[string]string{},
 	}
 	r.parts = &parts{
 		list: o.Components, log: o.Logger, byName: map[string]*part{}, lacks: map[string]string{}, opened: func() { nudge(r.opened) },
 		stale: map[string]bool{}, turned: func() { nudge(r.turned) },
 		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}},
 	}
+	r.endpoints = &endpoints{made: r.parted, byName: map[string]*endpoint{}}
+	r.parts.endpoints = r.endpoints
 	r.names.directory = names.New(o.Logger)
 	r.delays = &delays{parts: r.parts}
 	r.parts.delays = r.delays
@@ -148,6 +154,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 	}
 	r.limitAPI(set.Configuration) // before the first request
 	r.setPipelines(set)
+	r.endpoints.declare(set.HTTPEndpoints)
 	servers := r.listen()
 	// Parts outlive ctx: they are stopped in order, after the events they
 	// carry.

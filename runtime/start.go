@@ -48,7 +48,7 @@ func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 		close(r.parted)
 		return err
 	}
-	err := errors.Join(r.useNames(ctx, life, set.Configuration.Names), r.openAll(ctx, life, ordered))
+	err := errors.Join(r.useNames(ctx, life, set.Configuration.Names), r.openAll(ctx, life, ordered), r.openEndpoints(ctx, set.HTTPEndpoints))
 	close(r.parted)
 	if err != nil {
 		return err
@@ -131,7 +131,7 @@ func (r *Runtime) open(ctx, life context.Context, c config.Component, sum uint64
 		return nil
 	case fault.Retriable(err): // a secret store that cannot be reached yet
 		r.log.Warn("Component not opened yet, trying again in the background", "name", c.Name, "type", c.Type, "error", err)
-		r.parts.lack(c.Name, err)
+		r.parts.lack("component "+c.Name, err)
 		return nil
 	default:
 		return placed(c, err)

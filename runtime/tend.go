@@ -51,6 +51,7 @@ func (r *Runtime) tend(ctx, life context.Context) {
 			r.rotate(ctx, life)
 		case <-r.turned:
 			r.rotate(ctx, life)
+			r.turnEndpoints(ctx)
 		case <-r.edited:
 			r.reload(ctx, life)
 		case <-r.o.Reload:

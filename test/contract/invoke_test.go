@@ -246,3 +246,55 @@ func TestInvokeService(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestInvokeHTTPEndpoint(t *testing.T) {
+	t.Parallel()
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("X-Reply", r.Header.Get("X-Mine"))
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprintf(w, "%s %s %s %s", r.Method, r.RequestURI, r.Header.Get("Authorization"), body)
+		for name := range r.Header {
+			if strings.HasPrefix(name, "Dapr-Call") || strings.HasPrefix(name, "X-Forwarded-") {
+				t.Errorf("%s is told to the world", name)
+			}
+		}
+	}))
+	t.Cleanup(web.Close)
+	sc := start(t, setup{env: []string{"KEY=Bearer hunter2"}, resources: `
+apiVersion: dapr.io/v1alpha1
+kind: HTTPEndpoint
+metadata: {name: web}
+spec:
+  baseUrl: ` + web.URL + `/base
+  headers:
+  - {name: Authorization, secretKeyRef: {name: KEY, key: KEY}}
+auth: {secretStore: env}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: env}
+spec: {type: secretstores.local.env, version: v1}
+`})
+	for _, row := range []request{
+		{method: "PUT", url: sc.api + "/invoke/web/method/a%2Fb?q=1", body: "body"},
+		{method: "PUT", url: strings.TrimSuffix(sc.api, "/v1.0") + "/a%2Fb?q=1", body: "body", header: map[string]string{"dapr-app-id": "web"}},
+	} {
+		if r := send(t, row); r.status != http.StatusAccepted || r.body != "PUT /base/a%2Fb?q=1 Bearer hunter2 body" {
+			t.Errorf("%s: %d %s", row.url, r.status, r.body)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var md metadata.MD
+	c := rtv1.NewDaprClient(sc.dial(t))
+	out, err := c.InvokeService(metadata.AppendToOutgoingContext(ctx, "x-mine", "2"), &rtv1.InvokeServiceRequest{Id: "web", Message: &commonv1.InvokeRequest{
+		Method: "c", Data: &anypb.Any{Value: []byte("body")}, HttpExtension: &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_POST},
+	}}, grpc.Header(&md))
+	if err != nil || string(out.GetData().GetValue()) != "POST /base/c Bearer hunter2 body" || md.Get("dapr-http-status")[0] != "202" || md.Get("x-reply")[0] != "2" {
+		t.Errorf("%v %v %v", out, md, err)
+	}
+	if body := get(t, sc.api+"/metadata").body; !strings.Contains(body, `"httpEndpoints":[{"name":"web"}]`) || strings.Contains(body, "hunter2") {
+		t.Errorf("metadata: %s", body)
+	}
+}

@@ -295,9 +295,9 @@ kind: ConfigMap
 metadata: {name: x}
 ---
 apiVersion: dapr.io/v1alpha1
-kind: HTTPEndpoint
+kind: MCPServer
 metadata: {name: e}
-spec: {baseUrl: http://x}
+spec: {}
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
