@@ -187,12 +187,15 @@ func (a *attempt) send() {
 			continue
 		}
 		var err error
-		if a.confirms[i], err = a.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false, m.Publishing); err != nil {
-			if a.ch.IsClosed() {
-				return
-			}
-			a.done[i], a.errs[i] = true, fault.As(fault.Invalid, err) // headers that cannot be sent
+		if a.confirms[i], err = a.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false, m.Publishing); err == nil {
+			continue
 		}
+		// A connection that is lost says so a moment before its channels do.
+		wrong := m.Publishing.Headers.Validate()
+		if wrong == nil {
+			return
+		}
+		a.done[i], a.errs[i] = true, fault.As(fault.Invalid, wrong)
 	}
 }
 
