@@ -364,10 +364,7 @@ func (v *Invoker) toPeer(ctx context.Context, app names.App, r *message.Request,
 	switch {
 	case err != nil:
 		closeBody(r)
-		if app.Namespace != "" {
-			err = fault.Wrap(err, "look into namespace %q", app.Namespace)
-		}
-		return nil, err
+		return nil, lookFor(app, err)
 	case slices.Contains(not, address):
 		closeBody(r)
 		done(context.Canceled) // it was not called
@@ -386,6 +383,15 @@ func (v *Invoker) toPeer(ctx context.Context, app names.App, r *message.Request,
 	}
 	answer.OnClose(func() { done(nil) })
 	return answer, nil
+}
+
+// lookFor says in which namespace an app was looked for, where there is one; err
+// names the app.
+func lookFor(app names.App, err error) error {
+	if app.Namespace == "" {
+		return err
+	}
+	return fault.Wrap(err, "look into namespace %q", app.Namespace)
 }
 
 // blame returns err when it is one of the instance; nil when the caller gave up,

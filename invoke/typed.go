@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/proxy"
 	"github.com/penstock-io/penstock/resilience"
@@ -73,7 +74,7 @@ func (v *Invoker) Forward(ctx context.Context, target string, c *proxy.Call) err
 		}
 		before = err
 		pause, again := p.Next(n, err)
-		if err == nil || !again || !proxy.IsUnsent(err) || ctx.Err() != nil || resilience.Sleep(ctx, pause) != nil {
+		if err == nil || !again || !message.IsUnsent(err) || ctx.Err() != nil || resilience.Sleep(ctx, pause) != nil {
 			return err
 		}
 	}
@@ -95,14 +96,14 @@ func (v *Invoker) forwardToPeer(ctx, outer context.Context, app names.App, c *pr
 	}
 	address, done, err := v.o.Finder.Pick(ctx, app)
 	if err != nil {
-		return fault.Wrap(err, "find app %s in namespace %q", app.ID, app.Namespace)
+		return lookFor(app, err)
 	}
 	err = peers.Forward(ctx, address, app.ID, c)
 	slow := outer.Err() == nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
 	switch {
 	case slow:
 		done(fault.New(fault.Timeout, "wait for the answer: time is up"))
-	case proxy.IsUnsent(err):
+	case message.IsUnsent(err):
 		done(blame(outer, err))
 	default:
 		done(nil)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke"
+	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/proxy"
 	"github.com/penstock-io/penstock/resilience"
 )
@@ -60,7 +61,7 @@ func unsent(t *testing.T) error {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err = typedCall().To(t.Context(), conn, nil); !proxy.IsUnsent(err) {
+	if err = typedCall().To(t.Context(), conn, nil); !message.IsUnsent(err) {
 		t.Fatal(err)
 	}
 	return err
@@ -204,7 +205,7 @@ func TestARefusedTryOfATypedCallTellsWhy(t *testing.T) {
 	}
 	v := invoke.New(invoke.Options{AppID: "me", Finder: p, Peers: p, Policies: typedPolicies{policy}})
 	defer v.Close()
-	if err := v.Forward(t.Context(), "shop", typedCall()); !proxy.IsUnsent(err) || p.tries != 1 {
+	if err := v.Forward(t.Context(), "shop", typedCall()); !message.IsUnsent(err) || p.tries != 1 {
 		t.Errorf("%v after %d calls", err, p.tries)
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke/message"
 )
 
 // AppID is the metadata that names the app a call is for.
@@ -81,12 +82,6 @@ func (u Unsent) Error() string { return "open call: " + strings.ToValidUTF8(u.s.
 // GRPCCode returns the code, by which a policy may judge the error.
 func (u Unsent) GRPCCode() uint32 { return uint32(u.s.Code()) }
 
-// IsUnsent tells whether the call that ended with err may be tried again.
-func IsUnsent(err error) bool {
-	_, ok := errors.AsType[Unsent](err)
-	return ok
-}
-
 // IsAnswer tells whether err is the status that the other side answered with, or
 // with which the call broke, which is for the caller as it is.
 func IsAnswer(err error) bool {
@@ -107,7 +102,7 @@ func (c *Call) To(ctx context.Context, conn grpc.ClientConnInterface, md metadat
 		grpc.ForceCodecV2(Codec()), grpc.CallContentSubtype(c.subtype))
 	if err != nil {
 		s := status.Convert(err)
-		return fault.As(fault.FromGRPCCode(uint32(s.Code())), Unsent{s})
+		return message.Unsent(fault.As(fault.FromGRPCCode(uint32(s.Code())), Unsent{s}))
 	}
 	// Nothing but the end of the handler, whose return this is, ends a wait for
 	// the caller's next message: the goroutine ends then, and is not waited for.

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/proxy"
 )
 
@@ -370,7 +371,7 @@ func TestACallThatWasNotSentCanBeSentAgain(t *testing.T) {
 	if err != nil || len(out.GetPayload().GetBody()) != 7 {
 		t.Errorf("%v, %v", out, err)
 	}
-	if err := <-first; !proxy.IsUnsent(err) || proxy.IsAnswer(err) || fault.KindOf(err) != fault.Unavailable {
+	if err := <-first; !message.IsUnsent(err) || proxy.IsAnswer(err) || fault.KindOf(err) != fault.Unavailable {
 		t.Error(err)
 	}
 }
