@@ -102,12 +102,20 @@ func (v *Invoker) Do(ctx context.Context, target string, r *message.Request) (*m
 		closeBody(r)
 		return nil, err
 	}
-	c := &call{to: to, r: r, body: newReplay(r.Body)}
-	defer c.body.detach()
-	p, judged := v.policy(target, message.Plain(r.Path))
-	if to.local && !judged {
-		p = resilience.Policy{}
+	body := newReplay(r.Body)
+	defer body.detach()
+	c := call[*message.Response]{
+		send: func(ctx context.Context, not []string) (*message.Response, error) {
+			one := *r
+			one.Header = r.Header.Clone()
+			one.Body = body.view()
+			return to.send(ctx, &one, not)
+		},
+		failure: failure,
+		over:    (*message.Response).OnClose,
+		again:   func(answer *message.Response, _ error) bool { return body.again() && (answer == nil || keep(answer)) },
 	}
+	p, judged := v.policy(target, message.Plain(r.Path), to.local)
 	return c.run(ctx, p, judged)
 }
 
@@ -127,15 +135,18 @@ const (
 	codeUnauthenticated = 16
 )
 
-// policy returns what is done when a call fails. Judged tells that an answer may
-// be a failure.
-func (v *Invoker) policy(target, method string) (p resilience.Policy, judged bool) {
+// policy returns what is done when a call fails, of the app that is served here
+// when it is local. Judged tells that an answer may be a failure.
+func (v *Invoker) policy(target, method string, local bool) (p resilience.Policy, judged bool) {
 	pause, tries := builtInPause, builtInTries
 	if v.o.Policies != nil {
 		if found := v.o.Policies.Target(target, method); found != nil {
 			return *found, true
 		}
 		pause, tries = v.o.Policies.BuiltIn()
+	}
+	if local {
+		return resilience.Policy{}, false
 	}
 	return resilience.Policy{Retry: resilience.Retry{
 		Constant: true, Initial: pause, Limit: tries,
@@ -144,120 +155,6 @@ func (v *Invoker) policy(target, method string) (p resilience.Policy, judged boo
 		}},
 	}}, false
 }
-
-// call is one request on its way, with all its tries.
-type call struct {
-	to   aim
-	r    *message.Request
-	body *replay
-}
-
-// run tries until there is an answer, or no more try. The time-out of the policy
-// bounds each try, its body included.
-func (c *call) run(ctx context.Context, p resilience.Policy, judged bool) (*message.Response, error) {
-	limit := p.Timeout
-	p.Timeout = 0
-	var before tried
-	for n := 1; ; n++ {
-		var answer *message.Response
-		err := p.Try(ctx, func(ctx context.Context) (err error) {
-			if answer, err = c.once(ctx, limit); err == nil && judged && answer.Failed() {
-				return failure(answer)
-			}
-			return err
-		})
-		if err == nil {
-			return answer, nil
-		}
-		if errors.Is(err, resilience.ErrOpen) && before != (tried{}) {
-			return before.answer, before.err // what opened the breaker says more
-		}
-		pause, again := p.Next(n, err)
-		if !again || !c.body.again() || ctx.Err() != nil {
-			return finish(answer, err)
-		}
-		if answer != nil && !keep(answer) {
-			return answer, nil // no way to have another look at it later
-		}
-		if resilience.Sleep(ctx, pause) != nil {
-			return finish(answer, err)
-		}
-		if before = (tried{err: err}); answer != nil {
-			before = tried{answer: answer}
-		}
-	}
-}
-
-// tried is how a try ended.
-type tried struct {
-	answer *message.Response
-	err    error
-}
-
-// finish returns the last answer, when there is one.
-func finish(answer *message.Response, err error) (*message.Response, error) {
-	if answer != nil {
-		return answer, nil
-	}
-	return nil, err
-}
-
-// errSlow is the cause of a context that a policy's time-out ended.
-var errSlow = fault.New(fault.Timeout, "wait for the answer: time is up")
-
-// once sends the request. The context lives on with the answer's body.
-func (c *call) once(ctx context.Context, limit time.Duration) (*message.Response, error) {
-	cancel := func() {}
-	outer := ctx
-	if limit > 0 {
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, errSlow)
-	}
-	answer, err := c.reach(ctx)
-	if err != nil {
-		if outer.Err() == nil && errors.Is(context.Cause(ctx), errSlow) {
-			err = fault.New(fault.Timeout, "no answer within %s: %w", limit, err)
-		}
-		cancel()
-		return nil, err
-	}
-	answer.OnClose(cancel)
-	return answer, nil
-}
-
-// errNoOther tells that there is no instance that was not tried.
-var errNoOther = errors.New("no other instance")
-
-// reach sends the request to an instance that can be reached: one that cannot got
-// nothing, so another one is asked at once, and the policy hears nothing of it.
-func (c *call) reach(ctx context.Context) (*message.Response, error) {
-	var not []string
-	var last error
-	for {
-		one := *c.r
-		one.Header = c.r.Header.Clone()
-		one.Body = c.body.view()
-		answer, err := c.to.send(ctx, &one, not)
-		if errors.Is(err, errNoOther) && last != nil {
-			return nil, last
-		}
-		u, ok := errors.AsType[*unreached](err)
-		if !ok || len(not) == mostOthers || ctx.Err() != nil {
-			return answer, err
-		}
-		not, last = append(not, u.address), err
-	}
-}
-
-// mostOthers is how many instances one try may find out of reach and go on.
-const mostOthers = 3
-
-// unreached is the error of an instance that got nothing.
-type unreached struct {
-	error
-	address string
-}
-
-func (u *unreached) Unwrap() error { return u.error }
 
 // answered is an answer that counts as a failure. It is of a kind that may be
 // tried again whatever its code is: what a policy does not want repeated it says
@@ -278,7 +175,10 @@ func (a rpcAnswered) Error() string { return "answered with a status that is not
 func (a rpcAnswered) GRPCCode() uint32 { return a.code }
 
 func failure(r *message.Response) error {
-	if r.RPC != nil {
+	switch {
+	case !r.Failed():
+		return nil
+	case r.RPC != nil:
 		return fault.As(fault.Unavailable, rpcAnswered{uint32(r.RPC.Code())})
 	}
 	return fault.As(fault.Unavailable, answered{r.Status})
@@ -356,33 +256,53 @@ func (v *Invoker) toApp(ctx context.Context, r *message.Request, _ []string) (*m
 // toPeer sends r to an instance of another app, whose address is not among those
 // of not; without one it is errNoOther.
 func (v *Invoker) toPeer(ctx context.Context, app names.App, r *message.Request, not []string) (*message.Response, error) {
-	if v.o.Finder == nil || v.o.Peers == nil {
+	at, err := v.pick(ctx, app, v.o.Peers != nil, not)
+	if err != nil {
 		closeBody(r)
-		return nil, fault.New(fault.Unavailable, "find app %s: name resolution is not set up", app.ID)
+		return nil, err
+	}
+	v.introduce(r.Header, app.ID)
+	v.forward(r.Header)
+	answer, err := v.o.Peers.Call(ctx, at.address, app.ID, r)
+	if err != nil {
+		return nil, at.missed(ctx, err)
+	}
+	answer.OnClose(func() { at.done(nil) })
+	return answer, nil
+}
+
+// instance is one of an app. Its done is called once, see [names.Directory.Pick].
+type instance struct {
+	app     names.App
+	address string
+	done    func(error)
+}
+
+// pick chooses an instance whose address is not among those of not; without one
+// it is errNoOther.
+func (v *Invoker) pick(ctx context.Context, app names.App, peers bool, not []string) (instance, error) {
+	if v.o.Finder == nil || !peers {
+		return instance{}, fault.New(fault.Unavailable, "find app %s: name resolution is not set up", app.ID)
 	}
 	address, done, err := v.o.Finder.Pick(ctx, app)
 	switch {
 	case err != nil:
-		closeBody(r)
-		return nil, lookFor(app, err)
+		return instance{}, lookFor(app, err)
 	case slices.Contains(not, address):
-		closeBody(r)
 		done(context.Canceled) // it was not called
-		return nil, errNoOther
+		return instance{}, errNoOther
 	}
-	v.introduce(r.Header, app.ID)
-	v.forward(r.Header)
-	answer, err := v.o.Peers.Call(ctx, address, app.ID, r)
-	if err != nil {
-		done(blame(ctx, err))
-		err = fault.Wrap(err, "call app %s at %s", app.ID, address)
-		if message.IsUnsent(err) {
-			err = &unreached{err, address}
-		}
-		return nil, err
+	return instance{app, address, done}, nil
+}
+
+// missed ends a call that got no answer.
+func (i instance) missed(ctx context.Context, err error) error {
+	i.done(blame(ctx, err))
+	err = fault.Wrap(err, "call app %s at %s", i.app.ID, i.address)
+	if message.IsUnsent(err) {
+		return &unreached{err, i.address}
 	}
-	answer.OnClose(func() { done(nil) })
-	return answer, nil
+	return err
 }
 
 // lookFor says in which namespace an app was looked for, where there is one; err

@@ -2,7 +2,6 @@ package invoke
 
 import (
 	"context"
-	"errors"
 
 	"google.golang.org/grpc/status"
 
@@ -10,7 +9,6 @@ import (
 	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/proxy"
-	"github.com/penstock-io/penstock/resilience"
 )
 
 // Forwarder is an [App] that takes calls of its own services.
@@ -32,8 +30,9 @@ type PeerForwarder interface {
 // which is the caller's as it is (see [proxy.IsAnswer]); other errors are of calls
 // that did not get to the app.
 //
-// Only a call of which nothing was sent is tried again. The time-out of a policy
-// bounds the whole call, unless the call is a lasting one.
+// Only a call of which nothing was sent is tried again: with another instance at
+// once, else as a policy says. The time-out of a policy bounds the whole call,
+// unless the call is a lasting one.
 func (v *Invoker) Forward(ctx context.Context, target string, c *proxy.Call) error {
 	id, namespace, err := v.split(target)
 	if err != nil {
@@ -41,43 +40,46 @@ func (v *Invoker) Forward(ctx context.Context, target string, c *proxy.Call) err
 	}
 	local := id == v.o.AppID && namespace == v.o.Namespace
 	c.Introduce(v.o.AppID, v.o.Namespace, id)
-	p, judged := v.policy(target, c.Method[min(1, len(c.Method)):])
-	if local && !judged {
-		p = resilience.Policy{}
+	app := names.App{ID: id, Namespace: namespace}
+	tries := call[*ending]{
+		send: func(ctx context.Context, not []string) (*ending, error) {
+			if local {
+				return ended(v.forwardToApp(ctx, c))
+			}
+			return ended(v.forwardToPeer(ctx, app, c, not))
+		},
+		failure: (*ending).failure,
+		over:    func(_ *ending, end func()) { end() },
+		again:   func(answer *ending, err error) bool { return answer == nil && message.IsUnsent(err) },
 	}
+	p, judged := v.policy(target, c.Method[min(1, len(c.Method)):], local)
 	if c.Lasting {
 		p.Timeout = 0
 	}
-	var before error
-	for n := 1; ; n++ {
-		var answer error
-		err := p.Try(ctx, func(tried context.Context) error {
-			var err error
-			if local {
-				err = v.forwardToApp(tried, c)
-			} else {
-				err = v.forwardToPeer(tried, ctx, names.App{ID: id, Namespace: namespace}, c)
-			}
-			if !proxy.IsAnswer(err) {
-				return err
-			}
-			if answer = err; judged {
-				return fault.As(fault.Unavailable, rpcAnswered{uint32(status.Code(err))})
-			}
-			return nil
-		})
-		if answer != nil {
-			return answer
-		}
-		if before != nil && errors.Is(err, resilience.ErrOpen) {
-			return before // what opened the breaker says more
-		}
-		before = err
-		pause, again := p.Next(n, err)
-		if err == nil || !again || !message.IsUnsent(err) || ctx.Err() != nil || resilience.Sleep(ctx, pause) != nil {
-			return err
-		}
+	answer, err := tries.run(ctx, p, judged)
+	if answer != nil {
+		return answer.status
 	}
+	return err
+}
+
+// ending is how a call ended that got to the app: nil, or a status that is the
+// caller's as it is.
+type ending struct{ status error }
+
+// ended splits what a call returned into an answer and an error.
+func ended(err error) (*ending, error) {
+	if err == nil || proxy.IsAnswer(err) {
+		return &ending{err}, nil
+	}
+	return nil, err
+}
+
+func (e *ending) failure() error {
+	if e.status == nil {
+		return nil
+	}
+	return fault.As(fault.Unavailable, rpcAnswered{uint32(status.Code(e.status))})
 }
 
 func (v *Invoker) forwardToApp(ctx context.Context, c *proxy.Call) error {
@@ -88,28 +90,24 @@ func (v *Invoker) forwardToApp(ctx context.Context, c *proxy.Call) error {
 	return f.Forward(ctx, c)
 }
 
-// forwardToPeer makes one try, which ctx bounds; outer is the caller's.
-func (v *Invoker) forwardToPeer(ctx, outer context.Context, app names.App, c *proxy.Call) error {
+// forwardToPeer makes the call through an instance whose address is not among
+// those of not; without one it is errNoOther.
+func (v *Invoker) forwardToPeer(ctx context.Context, app names.App, c *proxy.Call, not []string) error {
 	peers, ok := v.o.Peers.(PeerForwarder)
-	if v.o.Finder == nil || !ok {
-		return fault.New(fault.Unavailable, "find app %s: name resolution is not set up", app.ID)
-	}
-	address, done, err := v.o.Finder.Pick(ctx, app)
+	at, err := v.pick(ctx, app, ok, not)
 	if err != nil {
-		return lookFor(app, err)
-	}
-	err = peers.Forward(ctx, address, app.ID, c)
-	slow := outer.Err() == nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
-	switch {
-	case slow:
-		done(fault.New(fault.Timeout, "wait for the answer: time is up"))
-	case message.IsUnsent(err):
-		done(blame(outer, err))
-	default:
-		done(nil)
-	}
-	if err == nil || proxy.IsAnswer(err) {
 		return err
 	}
-	return fault.Wrap(err, "call app %s at %s", app.ID, address)
+	err = peers.Forward(ctx, at.address, app.ID, c)
+	switch {
+	case err == nil:
+		at.done(nil)
+	case !proxy.IsAnswer(err):
+		return at.missed(ctx, err)
+	case isSlow(ctx):
+		at.done(errSlow)
+	default:
+		at.done(nil)
+	}
+	return err
 }
