@@ -51,6 +51,8 @@ import (
 	redislock "github.com/penstock-io/penstock/lock/redis"
 	sqlitelock "github.com/penstock-io/penstock/lock/sqlite"
 	"github.com/penstock-io/penstock/middleware/bearer"
+	"github.com/penstock-io/penstock/middleware/oauth2"
+	"github.com/penstock-io/penstock/middleware/oauth2clientcredentials"
 	"github.com/penstock-io/penstock/middleware/ratelimit"
 	"github.com/penstock-io/penstock/middleware/routeralias"
 	"github.com/penstock-io/penstock/middleware/routerchecker"
@@ -177,6 +179,8 @@ func stores() component.List {
 func middlewares() component.List {
 	return component.List{
 		bearer.Component,
+		oauth2.Component,
+		oauth2clientcredentials.Component,
 		ratelimit.Component,
 		routeralias.Component,
 		routerchecker.Component,

@@ -105,6 +105,7 @@ var only = map[string][]string{
 	"github.com/wneessen/go-mail":         {"bindings/smtp"},
 	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},
 	"github.com/go-jose/go-jose":          {"crypto/keys", "middleware/bearer"},
+	"golang.org/x/oauth2":                 {"client/oauth2", "middleware/oauth2", "middleware/oauth2clientcredentials"},
 	"go.etcd.io/etcd":                     {"client/etcd", "state/etcd", "lock/etcd", "configuration/etcd", "test"},
 	"github.com/bradfitz/gomemcache":      {"state/memcached"},
 	"github.com/go-zookeeper/zk":          {"state/zookeeper"},
