@@ -21,7 +21,7 @@ type fields struct {
 	known []string
 	read  map[string]bool // keys as written
 	lacks []string        // required fields to report, unless one is only misspelt
-	vital string          // a field whose misspelling is an error, though its absence is none; done clears it then
+	vital []string        // fields whose misspelling is an error, though their absence is none; done takes those out
 	ended bool            // done was called
 }
 
@@ -117,8 +117,8 @@ func (f *fields) done() (clean bool) {
 		near := Nearest(p.key, f.known)
 		// Without it the document is of no use.
 		needed := slices.Contains(f.lacks, near)
-		if f.vital != "" && near == f.vital {
-			needed, f.vital = true, ""
+		if i := slices.Index(f.vital, near); i >= 0 {
+			needed, f.vital = true, slices.Delete(f.vital, i, i+1)
 		}
 		f.lacks = slices.DeleteFunc(f.lacks, func(field string) bool { return field == near })
 		f.r.add(Problem{

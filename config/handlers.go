@@ -21,7 +21,7 @@ func (r *reader) handlers(spec *fields) (put func(into *Configuration)) {
 
 func (r *reader) handlerList(spec *fields, field string) []Handler {
 	f := spec.table(field)
-	f.vital = "handlers"
+	f.vital = []string{"handlers"}
 	var list []Handler
 	for i, n := range f.items("handlers") {
 		list = append(list, r.handler(n, fmt.Sprintf("spec.%s.handlers[%d]", field, i)))

@@ -48,10 +48,10 @@ func (r *reader) subscription(d *fields, h header, version string) (s Subscripti
 	}
 	other := spec.otherVersion(version)
 	if len(s.Rules) == 0 {
-		spec.vital = field // read as if it were absent, its misspelling would end a route that runs
+		spec.vital = []string{field} // read as if it were absent, its misspelling would end a route that runs
 	}
 	spec.done()
-	if spec.vital != "" && !other {
+	if len(spec.vital) > 0 && !other {
 		r.lenient(spec.place(field), "say where its events go, or remove it", "spec.%s names no path: the subscription is not used", field)
 	}
 	return s, len(s.Rules) > 0
