@@ -13,10 +13,14 @@ import (
 // what may not stand in a path unescaped is escaped. The end keeps its slash.
 //
 // A path that two readers could understand differently is an error of kind
-// invalid, not mended: one with an empty step or one of dots, with a backslash, a
-// control character, #, ? or % in its plain form, with a bad escape, or that is
-// not UTF-8.
+// invalid, not mended: one with an empty step or one of dots, also with parameters
+// behind a semicolon, with a backslash, a control character, #, ? or % in its
+// plain form, with a bad escape, or that is not UTF-8. So is one of more than
+// 64 KiB.
 func Path(raw string) (string, error) {
+	if len(raw) > maxPath {
+		return "", fault.New(fault.Invalid, "read method %.80q...: it has %d bytes, the limit is %d", raw, len(raw), maxPath)
+	}
 	path := escape(strings.TrimLeft(raw, "/"))
 	plain, err := url.PathUnescape(path)
 	if err != nil {
@@ -32,12 +36,16 @@ func Path(raw string) (string, error) {
 		return "", fault.New(fault.Invalid, "read method %.200q: %q may not be in it, not even escaped", raw, plain[i])
 	}
 	for step := range strings.SplitSeq(plain, "/") {
-		if step == "." || step == ".." {
-			return "", fault.New(fault.Invalid, "read method %.200q: a step is %s", raw, step)
+		name, _, parameters := strings.Cut(step, ";") // some servers leave what is behind it out
+		if name == "." || name == ".." || name == "" && parameters {
+			return "", fault.New(fault.Invalid, "read method %.200q: a step is %.80s", raw, step)
 		}
 	}
 	return path, nil
 }
+
+// maxPath bounds a path, in bytes.
+const maxPath = 64 << 10
 
 // Plain returns the plain form of what [Path] returned, which is what access is
 // decided on and what a method is called over gRPC.
