@@ -14,8 +14,8 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 		r.expand(d.n)
 	}
 	spec := d.table("spec")
-	unused := spec.skip("tracing", "metric", "metrics", "mtls", "accessControl",
-		"features", "wasm", "workflow", "mcp")
+	spec.vital = []string{"accessControl"} // without it everybody may call
+	unused := spec.skip("tracing", "metric", "metrics", "mtls", "features", "wasm", "workflow", "mcp")
 	var c Configuration
 	components := spec.table("components")
 	c.Denied = components.texts("deny")
@@ -28,6 +28,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	surface := r.surface(spec)
 	handlers := r.handlers(spec)
 	names := r.nameResolution(spec)
+	access := r.accessControl(spec)
 	spec.done()
 	return func() {
 		into := &r.set.Configuration
@@ -42,6 +43,9 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 		handlers(into)
 		if spec.get("nameResolution") != nil {
 			into.Names = names
+		}
+		if spec.get("accessControl") != nil {
+			into.Access = access
 		}
 		if len(unused) > 0 {
 			r.set.Skipped = append(r.set.Skipped, Skipped{

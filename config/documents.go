@@ -136,6 +136,8 @@ type Configuration struct {
 	Inbound, ToApp []Handler
 	// Names is how other apps are found.
 	Names NameResolution
+	// Access is who may call what of the app.
+	Access AccessControl
 	// Place is that of the last document read.
 	Place Place
 }
@@ -160,6 +162,44 @@ type NameResolution struct {
 	Metadata []Item
 	// Place is that of Component.
 	Place Place
+}
+
+// AccessControl is spec.accessControl. The zero value allows every call.
+type AccessControl struct {
+	// Action is what happens to a call that no policy decides: [Allow] or [Deny].
+	// Empty: there is no access control.
+	Action string
+	// TrustDomain is that of the app, "public" unless it is given.
+	TrustDomain string
+	Policies    []AccessPolicy
+	Place       Place
+}
+
+// The words of an action.
+const (
+	Allow = "allow"
+	Deny  = "deny"
+)
+
+// AccessPolicy is about the calls of one app.
+type AccessPolicy struct {
+	// App, Namespace and TrustDomain are the identity of who calls.
+	App, Namespace, TrustDomain string
+	// Action is what happens when no operation decides; empty: that of all.
+	Action     string
+	Operations []AccessOperation
+	Place      Place
+}
+
+// AccessOperation is about the calls of some paths.
+type AccessOperation struct {
+	// Path is one with wildcards, as it was written.
+	Path string
+	// Verbs are in upper case; "*" is any. Empty: none was given.
+	Verbs []string
+	// Action is Allow or Deny.
+	Action string
+	Place  Place // of the path
 }
 
 // SecretScope is one entry of spec.secrets.scopes.

@@ -20,6 +20,7 @@ import (
 
 	clienthttp "github.com/penstock-io/penstock/client/http"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke/access"
 	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/resilience"
@@ -72,6 +73,8 @@ type Options struct {
 	Peers  Peers
 	// Endpoints may be nil.
 	Endpoints Endpoints
+	// Access decides what the app may call of itself; nil: everything.
+	Access *access.Guard
 	// Policies may be nil.
 	Policies Policies
 	// Address and Host are this machine's, for the headers of forwarded requests;
@@ -248,6 +251,10 @@ func (v *Invoker) toApp(ctx context.Context, r *message.Request, _ []string) (*m
 	if v.o.App == nil {
 		closeBody(r)
 		return nil, ErrNoApp
+	}
+	if err := v.o.Access.Check(access.Call{Own: true, Path: r.Path, Verb: r.Verb}); err != nil {
+		closeBody(r)
+		return nil, err
 	}
 	v.introduce(r.Header, v.o.AppID)
 	return v.o.App.Invoke(ctx, r)

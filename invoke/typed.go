@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke/identity"
 	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/proxy"
@@ -86,6 +87,9 @@ func (v *Invoker) forwardToApp(ctx context.Context, c *proxy.Call) error {
 	f, ok := v.o.App.(Forwarder)
 	if !ok {
 		return ErrNoApp
+	}
+	if err := v.o.Access.CheckService(identity.ID{}, true, c.Method); err != nil {
+		return err
 	}
 	return f.Forward(ctx, c)
 }

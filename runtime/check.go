@@ -43,6 +43,7 @@ func Check(list component.Finder, set *config.Set) config.Problems {
 		c.handler(h)
 	}
 	c.resolver(set.Configuration.Names)
+	c.access(set.Configuration.Access)
 	return c.problems
 }
 

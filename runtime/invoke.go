@@ -1,12 +1,17 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/penstock-io/penstock/api"
+	"github.com/penstock-io/penstock/config"
 	calling "github.com/penstock-io/penstock/invoke"
+	"github.com/penstock-io/penstock/invoke/access"
+	"github.com/penstock-io/penstock/invoke/identity"
 	"github.com/penstock-io/penstock/invoke/message"
 	sidecars "github.com/penstock-io/penstock/invoke/peer"
 	"github.com/penstock-io/penstock/invoke/proxy"
@@ -15,6 +20,7 @@ import (
 // calls are the way from app to app.
 type calls struct {
 	peers   *sidecars.Client
+	access  *access.Guard
 	invoker *calling.Invoker
 }
 
@@ -25,10 +31,11 @@ var (
 
 // connectCalls makes the way to other apps. Nothing is opened.
 func (r *Runtime) connectCalls() {
+	r.calls.access = access.NewGuard(r.log)
 	r.calls.peers = sidecars.NewClient(sidecars.ClientOptions{MaxBody: r.o.MaxBody, Logger: r.log})
 	o := calling.Options{
 		AppID: r.o.AppID, Namespace: r.o.Namespace, Finder: r.names.directory, Peers: r.calls.peers, Policies: r.parts.policies,
-		Endpoints: r.endpoints, Address: r.ownHost(),
+		Endpoints: r.endpoints, Access: r.calls.access, Address: r.ownHost(),
 	}
 	if r.app != nil {
 		o.App = r.app
@@ -60,9 +67,20 @@ func (r *Runtime) Forward(ctx context.Context, target string, c *proxy.Call) err
 	return r.calls.invoker.Forward(ctx, target, c)
 }
 
+// limitCalls makes calls of the app follow the Configuration.
+func (r *Runtime) limitCalls(c config.AccessControl) {
+	own := identity.ID{TrustDomain: c.TrustDomain, Namespace: cmp.Or(r.o.Namespace, "default"), App: r.o.AppID}
+	r.calls.access.Set(access.New(c, own, !strings.HasPrefix(r.o.App.Protocol, "grpc")))
+	if len(c.Policies) > 0 && len(r.o.Internal) > 0 && r.app != nil {
+		r.log.Warn("Access control names apps, but without mutual TLS callers cannot prove who they are: spec.accessControl.defaultAction decides on their calls", "default", c.Action)
+	}
+}
+
 // servePeers takes calls of other sidecars until ctx ends.
 func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
-	o := sidecars.ServerOptions{AppID: r.o.AppID, Namespace: r.o.Namespace, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Logger: r.log}
+	o := sidecars.ServerOptions{
+		AppID: r.o.AppID, Namespace: r.o.Namespace, Access: r.calls.access, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Logger: r.log,
+	}
 	if r.app != nil {
 		o.App = r.app
 	}

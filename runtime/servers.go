@@ -111,6 +111,7 @@ func (r *Runtime) limitAPI(c config.Configuration) {
 		s.Log.Enabled = *r.o.LogAPI
 	}
 	r.api.SetSurface(s)
+	r.limitCalls(c.Access)
 }
 
 func rules(list []config.APIRule) []api.Rule {

@@ -23,6 +23,8 @@ import (
 
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke"
+	"github.com/penstock-io/penstock/invoke/access"
+	"github.com/penstock-io/penstock/invoke/identity"
 	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/proxy"
 )
@@ -35,6 +37,8 @@ type ServerOptions struct {
 	// App is the user's program; nil when there is none, which every call is told.
 	// Calls of its own gRPC services go to an App that is an [invoke.Forwarder].
 	App invoke.App
+	// Access decides who may call what; nil: everybody may call everything.
+	Access *access.Guard
 	// MaxBody bounds one message of a request, and the whole body of a call that
 	// is one message, in bytes; default 4 MiB.
 	MaxBody int64
@@ -184,6 +188,13 @@ func (v *service) call(ctx context.Context, in *internalv1.InternalInvokeRequest
 	r, err := decode(in, md)
 	if err != nil {
 		return nil, statusOf(ctx, err)
+	}
+	caller, proven := identity.Caller(ctx)
+	if err := v.s.o.Access.Check(access.Call{Caller: caller, Path: r.Path, Verb: r.Verb}); err != nil {
+		return nil, statusOf(ctx, err)
+	}
+	if proven { // whatever the other sidecar wrote there
+		r.Header[message.CallerID], r.Header[message.CallerNamespace] = []string{caller.App}, []string{caller.Namespace}
 	}
 	r.Body = body
 	if length >= 0 {

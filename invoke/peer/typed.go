@@ -13,6 +13,7 @@ import (
 
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke"
+	"github.com/penstock-io/penstock/invoke/identity"
 	"github.com/penstock-io/penstock/invoke/proxy"
 )
 
@@ -53,6 +54,13 @@ func (s *Server) forward(_ any, in grpc.ServerStream) (err error) {
 	app, ok := s.o.App.(invoke.Forwarder)
 	if !ok {
 		return status.Error(codes.FailedPrecondition, "app channel is not initialized")
+	}
+	caller, proven := identity.Caller(in.Context())
+	if err := s.o.Access.CheckService(caller, false, c.Method); err != nil {
+		return statusOf(in.Context(), err)
+	}
+	if proven { // whatever the other sidecar wrote there
+		c.Introduce(caller.App, caller.Namespace, id)
 	}
 	err = app.Forward(in.Context(), c)
 	if err != nil && !proxy.IsAnswer(err) && in.Context().Err() == nil && fault.KindOf(err) == fault.Unavailable {

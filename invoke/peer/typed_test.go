@@ -108,6 +108,22 @@ func TestTypedCallsOfAStockSidecar(t *testing.T) {
 	}
 }
 
+// Whoever could call them would hand the app events that no broker has seen.
+func TestTypedCallsOfCallbacksAreRefused(t *testing.T) {
+	t.Parallel()
+	callee := typedApp{forward: func(context.Context, *proxy.Call) error { t.Error("the app got it"); return nil }}
+	conn := dialGRPC(t, listenTyped(t, callee, ""))
+	for method, want := range map[string]codes.Code{
+		"/dapr.proto.runtime.v1.AppCallback/OnTopicEvent": codes.PermissionDenied, "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck": codes.PermissionDenied,
+		"/a.B/%43": codes.InvalidArgument, "/a.B/../C": codes.InvalidArgument, "//a.B/C": codes.InvalidArgument,
+	} {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "callee")
+		if err := conn.Invoke(ctx, method, wrapperspb.String(""), new(wrapperspb.StringValue), grpc.CallContentSubtype("proto")); status.Code(err) != want {
+			t.Errorf("%s: %v, want %s", method, err, want)
+		}
+	}
+}
+
 // From the client of one sidecar through the server of another, and what that one
 // says when its app cannot be called.
 func TestTypedCallsBetweenSidecars(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 var floors = map[string]int{
 	"fault":  0,
 	"config": 1, "cloudevents": 1, "telemetry": 1, "instances": 1,
-	"invoke/message": 1,
-	"component":      2, "resilience": 2, "client/batch": 2, "client/tls": 2, "client/http": 2,
+	"invoke/message": 1, "invoke/identity": 2, "invoke/access": 3,
+	"component": 2, "resilience": 2, "client/batch": 2, "client/tls": 2, "client/http": 2,
 	"invoke/proxy": 2,
 	"crypto/enc":   1, "crypto/keys": 2,
 	"bindings": 3, "pubsub": 3, "state": 3, "secrets": 3, "crypto": 3, "client": 3,
