@@ -34,6 +34,16 @@ type Driver interface {
 	Close(ctx context.Context) error
 }
 
+// Noter is implemented by drivers that keep a note with a lock: a text that
+// stays when the lock is gone, and tells the next owner how far the last one got.
+type Noter interface {
+	// Note returns the note of the lock under key; empty when there is none.
+	Note(ctx context.Context, key string) (string, error)
+	// SetNote replaces the note when owner holds the lock, and tells who does
+	// otherwise. The check and the change are one step.
+	SetNote(ctx context.Context, key, owner, text string) (Status, error)
+}
+
 // Grant is the answer to a try.
 type Grant struct {
 	// Held tells whether the lock is the caller's.

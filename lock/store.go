@@ -17,6 +17,8 @@ import (
 const (
 	// MaxName is the longest name of a lock or an owner, in bytes.
 	MaxName = 1 << 10
+	// MaxNote is the longest note, in bytes.
+	MaxNote = 4 << 10
 	// separator stands between the prefix and the name, so neither may hold it.
 	separator = "||"
 	// apiPrefix is before every key, so that locks may share a server with state.
@@ -116,6 +118,53 @@ func (s *Store) Unlock(ctx context.Context, name, owner string) (Status, error) 
 		return Failed, fault.Wrap(err, "unlock %q of %s", short(name), s.name)
 	}
 	return st, nil
+}
+
+// Note returns what owners of the lock have left for the next one, empty when
+// there is nothing. Kinds as TryLock, and Invalid for a store that keeps no notes.
+func (s *Store) Note(ctx context.Context, name string) (string, error) {
+	var text string
+	err := s.do(ctx, name, "anybody", func(ctx context.Context, d Driver) error {
+		n, err := noter(d)
+		if err != nil {
+			return err
+		}
+		text, err = n.Note(ctx, s.prefix+name)
+		return err
+	})
+	if err != nil {
+		return "", fault.Wrap(err, "read note of lock %q of %s", short(name), s.name)
+	}
+	return text, nil
+}
+
+// SetNote leaves a text with the lock that owner holds; it stays when the lock
+// is gone. Kinds as Note.
+func (s *Store) SetNote(ctx context.Context, name, owner, text string) (Status, error) {
+	st := Failed
+	err := s.do(ctx, name, owner, func(ctx context.Context, d Driver) error {
+		n, err := noter(d)
+		if err != nil {
+			return err
+		}
+		if len(text) > MaxNote {
+			return fault.New(fault.Invalid, "the note has %d bytes, and %d is the limit", len(text), MaxNote)
+		}
+		st, err = n.SetNote(ctx, s.prefix+name, owner, text)
+		return err
+	})
+	if err != nil {
+		return Failed, fault.Wrap(err, "write note of lock %q of %s", short(name), s.name)
+	}
+	return st, nil
+}
+
+func noter(d Driver) (Noter, error) {
+	n, ok := d.(Noter)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "this lock store keeps no notes")
+	}
+	return n, nil
 }
 
 // do checks the names and runs fn with the driver, under the policy.

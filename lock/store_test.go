@@ -143,3 +143,15 @@ func TestErrorsKeepTheirKindAndNoSecret(t *testing.T) {
 		}
 	}
 }
+
+// A driver need not keep notes; whoever wants one is told.
+func TestNoNotes(t *testing.T) {
+	t.Parallel()
+	s, _ := open(t, "shop")
+	if _, err := s.Note(t.Context(), "a"); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "keeps no notes") {
+		t.Error(err)
+	}
+	if st, err := s.SetNote(t.Context(), "a", "ann", "text"); fault.KindOf(err) != fault.Invalid || st != lock.Failed {
+		t.Error(st, err)
+	}
+}

@@ -92,7 +92,8 @@ func (s *store) TryLock(ctx context.Context, key, owner string, expiry time.Dura
 // held is a lock as it was read.
 type held struct {
 	owner    string
-	revision int64
+	granted  int64 // revision of the grant
+	revision int64 // of the last renewal
 	lease    clientv3.LeaseID
 }
 
@@ -108,7 +109,7 @@ func (s *store) holder(ctx context.Context, key string) (*held, error) {
 		return nil, nil
 	}
 	kv := res.Kvs[0]
-	return &held{string(kv.Value), kv.ModRevision, clientv3.LeaseID(kv.Lease)}, nil
+	return &held{string(kv.Value), kv.CreateRevision, kv.ModRevision, clientv3.LeaseID(kv.Lease)}, nil
 }
 
 // Renew implements lock.Driver: the key is hung on a new lease.
@@ -129,6 +130,43 @@ func (s *store) Renew(ctx context.Context, key, owner string, expiry time.Durati
 // Unlock implements lock.Driver.
 func (s *store) Unlock(ctx context.Context, key, owner string) (lock.Status, error) {
 	return s.change(ctx, key, owner, func() (clientv3.Op, error) { return clientv3.OpDelete(s.path + key), nil })
+}
+
+// notePrefix is before the key of a lock in that of its note.
+const notePrefix = "note||"
+
+// Note implements lock.Noter.
+func (s *store) Note(ctx context.Context, key string) (string, error) {
+	ctx, cancel := s.c.Bound(ctx)
+	defer cancel()
+	res, err := s.c.Get(ctx, s.path+notePrefix+key)
+	if err != nil || len(res.Kvs) == 0 {
+		return "", client.Classify(err)
+	}
+	return string(res.Kvs[0].Value), nil
+}
+
+// SetNote implements lock.Noter. A renewal meanwhile does no harm: the lock is
+// the same as long as it was made by the same grant.
+func (s *store) SetNote(ctx context.Context, key, owner, text string) (lock.Status, error) {
+	h, err := s.holder(ctx, key)
+	switch {
+	case err != nil:
+		return lock.Failed, err
+	case h == nil:
+		return lock.Missing, nil
+	case h.owner != owner:
+		return lock.Foreign, nil
+	}
+	res, err := s.c.Commit(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(s.path+key), "=", h.granted)},
+		clientv3.OpPut(s.path+notePrefix+key, text))
+	switch {
+	case err != nil:
+		return lock.Failed, err
+	case !res.Succeeded:
+		return lock.Missing, nil
+	}
+	return lock.Done, nil
 }
 
 // changeTries bounds how often a change is begun whose lock was changed between

@@ -45,7 +45,7 @@ spec:
 
 type options struct {
 	client.Options
-	TableName string `meta:"tableName" default:"penstock_locks" doc:"Table of the locks, made when it is not there; a schema may stand before it. Its sequence is called the same with _fence behind." example:"app.locks"`
+	TableName string `meta:"tableName" default:"penstock_locks" doc:"Table of the locks, made when it is not there; a schema may stand before it. Its sequence is called the same with _fence behind, the table of notes with _notes." example:"app.locks"`
 }
 
 // Check implements component.Checker.
@@ -73,7 +73,8 @@ func open(ctx context.Context, env component.Env, o options) (lock.Driver, error
 	err = db.Migrate(ctx, "locks:"+o.TableName, o.TableName,
 		`CREATE TABLE IF NOT EXISTS `+o.TableName+` (key text PRIMARY KEY, owner text NOT NULL, token bigint NOT NULL, expires timestamptz NOT NULL)`,
 		`CREATE INDEX IF NOT EXISTS `+unqualified(o.TableName)+`_expires ON `+o.TableName+` (expires)`,
-		`CREATE SEQUENCE IF NOT EXISTS `+o.TableName+`_fence`)
+		`CREATE SEQUENCE IF NOT EXISTS `+o.TableName+`_fence`,
+		`CREATE TABLE IF NOT EXISTS `+o.TableName+`_notes (key text PRIMARY KEY, note text NOT NULL)`)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -121,6 +122,24 @@ func (s *store) Renew(ctx context.Context, key, owner string, expiry time.Durati
 // Unlock implements lock.Driver.
 func (s *store) Unlock(ctx context.Context, key, owner string) (lock.Status, error) {
 	return s.change(ctx, `DELETE FROM `+s.table+` l USING was WHERE l.key = was.key AND was.owner = $2 RETURNING 1`, key, owner)
+}
+
+// Note implements lock.Noter.
+func (s *store) Note(ctx context.Context, key string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	var text string
+	err := s.db.Pool().QueryRow(ctx, `SELECT note FROM `+s.table+`_notes WHERE key = $1`, key).Scan(&text)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return text, client.Classify(err)
+}
+
+// SetNote implements lock.Noter.
+func (s *store) SetNote(ctx context.Context, key, owner, text string) (lock.Status, error) {
+	return s.change(ctx, `INSERT INTO `+s.table+`_notes AS n (key, note) SELECT was.key, $3 FROM was WHERE was.owner = $2
+		ON CONFLICT (key) DO UPDATE SET note = excluded.note RETURNING 1`, key, owner, text)
 }
 
 // change runs a statement on the lock that owner holds, and tells who does. was

@@ -2,7 +2,8 @@
 // as Dapr keeps them, so that both may share a server.
 //
 // It is opened through [Component]. A lock is the key lock||<app id>||<name>
-// with its owner as the value; Redis itself removes it when its time is over.
+// with its owner as the value; Redis itself removes it when its time is over. A
+// note is a key of its own, which stays.
 //
 // Promises: every change is one script, so nobody sees half of one. Tokens come
 // from a counter that is never behind the server's clock in microseconds, so
@@ -29,7 +30,7 @@ import (
 var Component = lock.Define("redis", component.About{
 	Summary: "Locks in Redis, in Dapr's own layout",
 	Ack:     "A lock is held when the call returns, and as durable as the server makes its keys",
-	Limits:  "One server, or one behind sentinels; no cluster. A user of an access control list needs the keys lock||* and penstock:lock:fence",
+	Limits:  "One server, or one behind sentinels; no cluster. A user of an access control list needs the keys lock||* and penstock:lock:*",
 	Scale:   "Every process and every Dapr sidecar on the server sees the same locks",
 	Dapr:    "Adds renewal and fencing tokens. A lock that a Dapr sidecar took has no token.",
 	Example: `apiVersion: dapr.io/v1alpha1
@@ -62,8 +63,12 @@ func (o options) Check() error {
 	return errors.Join(errs...)
 }
 
-// fenceKey counts the grants of a server.
-const fenceKey = "penstock:lock:fence"
+const (
+	// fenceKey counts the grants of a server.
+	fenceKey = "penstock:lock:fence"
+	// notePrefix is before the key of a lock in that of its note.
+	notePrefix = "penstock:lock:note:"
+)
 
 // KEYS: lock fence; ARGV: owner milliseconds.
 const trying = `if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return '0' end
@@ -89,9 +94,19 @@ if owner ~= ARGV[1] then return 2 end
 redis.call('DEL', KEYS[1])
 return 0`
 
+// KEYS: lock note; ARGV: owner text.
+const noting = `local owner = redis.call('GET', KEYS[1])
+if not owner then return 1 end
+if owner ~= ARGV[1] then return 2 end
+redis.call('SET', KEYS[2], ARGV[2])
+return 0`
+
+// KEYS: note.
+const noted = `return redis.call('GET', KEYS[1]) or ''`
+
 type store struct {
-	c                  *client.Client
-	try, renew, unlock client.Script
+	c                               *client.Client
+	try, renew, unlock, note, noted client.Script
 }
 
 func open(ctx context.Context, env component.Env, o options) (lock.Driver, error) {
@@ -105,6 +120,7 @@ func open(ctx context.Context, env component.Env, o options) (lock.Driver, error
 	}
 	return &store{
 		c: c, try: client.NewScript(trying), renew: client.NewScript(renewing), unlock: client.NewScript(unlocking),
+		note: client.NewScript(noting), noted: client.NewScript(noted),
 	}, nil
 }
 
@@ -146,6 +162,17 @@ func (s *store) Renew(ctx context.Context, key, owner string, expiry time.Durati
 // Unlock implements lock.Driver.
 func (s *store) Unlock(ctx context.Context, key, owner string) (lock.Status, error) {
 	return status(s.unlock.Exec(ctx, s.c.Client, []string{key}, []string{owner}).AsInt64())
+}
+
+// Note implements lock.Noter.
+func (s *store) Note(ctx context.Context, key string) (string, error) {
+	text, err := s.noted.Exec(ctx, s.c.Client, []string{notePrefix + key}, nil).ToString()
+	return text, client.Classify(err)
+}
+
+// SetNote implements lock.Noter.
+func (s *store) SetNote(ctx context.Context, key, owner, text string) (lock.Status, error) {
+	return status(s.note.Exec(ctx, s.c.Client, []string{key, notePrefix + key}, []string{owner, text}).AsInt64())
 }
 
 func status(n int64, err error) (lock.Status, error) {

@@ -59,6 +59,7 @@ const (
 	key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires INTEGER NOT NULL) WITHOUT ROWID`
 	createExpires = `CREATE INDEX penstock_locks_expires ON penstock_locks (expires)`
 	createFence   = `CREATE TABLE penstock_lock_fence (one INTEGER PRIMARY KEY CHECK (one = 1), token INTEGER NOT NULL)`
+	createNotes   = `CREATE TABLE penstock_lock_notes (key TEXT PRIMARY KEY, note TEXT NOT NULL) WITHOUT ROWID`
 	firstFence    = `INSERT INTO penstock_lock_fence VALUES (1, 0)`
 
 	sweep = `DELETE FROM penstock_locks WHERE key IN (SELECT key FROM penstock_locks WHERE expires <= ? LIMIT 10)`
@@ -68,6 +69,8 @@ const (
 	holder = `SELECT owner FROM penstock_locks WHERE key = ? AND expires > ?`
 	extend = `UPDATE penstock_locks SET expires = ? WHERE key = ?`
 	remove = `DELETE FROM penstock_locks WHERE key = ?`
+	note   = `INSERT INTO penstock_lock_notes (key, note) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET note = excluded.note`
+	noted  = `SELECT note FROM penstock_lock_notes WHERE key = ?`
 )
 
 type store struct {
@@ -80,7 +83,7 @@ func open(ctx context.Context, env component.Env, o options) (lock.Driver, error
 	if err != nil {
 		return nil, err
 	}
-	if err := db.Migrate(ctx, "locks", createLocks, createExpires, createFence, firstFence); err != nil {
+	if err := db.Migrate(ctx, "locks", createLocks, createExpires, createFence, firstFence, createNotes); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return &store{db: db, timeout: o.Timeout}, nil
@@ -127,6 +130,24 @@ func (s *store) Renew(ctx context.Context, key, owner string, expiry time.Durati
 func (s *store) Unlock(ctx context.Context, key, owner string) (lock.Status, error) {
 	return s.held(ctx, key, owner, func(q queries, _ int64) error {
 		_, err := q.exec(remove, key)
+		return err
+	})
+}
+
+// Note implements lock.Noter.
+func (s *store) Note(ctx context.Context, key string) (string, error) {
+	var text string
+	err := s.db.Read().QueryRowContext(ctx, noted, key).Scan(&text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return text, client.Classify(err)
+}
+
+// SetNote implements lock.Noter.
+func (s *store) SetNote(ctx context.Context, key, owner, text string) (lock.Status, error) {
+	return s.held(ctx, key, owner, func(q queries, _ int64) error {
+		_, err := q.exec(note, key, text)
 		return err
 	})
 }

@@ -46,7 +46,7 @@ func Lock(t *testing.T, def component.Definition, setup LockSetup) {
 	definition(t, def, setup.Options, setup.Wrong)
 	for name, run := range map[string]func(*testing.T, *lockTest){
 		"hold and let go": lockBasics, "names": lockNames, "exclusion": lockExclusion, "expiry": lockExpiry,
-		"renewal": lockRenewal, "tokens": lockTokens, "crash of the holder": lockCrash, "cancelled": lockCancelled,
+		"renewal": lockRenewal, "tokens": lockTokens, "crash of the holder": lockCrash, "cancelled": lockCancelled, "notes": lockNotes,
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeak(t)
@@ -271,6 +271,45 @@ func lockCrash(t *testing.T, lt *lockTest) {
 	lt.held(t, lt.other, "b", "bob", false)
 	lt.d = lt.open(t) // whoever comes back under the same name has it still
 	lt.unlock(t, lt.d, "b", "ann", lock.Done)
+}
+
+// lockNotes: what the holder writes down stays for the next one, and nobody
+// else writes.
+func lockNotes(t *testing.T, lt *lockTest) {
+	read := func(d lock.Driver, want string) {
+		t.Helper()
+		if got, err := d.(lock.Noter).Note(t.Context(), lt.prefix+"a"); err != nil || got != want {
+			t.Fatalf("note %q, %v; want %q", got, err, want)
+		}
+	}
+	write := func(d lock.Driver, owner, text string, want lock.Status) {
+		t.Helper()
+		if got, err := d.(lock.Noter).SetNote(t.Context(), lt.prefix+"a", owner, text); err != nil || got != want {
+			t.Fatalf("write note %q of %q: status %d, %v; want %d", text, owner, got, err, want)
+		}
+	}
+	read(lt.d, "")
+	write(lt.d, "ann", "no", lock.Missing)
+	lt.held(t, lt.d, "a", "ann", true)
+	read(lt.d, "")
+	write(lt.d, "ann", "one", lock.Done)
+	write(lt.other, "bob", "no", lock.Foreign)
+	read(lt.other, "one")
+	lt.renew(t, "a", "ann", lockLong, lock.Done)
+	write(lt.other, "ann", "two ✓ '\"", lock.Done)
+	lt.unlock(t, lt.d, "a", "ann", lock.Done)
+	write(lt.d, "ann", "no", lock.Missing)
+	read(lt.d, "two ✓ '\"")
+	lt.held(t, lt.other, "a", "bob", true)
+	write(lt.d, "ann", "no", lock.Foreign)
+	lt.renew(t, "a", "bob", lockLong, lock.Done)
+	read(lt.other, "two ✓ '\"")
+	write(lt.other, "bob", "", lock.Done)
+	read(lt.d, "")
+	shut(t, lt.d)
+	lt.d = lt.open(t)
+	write(lt.d, "bob", "three", lock.Done)
+	read(lt.other, "three")
 }
 
 func lockCancelled(t *testing.T, lt *lockTest) {
