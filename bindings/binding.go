@@ -30,11 +30,14 @@ type Binding struct {
 }
 
 // New makes the binding of a component; nothing is opened before Run of its
-// instance.
+// instance. The position of env goes to an exclusive one only.
 func New(def component.Definition, env component.Env, c config.Component) (*Binding, error) {
 	o, problems := component.Decode[common](def.Type, c.Metadata, def.Options)
 	if errs, _ := problems.Split(false); len(errs) > 0 {
 		return nil, fault.As(fault.Invalid, errs)
+	}
+	if o.Exclusive == "" {
+		env.Position = nil
 	}
 	return &Binding{
 		name: c.Name, about: def.About, options: o,

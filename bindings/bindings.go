@@ -24,7 +24,8 @@ type Driver = component.Driver
 // Reader is an input binding. Read fetches events and hands each to emit until
 // ctx ends, then returns nil without waiting for outcomes: they may still
 // arrive through Settle until Close. An error means that the connection broke;
-// Read is then called again after a pause.
+// Read is then called again after a pause. A reader that got a position in its
+// Env has saved it when Read returns.
 type Reader interface {
 	Read(ctx context.Context, emit cloudevents.EmitFunc) error
 }

@@ -51,6 +51,16 @@ type Env struct {
 	// Shared holds what several components use together: one connection per
 	// backing system, one listener per address.
 	Shared *Shared
+	// Position is of an input that one replica reads at a time, nil of any other.
+	Position Position
+}
+
+// Position keeps how far an input has been read, where the replica that goes on
+// with it finds it. Save fails with kind Conflict when that has begun already.
+type Position interface {
+	// Load returns what was saved last, by whichever replica; empty is nothing.
+	Load(ctx context.Context) (string, error)
+	Save(ctx context.Context, text string) error
 }
 
 // About is what people read about a component.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
@@ -23,26 +24,58 @@ const (
 	leaseSpare = time.Second
 )
 
+// lease is what the one replica holds that reads an exclusive input. How far the
+// input has been read is its note.
+type lease struct {
+	name  string // of the lock: the input binding's
+	owner string
+	find  func() (*lock.Store, error)
+}
+
+// newLease makes the lease of an input; store tells which lock store it is in.
+func (ps *parts) newLease(name string, store func() string) *lease {
+	return &lease{
+		name: "input/" + name, owner: rand.Text(),
+		find: func() (*lock.Store, error) { return ps.lockOf(store()) },
+	}
+}
+
+// Load implements component.Position.
+func (l *lease) Load(ctx context.Context) (string, error) {
+	s, err := l.find()
+	if err != nil {
+		return "", err
+	}
+	return s.Note(ctx, l.name)
+}
+
+// Save implements component.Position.
+func (l *lease) Save(ctx context.Context, text string) error {
+	s, err := l.find()
+	if err != nil {
+		return err
+	}
+	st, err := s.SetNote(ctx, l.name, l.owner, text)
+	if err == nil && st != lock.Done {
+		err = fault.New(fault.Conflict, "write position of %s: the lease is lost", l.name)
+	}
+	return err
+}
+
 // exclusive is a source that is read by one replica of the app at a time: the
 // one that holds its lease.
 type exclusive struct {
 	router.Source
-	name  string // of the lease: the input binding's
-	find  func() (*lock.Store, error)
-	owner string
-	log   *slog.Logger
+	*lease
+	log *slog.Logger
 }
 
 // sourceOf returns what a route reads from an input binding.
 func (rs *routes) sourceOf(p *part) router.Source {
-	store := p.binding.Exclusive()
-	if store == "" {
+	if p.binding.Exclusive() == "" {
 		return p.binding
 	}
-	return &exclusive{
-		Source: p.binding, name: "input/" + p.config.Name, owner: rand.Text(), log: rs.parts.log,
-		find: func() (*lock.Store, error) { return rs.parts.lockOf(store) },
-	}
+	return &exclusive{Source: p.binding, lease: p.lease, log: rs.parts.log}
 }
 
 // Run implements router.Source.
@@ -71,16 +104,19 @@ func (x *exclusive) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 	}
 }
 
-// read reads for as long as the lease is held, and lets go of it. The error is
-// that of a source that ended by itself.
+// read reads for as long as the lease is held, and lets go of it when what was
+// read is settled: it is nobody else's before. The error is that of a source
+// that ended by itself.
 func (x *exclusive) read(ctx context.Context, s *lock.Store, asked time.Time, emit cloudevents.EmitFunc) (err error) {
 	inner, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		err = x.Source.Run(inner, emit)
+		var under sync.WaitGroup
+		err = x.Source.Run(inner, counted(emit, &under))
+		under.Wait() // the route settles all that it took, at the latest when it stops
 	}()
-	x.hold(ctx, s, asked, ended)
+	x.hold(context.WithoutCancel(ctx), s, asked, ended)
 	stop()
 	<-ended
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseSpare)
@@ -89,14 +125,29 @@ func (x *exclusive) read(ctx context.Context, s *lock.Store, asked time.Time, em
 	return err
 }
 
-// hold renews the lease until it is lost, the source has ended or ctx has.
+// counted is emit that tells what is under way.
+func counted(emit cloudevents.EmitFunc, under *sync.WaitGroup) cloudevents.EmitFunc {
+	return func(ctx context.Context, d *cloudevents.Delivery) error {
+		under.Add(1)
+		settle := d.Settle
+		d.Settle = func(o cloudevents.Outcome) {
+			settle(o)
+			under.Done()
+		}
+		err := emit(ctx, d)
+		if err != nil { // then nobody settles it
+			under.Done()
+		}
+		return err
+	}
+}
+
+// hold renews the lease until it is lost or ended is closed.
 func (x *exclusive) hold(ctx context.Context, s *lock.Store, asked time.Time, ended <-chan struct{}) {
 	tick := time.NewTicker(leaseRenew)
 	defer tick.Stop()
 	for until := asked.Add(leaseExpiry - leaseSpare); ; {
 		select {
-		case <-ctx.Done():
-			return
 		case <-ended:
 			return
 		case <-tick.C:

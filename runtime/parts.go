@@ -41,6 +41,7 @@ type part struct {
 	life    life
 	bus     *pubsub.Bus
 	binding *bindings.Binding
+	lease   *lease // of an exclusive binding
 	store   *secrets.Store
 	state   *state.Store
 	crypto  *crypto.Provider
@@ -139,6 +140,8 @@ func (ps *parts) make(c config.Component) (*part, error) {
 	kind, _, _ := strings.Cut(def.Type, ".")
 	switch kind {
 	case "bindings":
+		p.lease = ps.newLease(c.Name, func() string { return p.binding.Exclusive() })
+		env.Position = p.lease
 		if p.binding, err = bindings.New(def, env, c); err == nil {
 			p.life = p.binding.Instance()
 		}

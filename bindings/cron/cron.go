@@ -13,7 +13,10 @@
 // catchUp last or all, the position in the schedule is kept in SQLite and ticks
 // missed while the process was down, or left over by a stop, are delivered
 // after the next start: at least once. With none they are lost with the
-// process. Ticks are never in flight in greater number than the overlap option
+// process. An exclusive input has its position with its lease, whatever catchUp
+// says: one replica fires each tick, the next goes on behind the last that was
+// settled, and what a killed one had under way comes once more, under the same
+// id. Ticks are never in flight in greater number than the overlap option
 // allows, and never delivered for the same scheduled time twice by a clock that
 // is put back by up to three hours.
 package cron
@@ -33,11 +36,12 @@ import (
 // Component is listed in package all.
 var Component = bindings.Define("cron", component.About{
 	Summary: "Fires events by a cron schedule",
-	Ack:     "The tick is done; with catchUp last or all that is noted in SQLite.",
+	Ack:     "The tick is done; with catchUp last or all that is noted in SQLite, with exclusive in the lock store.",
 	Order:   "Ticks come in the order of their scheduled times unless overlap is allow.",
 	Limits: "One tick under way and one waiting (overlap queue), one under way (skip) or 64 under way (allow); " +
 		"at most maxCatchUp ticks are caught up.",
-	Scale: "Every process fires every tick. Equal ticks have equal ids, except those of @every, which counts from the start of the process.",
+	Scale: "Every process fires every tick, with exclusive one of them: each tick once, and once more only what a killed one had under way. " +
+		"Equal ticks have equal ids, except those of @every without exclusive, which counts from the start of the process.",
 	Dapr: "Time zone, overlap, catch-up and jitter are new; a failed tick is tried again; " +
 		"@every below one second and schedules that never fire are errors.",
 	Example: `apiVersion: dapr.io/v1alpha1
@@ -62,7 +66,7 @@ type options struct {
 	Schedule   string        `meta:"schedule,required" doc:"When to fire: five fields (minute, hour, day of month, month, day of week), six with seconds in front, @hourly, @daily, @weekly, @monthly, @yearly, or @every with a duration of whole seconds. TZ=Zone in front sets the time zone." example:"*/15 * * * *"`
 	TimeZone   string        `meta:"timeZone" doc:"Time zone of the schedule; that of the process when empty." example:"Europe/Berlin"`
 	Overlap    string        `meta:"overlap" enum:"skip|queue|allow" default:"queue" doc:"What happens to a tick while an earlier one is under way. skip leaves it out, queue lets one wait (a newer tick takes the place of one that waits), allow delivers up to 64 at once."`
-	CatchUp    string        `meta:"catchUp" enum:"none|last|all" default:"none" doc:"What happens to ticks missed while the process was down or the clock jumped. none leaves out those more than two minutes late, last delivers the newest, all delivers the newest maxCatchUp in order. last and all keep the position in SQLite."`
+	CatchUp    string        `meta:"catchUp" enum:"none|last|all" default:"none" doc:"What happens to ticks missed while the process was down, the clock jumped or no replica held the lease. none delivers the newest unless it is more than two minutes late, last delivers the newest, all delivers the newest maxCatchUp in order. last and all keep the position in SQLite; with exclusive it is in the lock store, also with none."`
 	MaxCatchUp int           `meta:"maxCatchUp" default:"100" doc:"How many missed ticks catchUp all delivers, 1 to 10000; older ones are left out and logged."`
 	Jitter     time.Duration `meta:"jitter" default:"0s" doc:"Delays each tick by a random time up to this, so that many processes do not act at once; shorter than the time between two ticks. The event carries the scheduled time." example:"30s"`
 }
@@ -104,6 +108,10 @@ func open(ctx context.Context, env component.Env, o options) (bindings.Driver, e
 	if err != nil {
 		return nil, err
 	}
+	if env.Position != nil {
+		b.keeper = &leased{at: env.Position, schedule: o.text(), logger: env.Logger}
+		return b, nil
+	}
 	if o.CatchUp == "none" {
 		return b, nil
 	}
@@ -111,7 +119,7 @@ func open(ctx context.Context, env component.Env, o options) (bindings.Driver, e
 	if err != nil {
 		return nil, err
 	}
-	if b.ledger, err = openLedger(ctx, db, env, o); err == nil {
+	if b.keeper, err = openLedger(ctx, db, env, o); err == nil {
 		err = b.resume(ctx)
 	}
 	if err != nil {
@@ -127,7 +135,7 @@ type binding struct {
 	options  options
 	schedule *schedule
 	clock    clock
-	ledger   *ledger // nil without catch-up
+	keeper   keeper // of the position; nil when nobody does
 	wake     chan struct{}
 	reading  sync.Mutex
 
@@ -174,17 +182,20 @@ func (b *binding) Close(ctx context.Context) error {
 		b.cancel()
 	}
 	b.mu.Unlock()
-	if twice || b.ledger == nil {
+	b.ring()
+	if twice || b.keeper == nil {
 		return nil
 	}
 	b.reading.Lock()
 	defer b.reading.Unlock()
-	err := b.ledger.save(ctx, b.position())
-	if cerr := b.ledger.db.Close(); err == nil {
-		err = cerr
+	if b.takesTurns() {
+		return nil // Read has saved it, and there is no lease any more
 	}
-	return err
+	return errors.Join(b.keeper.save(ctx, b.position()), b.keeper.close())
 }
+
+// takesTurns tells whether replicas take turns in firing.
+func (b *binding) takesTurns() bool { return b.env.Position != nil }
 
 // clock tells the time that slots are compared with.
 type clock struct {

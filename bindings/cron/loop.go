@@ -2,6 +2,7 @@ package cron
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/url"
 	"slices"
@@ -19,6 +20,8 @@ const (
 	backwards  = 3 * time.Hour
 	firstPause = time.Second // before a tick is given out again
 	maxPause   = time.Minute
+	savePause  = 500 * time.Millisecond // before a position is written again
+	finishTime = 2 * time.Second        // for the last position before the lease is let go
 )
 
 // tick is one firing. Its fields change only while it is waiting.
@@ -29,7 +32,8 @@ type tick struct {
 	kept    bool      // was under way once: never replaced by a newer tick
 }
 
-// Read fires ticks until ctx ends.
+// Read fires ticks until ctx ends. With a lease it also waits for what is under
+// way then: the next replica goes on from the position that it leaves.
 func (b *binding) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	if !b.reading.TryLock() {
 		return fault.New(fault.Conflict, "read ticks: somebody else does already")
@@ -40,22 +44,37 @@ func (b *binding) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	if !b.begin(cancel) {
 		return fault.New(fault.Unavailable, "read ticks: the binding is closed")
 	}
+	if b.takesTurns() {
+		if err := b.resume(ctx); err != nil {
+			return err
+		}
+		return errors.Join(b.fire(ctx, emit), b.finish(ctx))
+	}
 	if b.last.IsZero() {
 		b.last = b.clock.start()
 	}
+	return b.fire(ctx, emit)
+}
+
+// fire fires ticks until ctx ends. The position is written before the next one,
+// so that a killed process fires again only what was under way.
+func (b *binding) fire(ctx context.Context, emit cloudevents.EmitFunc) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		b.collect()
+		if err := b.note(ctx); err != nil {
+			if ctx.Err() == nil {
+				return err
+			}
+			break
+		}
 		if t := b.take(); t != nil {
 			if err := b.send(ctx, emit, t); err != nil && ctx.Err() == nil {
 				return fault.Wrap(err, "hand over tick")
 			}
 			b.passOver()
 			continue
-		}
-		if err := b.note(ctx); err != nil && ctx.Err() == nil {
-			return err
 		}
 		timer.Reset(b.pause())
 		select {
@@ -65,6 +84,24 @@ func (b *binding) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 		}
 	}
 	return nil
+}
+
+// finish waits until what is under way is settled, and writes the position while
+// the lease lasts.
+func (b *binding) finish(ctx context.Context) error {
+	for !b.atRest() {
+		<-b.wake
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
+	defer cancel()
+	return b.keeper.save(ctx, b.position())
+}
+
+// atRest tells whether no tick is under way, or nobody waits for it any more.
+func (b *binding) atRest() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed || len(b.flying) == 0
 }
 
 // begin makes ticks that were left due again. It returns false after Close.
@@ -95,10 +132,10 @@ func (b *binding) passOver() {
 // note writes the position down when there is a place for it.
 func (b *binding) note(ctx context.Context) error {
 	b.skipped.log(b.env.Logger, b.clock.steady())
-	if b.ledger == nil {
+	if b.keeper == nil {
 		return nil
 	}
-	return b.ledger.save(ctx, b.position())
+	return b.keeper.save(ctx, b.position())
 }
 
 // collect takes the slots that are due from the schedule.

@@ -12,10 +12,19 @@ import (
 	"github.com/penstock-io/penstock/test/services"
 )
 
-// outboxInPostgres is an outbox in a schema of its own, until the test ends.
+// outboxInPostgres is an outbox in a schema of its own.
 func outboxInPostgres(t *testing.T) func(*sidecar) string {
 	t.Helper()
-	server, schema := services.Need(t, "postgres"), conform.Unique(t)
+	server, schema := schemaInPostgres(t)
+	return func(*sidecar) string {
+		return outboxStore("state.postgresql", "v2", "connectionString", server, "tablePrefix", schema+".", "metadataTableName", schema+".metadata")
+	}
+}
+
+// schemaInPostgres is a schema that is there until the test ends.
+func schemaInPostgres(t *testing.T) (server, schema string) {
+	t.Helper()
+	server, schema = services.Need(t, "postgres"), conform.Unique(t)
 	do := func(sql string) {
 		t.Helper()
 		ctx := context.WithoutCancel(t.Context())
@@ -30,9 +39,7 @@ func outboxInPostgres(t *testing.T) func(*sidecar) string {
 	}
 	do("CREATE SCHEMA " + schema)
 	t.Cleanup(func() { do("DROP SCHEMA " + schema + " CASCADE") })
-	return func(*sidecar) string {
-		return outboxStore("state.postgresql", "v2", "connectionString", server, "tablePrefix", schema+".", "metadataTableName", schema+".metadata")
-	}
+	return server, schema
 }
 
 func TestOutboxKillOnPostgres(t *testing.T) { outboxKill(t, outboxInPostgres(t)) }

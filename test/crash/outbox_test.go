@@ -14,9 +14,14 @@ import (
 
 // outboxStore is a state store that publishes what is saved in it.
 func outboxStore(kind, version string, options ...string) string {
-	options = append(options, "outboxPublishPubsub", "bus", "outboxPublishTopic", "load")
+	return resource("kept", kind, version, append(options, "outboxPublishPubsub", "bus", "outboxPublishTopic", "load")...)
+}
+
+// resource is the document of a component; the options are names and values by
+// turns.
+func resource(name, kind, version string, options ...string) string {
 	var text strings.Builder
-	text.WriteString("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: kept}\nspec:\n  type: " + kind + "\n  version: " + version + "\n  metadata:\n")
+	text.WriteString("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: " + name + "}\nspec:\n  type: " + kind + "\n  version: " + version + "\n  metadata:\n")
 	for i := 0; i < len(options); i += 2 {
 		fmt.Fprintf(&text, "    - {name: %s, value: %q}\n", options[i], options[i+1])
 	}
