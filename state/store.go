@@ -170,11 +170,7 @@ func (s *Store) GetMany(ctx context.Context, keys []string, r Read) ([]Item, err
 		r.Parallel = defaultParallel
 	}
 	r.Parallel = min(r.Parallel, maxParallel)
-	var items []Item
-	err := s.do(ctx, func(ctx context.Context, d Driver) (err error) {
-		items, err = d.Get(ctx, full, r)
-		return err
-	})
+	items, err := s.get(ctx, full, r)
 	if err != nil {
 		return nil, fault.Wrap(err, "get from %s", s.name)
 	}
@@ -183,6 +179,39 @@ func (s *Store) GetMany(ctx context.Context, keys []string, r Read) ([]Item, err
 		s.open(&items[i])
 	}
 	return items, nil
+}
+
+// get reads items under the policy. Of another try are only those that it may
+// still bring about.
+func (s *Store) get(ctx context.Context, keys []string, r Read) ([]Item, error) {
+	var items []Item // nil: no try read any
+	left := keys
+	at := make([]int, len(keys)) // of left, in keys
+	for i := range at {
+		at[i] = i
+	}
+	err := s.do(ctx, func(ctx context.Context, d Driver) error {
+		got, err := d.Get(ctx, left, r)
+		if err != nil {
+			return err
+		}
+		if items == nil {
+			items = make([]Item, len(keys))
+		}
+		tried := at
+		left, at = nil, nil
+		for i, it := range got {
+			items[tried[i]] = it
+			if it.Err != nil && fault.Retriable(it.Err) {
+				left, at, err = append(left, keys[tried[i]]), append(at, tried[i]), it.Err
+			}
+		}
+		return err
+	})
+	if items == nil {
+		return nil, err
+	}
+	return items, nil // what is wrong stands with each
 }
 
 // open decrypts an item.
