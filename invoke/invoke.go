@@ -177,14 +177,19 @@ func (a rpcAnswered) Error() string { return "answered with a status that is not
 // GRPCCode implements what policies look for.
 func (a rpcAnswered) GRPCCode() uint32 { return a.code }
 
+// failure makes an error of an answer that is one, with the pause that it asks for.
 func failure(r *message.Response) error {
-	switch {
-	case !r.Failed():
+	if !r.Failed() {
 		return nil
-	case r.RPC != nil:
-		return fault.As(fault.Unavailable, rpcAnswered{uint32(r.RPC.Code())})
 	}
-	return fault.As(fault.Unavailable, answered{r.Status})
+	err := fault.As(fault.Unavailable, answered{r.Status})
+	if r.RPC != nil {
+		err = fault.As(fault.Unavailable, rpcAnswered{uint32(r.RPC.Code())})
+	}
+	if after := clienthttp.RetryAfter(r.Header, time.Now()); after > 0 {
+		err = fault.WithRetryAfter(err, after)
+	}
+	return err
 }
 
 // aim is where a request goes.
