@@ -40,9 +40,9 @@ type Finder interface {
 
 // Peers calls other sidecars.
 type Peers interface {
-	// Call sends r to the sidecar at an address, which serves the app called id.
-	// An error that has a gRPC code says it by GRPCCode() uint32.
-	Call(ctx context.Context, address, id string, r *message.Request) (*message.Response, error)
+	// Call sends r to the sidecar at an address, which serves the app. An error that
+	// has a gRPC code says it by GRPCCode() uint32.
+	Call(ctx context.Context, address string, app names.App, r *message.Request) (*message.Response, error)
 }
 
 // Endpoints finds web servers that have a name.
@@ -275,7 +275,7 @@ func (v *Invoker) toPeer(ctx context.Context, app names.App, r *message.Request,
 	}
 	v.introduce(r.Header, app.ID)
 	v.forward(r.Header)
-	answer, err := v.o.Peers.Call(ctx, at.address, app.ID, r)
+	answer, err := v.o.Peers.Call(ctx, at.address, app, r)
 	if err != nil {
 		return nil, at.missed(ctx, err)
 	}

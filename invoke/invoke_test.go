@@ -38,10 +38,9 @@ func (o *others) Pick(_ context.Context, app names.App) (string, func(error), er
 }
 
 // Call implements invoke.Peers.
-func (o *others) Call(_ context.Context, at, id string, r *message.Request) (*message.Response, error) {
+func (o *others) Call(_ context.Context, _ string, app names.App, r *message.Request) (*message.Response, error) {
 	o.n++
-	_, namespace, _ := strings.Cut(at, "/")
-	return o.call(o.n, id, namespace, r)
+	return o.call(o.n, app.ID, app.Namespace, r)
 }
 
 type appFunc func(r *message.Request) (*message.Response, error)

@@ -22,8 +22,8 @@ type Forwarder interface {
 // PeerForwarder is a [Peers] that passes such calls on.
 type PeerForwarder interface {
 	// Forward is Forwarder's, through the sidecar at an address, which serves the
-	// app called id.
-	Forward(ctx context.Context, address, id string, c *proxy.Call) error
+	// app.
+	Forward(ctx context.Context, address string, app names.App, c *proxy.Call) error
 }
 
 // Forward makes a call of a service of the target's own: an app id, or one with a
@@ -102,7 +102,7 @@ func (v *Invoker) forwardToPeer(ctx context.Context, app names.App, c *proxy.Cal
 	if err != nil {
 		return err
 	}
-	err = peers.Forward(ctx, at.address, app.ID, c)
+	err = peers.Forward(ctx, at.address, app, c)
 	switch {
 	case err == nil:
 		at.done(nil)

@@ -31,7 +31,7 @@ type typedPeers struct {
 }
 
 // Forward implements invoke.PeerForwarder.
-func (p *typedPeers) Forward(ctx context.Context, _, _ string, c *proxy.Call) error {
+func (p *typedPeers) Forward(ctx context.Context, _ string, _ names.App, c *proxy.Call) error {
 	p.tries++
 	return p.forward(ctx, p.tries, c)
 }
@@ -129,9 +129,9 @@ func (s *typedSpread) Pick(context.Context, names.App) (string, func(error), err
 }
 
 // Forward implements invoke.PeerForwarder.
-func (s *typedSpread) Forward(ctx context.Context, at, id string, c *proxy.Call) error {
+func (s *typedSpread) Forward(ctx context.Context, at string, app names.App, c *proxy.Call) error {
 	s.asked = append(s.asked, at)
-	return s.typedPeers.Forward(ctx, at, id, c)
+	return s.typedPeers.Forward(ctx, at, app, c)
 }
 
 // An instance that cannot be reached costs a typed call nothing when there is

@@ -16,6 +16,9 @@ type ID struct {
 	Namespace, App string
 }
 
+// DefaultNamespace holds the apps that say none.
+const DefaultNamespace = "default"
+
 // String returns the URI that stands in a certificate:
 // spiffe://TRUST-DOMAIN/ns/NAMESPACE/APP.
 func (id ID) String() string {

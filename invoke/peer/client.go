@@ -2,6 +2,7 @@ package peer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -23,7 +24,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke/identity"
 	"github.com/penstock-io/penstock/invoke/message"
+	"github.com/penstock-io/penstock/invoke/names"
 )
 
 // ClientOptions are the settings of a [Client]. The zero value is usable.
@@ -31,23 +34,32 @@ type ClientOptions struct {
 	// MaxBody bounds one message of an answer, and the whole body of a call that
 	// is one message, in bytes; default 4 MiB.
 	MaxBody int64
+	// Identity turns mutual TLS on: it is shown, and whoever answers must prove to be
+	// the app that is called. Nil: plain text.
+	Identity identity.Source
 	// Idle is how long a connection without calls is kept; default 5 minutes.
 	Idle   time.Duration
 	Logger *slog.Logger
 }
 
-// Client calls other sidecars, over one connection to each address. It is safe for
-// concurrent use.
+// Client calls other sidecars, over one connection to each address; with mutual
+// TLS, to each app at an address. It is safe for concurrent use.
 type Client struct {
 	o ClientOptions
 
 	mu    sync.Mutex // guards what follows
-	conns map[string]*conn
+	conns map[peerApp]*conn
 	sweep *time.Timer
 	down  bool
 }
 
-// conn is the connection to one address.
+// peerApp is an app at an address. Without mutual TLS the app does not count.
+type peerApp struct {
+	address string
+	app     identity.ID
+}
+
+// conn is the connection to one of them.
 type conn struct {
 	*grpc.ClientConn
 	calls int // under way
@@ -67,7 +79,7 @@ func NewClient(o ClientOptions) *Client {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Client{o: o, conns: map[string]*conn{}}
+	return &Client{o: o, conns: map[peerApp]*conn{}}
 }
 
 // Close closes every connection; calls under way fail.
@@ -78,18 +90,22 @@ func (c *Client) Close() {
 	if c.sweep != nil {
 		c.sweep.Stop()
 	}
-	for address, k := range c.conns {
+	for at, k := range c.conns {
 		_ = k.Close() // it fails only when it is closed already
-		delete(c.conns, address)
+		delete(c.conns, at)
 	}
 }
 
 // minConnect is what a connection gets to open.
 const minConnect = 5 * time.Second
 
-func (c *Client) dialOptions() []grpc.DialOption {
+func (c *Client) dialOptions(app identity.ID) []grpc.DialOption {
+	creds := insecure.NewCredentials()
+	if c.o.Identity != nil {
+		creds = identity.ClientCredentials(c.o.Identity, app)
+	}
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithUserAgent("penstock"), grpc.WithIdleTimeout(0),
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -102,21 +118,25 @@ func (c *Client) dialOptions() []grpc.DialOption {
 	}
 }
 
-// take returns the connection to an address; give must follow.
-func (c *Client) take(address string) (*conn, error) {
+// take returns the connection to an app at an address; give must follow.
+func (c *Client) take(address string, app names.App) (*conn, error) {
+	at := peerApp{address: address}
+	if c.o.Identity != nil {
+		at.app = identity.ID{Namespace: cmp.Or(app.Namespace, identity.DefaultNamespace), App: app.ID}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.down {
 		return nil, fault.New(fault.Unavailable, "connect to %s: shutting down", address)
 	}
-	k, ok := c.conns[address]
+	k, ok := c.conns[at]
 	if !ok {
-		cc, err := grpc.NewClient("passthrough:///"+address, c.dialOptions()...)
+		cc, err := grpc.NewClient("passthrough:///"+address, c.dialOptions(at.app)...)
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "connect to %s: %w", address, err)
 		}
 		k = &conn{ClientConn: cc}
-		c.conns[address] = k
+		c.conns[at] = k
 	}
 	k.calls++
 	return k, nil
@@ -138,10 +158,10 @@ func (c *Client) closeIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sweep = nil
-	for address, k := range c.conns {
+	for at, k := range c.conns {
 		if k.calls == 0 && time.Since(k.since) >= c.o.Idle {
 			_ = k.Close() // it fails only when it is closed already
-			delete(c.conns, address)
+			delete(c.conns, at)
 		}
 	}
 	if len(c.conns) > 0 && !c.down {
@@ -153,7 +173,7 @@ func (c *Client) closeIdle() {
 type statusError struct{ *status.Status }
 
 func (e statusError) Error() string {
-	return "sidecar answered " + e.Code().String() + ": " + strings.ToValidUTF8(e.Message(), "\uFFFD")
+	return "sidecar answered " + e.Code().String() + ": " + strings.ToValidUTF8(e.Message(), "\uFFFD") + advice(e.Message())
 }
 
 // GRPCCode implements what policies look for.
@@ -169,11 +189,11 @@ func failed(ctx context.Context, err error) error {
 }
 
 // Call implements invoke.Peers. It closes r's body.
-func (c *Client) Call(ctx context.Context, address, id string, r *message.Request) (*message.Response, error) {
+func (c *Client) Call(ctx context.Context, address string, app names.App, r *message.Request) (*message.Response, error) {
 	if r.Body == nil {
 		r.Body = http.NoBody
 	}
-	k, err := c.take(address)
+	k, err := c.take(address, app)
 	if err != nil {
 		return nil, errors.Join(err, r.Body.Close())
 	}
@@ -181,7 +201,7 @@ func (c *Client) Call(ctx context.Context, address, id string, r *message.Reques
 	if k.old {
 		call = c.unary
 	}
-	answer, err := call(ctx, k, id, r)
+	answer, err := call(ctx, k, app.ID, r)
 	if err != nil {
 		if e, ok := errors.AsType[statusError](err); ok && e.Code() == codes.Unavailable {
 			k.ResetConnectBackoff()

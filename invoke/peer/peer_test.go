@@ -19,6 +19,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke"
 	"github.com/penstock-io/penstock/invoke/message"
+	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/peer"
 )
 
@@ -35,13 +36,18 @@ func (f appFunc) Invoke(ctx context.Context, r *message.Request) (*message.Respo
 // listen serves an app to other sidecars until the test ends.
 func listen(t testing.TB, a invoke.App, maxBody int64) string {
 	t.Helper()
+	return serve(t, peer.ServerOptions{App: a, MaxBody: maxBody, Drain: 10 * time.Second})
+}
+
+func serve(t testing.TB, o peer.ServerOptions) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	s := peer.NewServer(peer.ServerOptions{App: a, MaxBody: maxBody, Drain: 10 * time.Second})
+	s := peer.NewServer(o)
 	go func() { ended <- s.Run(ctx, l) }()
 	t.Cleanup(func() {
 		stop()
@@ -51,6 +57,9 @@ func listen(t testing.TB, a invoke.App, maxBody int64) string {
 	})
 	return l.Addr().String()
 }
+
+// there is the app that is called.
+var there = names.App{ID: "there"}
 
 func client(t testing.TB) *peer.Client {
 	c := peer.NewClient(peer.ClientOptions{})
@@ -93,7 +102,7 @@ func TestARequestArrivesAsItWasSent(t *testing.T) {
 		},
 	}
 	want := sent.Header.Clone()
-	answer, err := client(t).Call(t.Context(), at, "there", sent)
+	answer, err := client(t).Call(t.Context(), at, there, sent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +133,7 @@ func TestBothBodiesStreamAtOnce(t *testing.T) {
 		return answer, nil
 	}), 0)
 	pr, pw := io.Pipe()
-	answer, err := client(t).Call(t.Context(), at, "there", &message.Request{Verb: "POST", Path: "echo", Header: http.Header{}, Body: pr, Length: -1})
+	answer, err := client(t).Call(t.Context(), at, there, &message.Request{Verb: "POST", Path: "echo", Header: http.Header{}, Body: pr, Length: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +178,7 @@ func TestABodyLargerThanAnyMessage(t *testing.T) {
 		return answer, nil
 	}), 1<<20)
 	for _, length := range []int64{size, -1} {
-		answer, err := client(t).Call(t.Context(), at, "there", &message.Request{Verb: "POST", Path: "echo", Header: http.Header{}, Body: io.NopCloser(&pattern{size: size}), Length: length})
+		answer, err := client(t).Call(t.Context(), at, there, &message.Request{Verb: "POST", Path: "echo", Header: http.Header{}, Body: io.NopCloser(&pattern{size: size}), Length: length})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +225,7 @@ func TestErrorsOfTheWayHaveTheirCodes(t *testing.T) {
 	}
 	c := client(t)
 	for _, row := range rows {
-		_, err := c.Call(t.Context(), row.at, "there", &message.Request{Verb: "GET", Path: "x", Header: http.Header{}})
+		_, err := c.Call(t.Context(), row.at, there, &message.Request{Verb: "GET", Path: "x", Header: http.Header{}})
 		var coded interface{ GRPCCode() uint32 }
 		if !errors.As(err, &coded) || codes.Code(coded.GRPCCode()) != row.code || fault.KindOf(err) != row.kind {
 			t.Errorf("%s: %v (%s)", row.name, err, fault.KindOf(err))
@@ -240,7 +249,7 @@ func TestTheEndOfACallerEndsTheCall(t *testing.T) {
 		return answer, nil
 	}), 0)
 	ctx, cancel := context.WithCancel(t.Context())
-	answer, err := client(t).Call(ctx, at, "there", &message.Request{Verb: "GET", Path: "x", Header: http.Header{}})
+	answer, err := client(t).Call(ctx, at, there, &message.Request{Verb: "GET", Path: "x", Header: http.Header{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +279,7 @@ func TestABodyThatBreaksIsNoWholeRequest(t *testing.T) {
 		_, _ = io.WriteString(pw, "half")
 		pw.CloseWithError(errBroken)
 	}()
-	_, err := client(t).Call(t.Context(), at, "there", &message.Request{Verb: "POST", Path: "x", Header: http.Header{}, Body: pr, Length: -1})
+	_, err := client(t).Call(t.Context(), at, there, &message.Request{Verb: "POST", Path: "x", Header: http.Header{}, Body: pr, Length: -1})
 	if !errors.Is(err, errBroken) {
 		t.Errorf("%v", err)
 	}
@@ -293,7 +302,7 @@ func TestAStatusOfGRPCArrivesWhole(t *testing.T) {
 		}
 		return answer, nil
 	}), 0)
-	answer, err := client(t).Call(t.Context(), at, "there", &message.Request{
+	answer, err := client(t).Call(t.Context(), at, there, &message.Request{
 		RPC: true, Path: "get", TypeURL: "type.test/M", Header: http.Header{"X-Raw-Bin": {"\x01\xfe"}}, Length: 1, Body: io.NopCloser(strings.NewReader("x")),
 	})
 	if err != nil {

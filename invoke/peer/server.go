@@ -39,6 +39,9 @@ type ServerOptions struct {
 	App invoke.App
 	// Access decides who may call what; nil: everybody may call everything.
 	Access *access.Guard
+	// Identity turns mutual TLS on: only who proves to be an app gets in, and what is
+	// said of the caller in a header is what it proved. Nil: plain text.
+	Identity identity.Source
 	// MaxBody bounds one message of a request, and the whole body of a call that
 	// is one message, in bytes; default 4 MiB.
 	MaxBody int64
@@ -77,15 +80,15 @@ func NewServer(o ServerOptions) *Server {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{o: o}
-	s.grpc = grpc.NewServer(
+	s.grpc = grpc.NewServer(append(s.secure(),
 		grpc.MaxRecvMsgSize(int(o.MaxBody)+slack), grpc.MaxSendMsgSize(int(o.MaxBody)+slack),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(handshake),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(connWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: askAlive, Timeout: answerAlive}),
+		grpc.KeepaliveParams(s.keepalive()),
 		grpc.WaitForHandlers(true),
 		grpc.UnknownServiceHandler(s.forward), grpc.ForceServerCodecV2(proxy.Codec()),
-	)
+	)...)
 	internalv1.RegisterServiceInvocationServer(s.grpc, &service{s: s})
 	return s
 }

@@ -100,7 +100,7 @@ func TestAStockSidecarIsCalledAsByItsKind(t *testing.T) {
 		}
 		return err
 	}}
-	answer, err := client(t).Call(t.Context(), s.listen(t), "there", &message.Request{
+	answer, err := client(t).Call(t.Context(), s.listen(t), there, &message.Request{
 		Verb: "PUT", Path: "a%20b/c", Query: "q=%20", Header: http.Header{"X-A": {"1"}, "Content-Type": {"text/plain"}},
 		Length: 100_000, Body: io.NopCloser(strings.NewReader(strings.Repeat("x", 100_000))),
 	})
@@ -147,7 +147,7 @@ func TestASidecarTooOldForStreams(t *testing.T) {
 	}}
 	at, c := s.listen(t), client(t)
 	for _, body := range []string{"small", strings.Repeat("x", 100_000)} { // the second time it is known
-		answer, err := c.Call(t.Context(), at, "there", &message.Request{
+		answer, err := c.Call(t.Context(), at, there, &message.Request{
 			Verb: "POST", Path: "x", Header: http.Header{}, Length: int64(len(body)), Body: io.NopCloser(strings.NewReader(body)),
 		})
 		if err != nil {
@@ -160,7 +160,7 @@ func TestASidecarTooOldForStreams(t *testing.T) {
 	if calls != 2 {
 		t.Errorf("%d calls", calls)
 	}
-	_, err := client(t).Call(t.Context(), at, "there", &message.Request{
+	_, err := client(t).Call(t.Context(), at, there, &message.Request{
 		Verb: "POST", Path: "x", Header: http.Header{}, Length: 100_000, Body: io.NopCloser(strings.NewReader(strings.Repeat("x", 100_000))),
 	})
 	if err == nil || !strings.Contains(err.Error(), "upgrade that sidecar") {

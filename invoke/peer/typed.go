@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke"
 	"github.com/penstock-io/penstock/invoke/identity"
+	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/proxy"
 )
 
@@ -21,16 +23,19 @@ var _ invoke.PeerForwarder = (*Client)(nil)
 
 // Forward implements [invoke.PeerForwarder]. The other sidecar learns the app from
 // the metadata, as this one did.
-func (c *Client) Forward(ctx context.Context, address, id string, call *proxy.Call) error {
-	k, err := c.take(address)
+func (c *Client) Forward(ctx context.Context, address string, app names.App, call *proxy.Call) error {
+	k, err := c.take(address, app)
 	if err != nil {
 		return err
 	}
 	defer c.give(k)
-	md := metadata.Join(call.Metadata, metadata.Pairs(proxy.AppID, id))
+	md := metadata.Join(call.Metadata, metadata.Pairs(proxy.AppID, app.ID))
 	err = call.To(ctx, k, md)
 	if u, ok := errors.AsType[proxy.Unsent](err); ok && codes.Code(u.GRPCCode()) == codes.Unavailable {
 		k.ResetConnectBackoff()
+		if hint := advice(u.Error()); hint != "" {
+			err = fmt.Errorf("%w%s", err, hint)
+		}
 	}
 	return err
 }

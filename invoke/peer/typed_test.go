@@ -16,6 +16,7 @@ import (
 
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke"
+	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/peer"
 	"github.com/penstock-io/penstock/invoke/proxy"
 )
@@ -132,7 +133,7 @@ func TestTypedCallsBetweenSidecars(t *testing.T) {
 	call := func(at string) error {
 		t.Helper()
 		conn := serveGRPC(t, grpc.NewServer(grpc.ForceServerCodecV2(proxy.Codec()), grpc.UnknownServiceHandler(func(_ any, ss grpc.ServerStream) error {
-			err := c.Forward(ss.Context(), at, "callee", proxy.New(ss))
+			err := c.Forward(ss.Context(), at, names.App{ID: "callee"}, proxy.New(ss))
 			if !proxy.IsAnswer(err) && err != nil {
 				return status.Errorf(codes.DataLoss, "no answer: %v", err)
 			}
