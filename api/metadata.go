@@ -32,6 +32,7 @@ type Metadata struct {
 	HTTPEndpoints    []NamedInfo        `json:"httpEndpoints"`
 	MCPServers       []NamedInfo        `json:"mcpServers"`
 	Resiliencies     []NamedInfo        `json:"resiliencies"`
+	Breakers         []BreakerInfo      `json:"circuitBreakers"` // ours
 	WorkflowPolicies []NamedInfo        `json:"workflowAccessPolicies"`
 	App              AppConnection      `json:"appConnectionProperties"`
 	ActorRuntime     ActorRuntime       `json:"actorRuntime"`
@@ -73,6 +74,18 @@ type RuleInfo struct {
 // NamedInfo is a loaded resource of which only the name is told.
 type NamedInfo struct {
 	Name string `json:"name"`
+}
+
+// BreakerInfo is a circuit breaker that was used: of a component in one direction,
+// or of a method of an app.
+type BreakerInfo struct {
+	Component string `json:"component,omitempty"`
+	Direction string `json:"direction,omitempty"`
+	App       string `json:"app,omitempty"`
+	Method    string `json:"method,omitempty"`
+	// State is closed, half-open or open. While one of what comes in is open, the
+	// intake of the component pauses.
+	State string `json:"state"`
 }
 
 // ActiveActors counts the actors of one type.
@@ -154,6 +167,7 @@ func (m *Metadata) fill() {
 	m.HTTPEndpoints = list(m.HTTPEndpoints)
 	m.MCPServers = list(m.MCPServers)
 	m.Resiliencies = list(m.Resiliencies)
+	m.Breakers = list(m.Breakers)
 	m.WorkflowPolicies = list(m.WorkflowPolicies)
 	m.ActorRuntime.ActiveActors = list(m.ActorRuntime.ActiveActors)
 	m.Scheduler.Addresses = list(m.Scheduler.Addresses)

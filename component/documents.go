@@ -95,6 +95,7 @@ func resiliencySchema() object {
 			"duration":    object{"type": []string{"string", "integer"}, "default": "5s", "description": "Pause of a constant policy."},
 			"maxInterval": object{"type": []string{"string", "integer"}, "default": "60s", "description": "Longest pause of an exponential policy."},
 			"maxRetries":  object{"type": "integer", "minimum": -1, "default": -1, "description": "-1 is for ever."},
+			"budget":      object{"type": []string{"string", "integer"}, "examples": []string{"20%"}, "description": "Tries after the first, as a share of all calls of the target; no bound by default. Penstock's own."},
 			"matching": record(object{
 				"httpStatusCodes": codes("The only HTTP status codes that are tried again.", "429,500-599"),
 				"gRPCStatusCodes": codes("The only gRPC codes that are tried again.", "1,8-14"),

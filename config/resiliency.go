@@ -33,6 +33,9 @@ type RetryPolicy struct {
 	MaxRetries  int           // -1, the default, is for ever
 	// HTTP and GRPC are the only codes that are retried; empty: all of them.
 	HTTP, GRPC []CodeRange
+	// Budget is how many tries after the first there may be for a hundred calls
+	// of a target, all callers together; zero: no bound. It is ours.
+	Budget int
 }
 
 // CodeRange is a range of status codes, both ends in it.
@@ -137,11 +140,27 @@ func (f *fields) retryPolicy(name string) RetryPolicy {
 	}
 	out.MaxRetries = t.retries()
 	matching := t.table("matching")
+	out.Budget = t.share("budget")
 	out.HTTP = matching.codes("httpStatusCodes", 100, 599)
 	out.GRPC = matching.codes("gRPCStatusCodes", 0, 16)
 	matching.done()
 	t.done()
 	return out
+}
+
+// share reads a part of a hundred, with or without the sign; absent is zero.
+func (f *fields) share(name string) int {
+	n := f.get(name)
+	if n == nil || n.kind == scalarNode && n.text == "" {
+		return 0
+	}
+	if n.kind == scalarNode {
+		if i, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(n.scalar().text, "%"))); err == nil && i >= 1 && i <= 100 {
+			return i
+		}
+	}
+	f.wrong(n, name, "a share such as 20%, from 1% to 100%")
+	return 0
 }
 
 // retries reads maxRetries. Less than -1 is for ever too, under Dapr.

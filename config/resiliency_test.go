@@ -35,6 +35,7 @@ spec:
         duration: 9s
         maxInterval: 15s
         maxRetries: 10
+        budget: 20%
         matching: {httpStatusCodes: "429, 500-599,", gRPCStatusCodes: 14}
     circuitBreakers:
       plain:
@@ -56,7 +57,7 @@ spec:
 			"plain":    {Duration: 5 * time.Second, MaxInterval: time.Minute, MaxRetries: -1},
 			"constant": {Duration: 250 * time.Millisecond, MaxInterval: time.Minute},
 			"growing": {
-				Exponential: true, Duration: 9 * time.Second, MaxInterval: 15 * time.Second, MaxRetries: 10,
+				Exponential: true, Duration: 9 * time.Second, MaxInterval: 15 * time.Second, MaxRetries: 10, Budget: 20,
 				HTTP: []CodeRange{{429, 429}, {500, 599}}, GRPC: []CodeRange{{14, 14}},
 			},
 		},

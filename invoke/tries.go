@@ -36,6 +36,7 @@ type tried[A comparable] struct {
 func (c *call[A]) run(ctx context.Context, p resilience.Policy, judged bool) (A, error) {
 	limit := p.Timeout
 	p.Timeout = 0
+	p.Retry.Budget.Called()
 	var before *tried[A]
 	for n := 1; ; n++ {
 		var now tried[A]
@@ -55,7 +56,7 @@ func (c *call[A]) run(ctx context.Context, p resilience.Policy, judged bool) (A,
 			now.err = failed
 		}
 		pause, again := p.Next(n, failed)
-		if !again || ctx.Err() != nil || !c.again(now.answer, now.err) || resilience.Sleep(ctx, pause) != nil {
+		if !again || ctx.Err() != nil || !c.again(now.answer, now.err) || !p.Retry.Budget.Spend() || resilience.Sleep(ctx, pause) != nil {
 			return now.answer, now.err
 		}
 		before = &now

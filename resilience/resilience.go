@@ -30,10 +30,11 @@ type Policy struct {
 }
 
 // Do runs op until it succeeds, its error is not to be tried again (see
-// [Retry.Again]), the breaker refuses, the retries are used up or ctx ends. The error is op's last
-// one; when op was never called it says why: the breaker's or ctx's.
+// [Retry.Again]), the breaker refuses, the retries or those of its budget are used
+// up, or ctx ends. The error is op's last one; when op was never called it says why: the breaker's or ctx's.
 func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
 	var last error
+	p.Retry.Budget.Called()
 	for n := 1; ; n++ {
 		err := p.Try(ctx, op)
 		if err == nil {
@@ -43,7 +44,7 @@ func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
 			last = err
 		}
 		pause, again := p.Next(n, err)
-		if !again || ctx.Err() != nil || Sleep(ctx, pause) != nil {
+		if !again || ctx.Err() != nil || !p.Retry.Budget.Spend() || Sleep(ctx, pause) != nil {
 			return last
 		}
 	}

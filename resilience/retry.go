@@ -36,6 +36,9 @@ type Retry struct {
 	Limit int
 	// Codes narrows what is tried again; nil does not.
 	Codes *Codes
+	// Budget bounds the tries of all calls together; nil does not. [Policy.Do]
+	// keeps to it; whoever counts tries alone must.
+	Budget *Budget
 }
 
 // Delay returns the pause after the n-th failed try, n from 1. It is never

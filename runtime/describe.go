@@ -139,6 +139,7 @@ func (r *Runtime) Snapshot() api.Metadata {
 	for _, name := range r.parts.policies.list() {
 		m.Resiliencies = append(m.Resiliencies, api.NamedInfo{Name: name})
 	}
+	m.Breakers = r.parts.policies.breakerStates()
 	for _, name := range r.endpoints.names() {
 		m.HTTPEndpoints = append(m.HTTPEndpoints, api.NamedInfo{Name: name})
 	}

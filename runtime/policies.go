@@ -35,7 +35,8 @@ const (
 type way struct{ name, kind, direction string }
 
 // policies are what the Resiliency documents say, made ready to use. A breaker
-// belongs to one way and lives on as long as its settings stay as they are.
+// belongs to one way and lives on as long as its settings stay as they are; so does
+// a budget.
 type policies struct {
 	expr *expr.Compiler
 	log  *slog.Logger
@@ -44,7 +45,9 @@ type policies struct {
 	doc      config.Resiliency
 	names    []string
 	breakers map[way]keptBreaker
-	targets  map[string]*targetBreakers // of calls of apps
+	budgets  map[way]keptBudget
+	targets  map[string]*target // of calls of apps
+	turn     uint64             // of targets
 }
 
 type keptBreaker struct {
@@ -52,8 +55,13 @@ type keptBreaker struct {
 	breaker *resilience.Breaker
 }
 
+type keptBudget struct {
+	share  int
+	budget *resilience.Budget
+}
+
 func newPolicies(x *expr.Compiler, log *slog.Logger) *policies {
-	return &policies{expr: x, log: log, doc: config.MergeResiliency(nil), breakers: map[way]keptBreaker{}, targets: map[string]*targetBreakers{}}
+	return &policies{expr: x, log: log, doc: config.MergeResiliency(nil), breakers: map[way]keptBreaker{}, budgets: map[way]keptBudget{}, targets: map[string]*target{}}
 }
 
 // set takes over new documents.
@@ -65,9 +73,12 @@ func (ps *policies) set(docs []config.Resiliency) {
 		ps.names = append(ps.names, d.Name)
 	}
 	slices.Sort(ps.names)
-	for target := range ps.targets {
-		if b := ps.chosen(ps.doc.App(target)).Breaker; b == nil || fingerprint(*b) != ps.targets[target].sum {
-			delete(ps.targets, target)
+	for name, t := range ps.targets {
+		t.obey(ps.chosen(ps.doc.App(name)))
+	}
+	for w, kept := range ps.budgets {
+		if r := ps.choose(w).Retry; r == nil || r.Budget != kept.share {
+			delete(ps.budgets, w)
 		}
 	}
 	for w, kept := range ps.breakers {
@@ -130,12 +141,28 @@ func (ps *policies) of(w way) *resilience.Policy {
 	p := &resilience.Policy{Timeout: c.Timeout}
 	if c.Retry != nil {
 		p.Retry = retryOf(*c.Retry)
+		p.Retry.Budget = ps.budget(w, c.Retry.Budget)
 	}
 	if c.Breaker != nil {
 		p.Breaker = ps.breaker(w, *c.Breaker)
 	}
 	return p
 }
+
+// budget returns the budget of a way; nil: no bound. It runs under mu.
+func (ps *policies) budget(w way, share int) *resilience.Budget {
+	if share == 0 {
+		return nil
+	}
+	if kept, ok := ps.budgets[w]; ok && kept.share == share {
+		return kept.budget
+	}
+	b := budgetOf(share)
+	ps.budgets[w] = keptBudget{share, b}
+	return b
+}
+
+func budgetOf(share int) *resilience.Budget { return resilience.NewBudget(float64(share) / 100) }
 
 // breaker returns the breaker of a way. It runs under mu.
 func (ps *policies) breaker(w way, c config.BreakerPolicy) *resilience.Breaker {

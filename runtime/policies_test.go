@@ -182,3 +182,75 @@ func TestBulkTimeout(t *testing.T) {
 		}
 	})
 }
+
+// TestBudgets holds that a budget is that of a target, not of a call, and that it
+// lives as long as its share is the same.
+func TestBudgets(t *testing.T) {
+	t.Parallel()
+	doc := under("retry: r", "retries: {r: {duration: 1s, maxRetries: 3, budget: 10%}}")
+	for way, call := range asked() {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				g := newRig(t, documents(t, doc), 503)
+				tries := func(calls int) int {
+					before := len(g.calledAt())
+					for range calls {
+						_ = call(g)
+					}
+					return len(g.calledAt()) - before
+				}
+				// Ten are there from the beginning, and each call adds a tenth.
+				if n := tries(100); n < 119 || n > 120 {
+					t.Errorf("100 calls were %d tries", n)
+				}
+				g.parts.obey(documents(t, strings.Replace(doc, "1s", "2s", 1)))
+				if n := tries(1); n > 2 {
+					t.Errorf("another pause gave the budget its reserve back: %d tries", n)
+				}
+				g.parts.obey(documents(t, strings.Replace(doc, ", budget: 10%", "", 1)))
+				if n := tries(10); n != 40 {
+					t.Errorf("without a budget 10 calls were %d tries", n)
+				}
+			})
+		})
+	}
+}
+
+// TestDefaultPoliciesOfManyTargets holds that names an app thinks of do not pile
+// up.
+func TestDefaultPoliciesOfManyTargets(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, documents(t, defaults("circuitBreakers: {DefaultCircuitBreakerPolicy: {trip: totalFailures >= 1}}")), 503)
+		_ = g.call()
+		for i := range 2 * maxTargets {
+			if g.parts.policies.Target("shop", "m").Breaker.State() != open {
+				t.Fatal("a target that is used was forgotten")
+			}
+			g.parts.policies.Target(fmt.Sprint("app", i), "m")
+		}
+		if n := len(g.parts.policies.targets); n != maxTargets {
+			t.Errorf("%d targets are remembered", n)
+		}
+	})
+}
+
+func TestBreakersInTheMetadata(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, documents(t, under("circuitBreaker: b", "circuitBreakers: {b: {trip: totalFailures >= 1}}")), 503)
+		g.subscribe(config.Subscription{})
+		g.bus.in <- "1"
+		pass(time.Second)
+		_ = g.call()
+		var got []string
+		for _, b := range g.parts.policies.breakerStates() {
+			got = append(got, strings.Trim(strings.Join([]string{b.Component, b.Direction, b.App, b.Method, b.State}, " "), " "))
+		}
+		want := []string{"bus inbound   open", "bus outbound   closed", "door outbound   closed", "store outbound   closed", "shop m open"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

@@ -344,7 +344,7 @@ func TestMetadata(t *testing.T) {
 		"extended": {"daprRuntimeVersion": "1.18.0", "app/command": "go run ."},
 		"subscriptions": [{"pubsubname": "bus", "topic": "orders", "metadata": {}, "rules": [{"match": "", "path": "/orders"}],
 			"deadLetterTopic": "", "type": "DECLARATIVE"}],
-		"httpEndpoints": [], "mcpServers": [], "resiliencies": [], "workflowAccessPolicies": [],
+		"httpEndpoints": [], "mcpServers": [], "resiliencies": [], "circuitBreakers": [], "workflowAccessPolicies": [],
 		"appConnectionProperties": {"port": 0, "protocol": "", "channelAddress": "", "maxConcurrency": 0},
 		"actorRuntime": {"runtimeStatus": "DISABLED", "activeActors": [], "hostReady": false, "placement": ""},
 		"scheduler": {"connected_addresses": []}, "workflows": {"connectedWorkers": 0}

@@ -32,7 +32,7 @@ func TestMetadata(t *testing.T) {
 	m := doc()
 	for field, want := range map[string]string{
 		"id": `"shop"`, "enabledFeatures": `["HotReload"]`, "actors": `[]`, "subscriptions": `[]`, "httpEndpoints": `[]`, "mcpServers": `[]`,
-		"resiliencies": `[]`, "workflowAccessPolicies": `[]`, "scheduler": `{"connected_addresses":[]}`, "workflows": `{"connectedWorkers":0}`,
+		"resiliencies": `[]`, "circuitBreakers": `[]`, "workflowAccessPolicies": `[]`, "scheduler": `{"connected_addresses":[]}`, "workflows": `{"connectedWorkers":0}`,
 		"actorRuntime": `{"runtimeStatus":"DISABLED","activeActors":[],"hostReady":false,"placement":""}`,
 		"appConnectionProperties": fmt.Sprintf(`{"port":%d,"protocol":"http","channelAddress":"127.0.0.1","maxConcurrency":7,`+
 			`"health":{"healthCheckPath":"/up","healthProbeInterval":"5s","healthProbeTimeout":"500ms","healthThreshold":3}}`, a.port),
