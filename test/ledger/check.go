@@ -49,6 +49,7 @@ type Report struct {
 	Letter    []string // dead letters that should not be, are missing or have other bytes
 
 	Duplicates, Bound int
+	Twice             []string // what the duplicates were, once for each
 	// Recovery is the longest time from a healed fault to the delivery of an event that
 	// was published afterwards, and
 	// Takeover that from a fault to the delivery of all that was promised before.
@@ -220,6 +221,7 @@ func (c *checker) effects() {
 		}
 		if l.effect < never {
 			r.Duplicates++
+			r.Twice = append(r.Twice, l.id)
 			continue
 		}
 		l.effect, l.place = e.At, i
@@ -261,6 +263,7 @@ func (c *checker) letter(e Entry) {
 	}
 	if l.letter {
 		r.Duplicates++
+		r.Twice = append(r.Twice, l.id)
 		return
 	}
 	l.letter = true

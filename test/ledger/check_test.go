@@ -197,3 +197,19 @@ func TestKeeper(t *testing.T) {
 		t.Errorf("books %+v", b)
 	}
 }
+
+// TestAbout: whoever reads of an event that came twice sees when, and what failed
+// around it.
+func TestAbout(t *testing.T) {
+	t.Parallel()
+	b := Books{
+		Producer: []Entry{{At: time.Millisecond, What: Intent, ID: "a1"}, {At: 2 * time.Millisecond, What: Intent, ID: "b1"}},
+		App:      []Entry{{At: 4 * time.Millisecond, What: Effect, ID: "a1", Call: 7, Replica: "r0"}},
+		Broker:   []Entry{{At: 5 * time.Millisecond, What: Position, IDs: []string{"b1", "a1"}}},
+		Faults:   []Entry{{At: 3 * time.Millisecond, What: Fault, Note: "app hangs"}},
+	}
+	want := "       1ms  producer intent\n       3ms  fault    fault app hangs\n       4ms  app      effect, call 7 of r0, code 0\n       5ms  broker   position"
+	if got := b.About("a1"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

@@ -87,7 +87,7 @@ func (b *broker) row(t *testing.T, tab *table, r *row) {
 		again = fmt.Sprintf(", with %d times as long as on a machine of its own", times)
 		x.allow(report, times)
 	}
-	x.judge()
+	x.judge(report)
 	tab.add(b, r, report.line(x)+fmt.Sprintf(" | %.0f s%s", time.Since(began).Seconds(), again), "")
 }
 

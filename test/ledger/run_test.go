@@ -291,7 +291,7 @@ func (x *run) play() *Report {
 }
 
 // judge fails the test with what is wrong, and says how to see it again.
-func (x *run) judge() {
+func (x *run) judge(report *Report) {
 	x.Helper()
 	problems := slices.Concat(x.wrong, x.slow)
 	for _, p := range problems {
@@ -299,6 +299,9 @@ func (x *run) judge() {
 	}
 	if len(problems) == 0 {
 		return
+	}
+	for _, id := range report.suspects(3) {
+		x.Logf("all that the books say of %s:\n%s", id, x.keeper.Close().About(id))
 	}
 	x.Logf("repeat with -seed %d -run '%s'", *seed, x.Name())
 	if *dump != "" {
