@@ -65,7 +65,11 @@ func (t impatient) RoundTrip(r *http.Request) (*http.Response, error) {
 	limit := t.patience(r)
 	ctx, cancel := context.WithCancelCause(r.Context())
 	timer := time.AfterFunc(limit, func() { cancel(errLate) })
-	resp, err := t.Transport.RoundTrip(r.WithContext(ctx))
+	r = r.WithContext(ctx)
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = plainBody{r.Body}
+	}
+	resp, err := t.Transport.RoundTrip(r)
 	if err != nil {
 		timer.Stop()
 		late := errors.Is(context.Cause(ctx), errLate)
@@ -98,6 +102,13 @@ func (t impatient) patience(r *http.Request) time.Duration {
 	}
 	return t.short
 }
+
+// plainBody can only be read and closed. The SDK closes a request's body when the
+// answer has begun, and its WriteTo fails from then on. [http.Transport] may look
+// just then whether there is more of the body than was promised: it would take
+// that failure for a broken connection and cut the answer off, and what was
+// published by the request would be published once more.
+type plainBody struct{ io.ReadCloser }
 
 // body ends the request's context when it is closed.
 type body struct {
