@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/penstock-io/penstock/invoke/message"
+	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/peer"
 )
 
@@ -50,7 +51,7 @@ func TestReloadAppliesAccessControl(t *testing.T) {
 	remote := func(path string) error {
 		t.Helper()
 		r := &message.Request{Verb: http.MethodPost, Path: path, Header: http.Header{"Dapr-Caller-App-Id": {"shop"}}}
-		answer, err := other.Call(t.Context(), l.Addr().String(), "shop", r)
+		answer, err := other.Call(t.Context(), l.Addr().String(), names.App{ID: "shop"}, r)
 		if err != nil {
 			return err
 		}

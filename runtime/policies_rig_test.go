@@ -145,7 +145,7 @@ func (p *peer) Pick(context.Context, names.App) (string, func(error), error) {
 	return "peer:1", func(error) {}, nil
 }
 
-func (p *peer) Call(ctx context.Context, _, _ string, _ *message.Request) (*message.Response, error) {
+func (p *peer) Call(ctx context.Context, _ string, _ names.App, _ *message.Request) (*message.Response, error) {
 	said, after := p.next()
 	if said == hang {
 		<-ctx.Done()
@@ -162,7 +162,7 @@ func (p *peer) Call(ctx context.Context, _, _ string, _ *message.Request) (*mess
 }
 
 // Forward fails before anything was sent, because nothing else is tried again.
-func (p *peer) Forward(ctx context.Context, _, _ string, _ *proxy.Call) error {
+func (p *peer) Forward(ctx context.Context, _ string, _ names.App, _ *proxy.Call) error {
 	err := p.answer(ctx)
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
