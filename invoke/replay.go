@@ -42,7 +42,8 @@ func (b *replay) view() io.ReadCloser {
 	return b.owner
 }
 
-// again tells whether the body can be sent once more.
+// again tells whether the body can be sent once more: not what is broken, which
+// it would be again.
 func (b *replay) again() bool {
 	if b.src == nil {
 		return true
@@ -52,7 +53,7 @@ func (b *replay) again() bool {
 	b.now.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.lost
+	return !b.lost && (b.end == nil || b.end == io.EOF)
 }
 
 // detach says that there will be no more views; the last one closes the source.
