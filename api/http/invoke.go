@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -79,11 +80,16 @@ func (h *handler) invoke(w http.ResponseWriter, r *http.Request, c callee) {
 	}
 	arrival := http.NewResponseController(w)
 	_ = arrival.SetReadDeadline(time.Time{}) // a call may take as long as it likes
+	var body *timed
 	if r.ContentLength != 0 {
 		_ = arrival.EnableFullDuplex() // HTTP/2 always is
-		m.Body = &timed{ReadCloser: r.Body, w: arrival}
+		body = &timed{ReadCloser: r.Body, w: arrival}
+		m.Body = body
 	}
 	answer, err := h.api.Invoke(r.Context(), c.target, m)
+	if r.ContentLength < 0 && !body.ended.Load() {
+		leave(w, r)
+	}
 	if err != nil {
 		respondError(w, err)
 		return
@@ -99,10 +105,20 @@ func (h *handler) invoke(w http.ResponseWriter, r *http.Request, c callee) {
 // pieceTime is how long the next piece of a body may be on its way.
 const pieceTime = 5 * time.Minute
 
+// leave makes a connection end with the answer. In full duplex net/http goes on
+// behind a body of chunks that it could not read to its end, and takes what comes
+// there for another request.
+func leave(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
+}
+
 // timed is a request's body, each piece of which must arrive in time.
 type timed struct {
 	io.ReadCloser
-	w *http.ResponseController
+	w     *http.ResponseController
+	ended atomic.Bool // it was read to its end
 }
 
 // Read implements [io.Reader].
@@ -112,6 +128,9 @@ func (u *timed) Read(p []byte) (int, error) {
 	n, err := u.ReadCloser.Read(p)
 	if err != nil {
 		_ = u.w.SetReadDeadline(time.Time{})
+	}
+	if err == io.EOF {
+		u.ended.Store(true)
 	}
 	return n, err
 }

@@ -1,0 +1,105 @@
+package attack
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+)
+
+// row is one attack.
+type row struct {
+	Name string `yaml:"name"`
+	// To is the server: "callee" (the sidecar of the app, unless another is named),
+	// "shop" (the sidecar of an app that calls it), "callee-grpc" or "shop-grpc".
+	To string `yaml:"to"`
+
+	// Request is sent as it is, but that each line ends with CRLF, and a blank line
+	// stands behind the last. {token} is a header with the token of the API, {host} the
+	// address, <<n>> stands for n times x. With Exact, \r, \n, \t and \xNN are written
+	// out and nothing is added.
+	Request string `yaml:"request"`
+	Exact   bool   `yaml:"exact"`
+	// Frames are the headers of a request over HTTP/2, "name: value", in this order.
+	Frames []string `yaml:"frames"`
+	// Call is the full name of a gRPC method, which is sent Message, in JSON, and
+	// Metadata, "name: value".
+	Call     string   `yaml:"call"`
+	Message  string   `yaml:"message"`
+	Metadata []string `yaml:"metadata"`
+
+	// Status is that of the answer: one of them; 0 is a connection that is closed, or
+	// a stream that is reset, without one. Code is that of a gRPC call.
+	Status []int    `yaml:"status"`
+	Code   []string `yaml:"code"`
+	// Answers is how many answers come until the connection is closed; 0: it does not
+	// matter.
+	Answers int `yaml:"answers"`
+	// Has and Lacks are texts of the answer with its headers.
+	Has   []string `yaml:"has"`
+	Lacks []string `yaml:"lacks"`
+	// Saw is what the app got, "VERB target", in order; it must be nothing else.
+	Saw []string `yaml:"saw"`
+	// SawHas and SawLacks are texts of the headers and the body of what it got.
+	SawHas   []string `yaml:"sawHas"`
+	SawLacks []string `yaml:"sawLacks"`
+	// Logged and Unlogged are texts of the logs of both sidecars.
+	Logged   []string `yaml:"logged"`
+	Unlogged []string `yaml:"unlogged"`
+}
+
+// rows reads all of them.
+func rows(t *testing.T) map[string][]row {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no rows: %v", err)
+	}
+	out := map[string][]row{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []row
+		if err := yaml.UnmarshalWithOptions(text, &list, yaml.Strict()); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		out[strings.TrimSuffix(filepath.Base(file), ".yaml")] = list
+	}
+	return out
+}
+
+var padding = regexp.MustCompile(`<<(\d+)>>`)
+
+// expand fills in what stands for something else.
+func expand(t *testing.T, text, host string) string {
+	t.Helper()
+	text = strings.NewReplacer("{token}", "dapr-api-token: "+apiToken, "{host}", host).Replace(text)
+	return padding.ReplaceAllStringFunc(text, func(s string) string {
+		n, err := strconv.Atoi(strings.Trim(s, "<>"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Repeat("x", n)
+	})
+}
+
+// bytes returns what a request is on the wire.
+func (r row) bytes(t *testing.T, host string) string {
+	t.Helper()
+	text := expand(t, r.Request, host)
+	if !r.Exact {
+		return strings.ReplaceAll(strings.TrimRight(text, "\n")+"\n\n", "\n", "\r\n")
+	}
+	quoted := `"` + strings.ReplaceAll(strings.ReplaceAll(text, "\n", ""), `"`, `\"`) + `"`
+	exact, err := strconv.Unquote(quoted)
+	if err != nil {
+		t.Fatalf("%s: %v", r.Name, err)
+	}
+	return exact
+}
