@@ -51,11 +51,15 @@ docs: ## write the component pages of docs/ from their options
 
 bench: build ## measure the limits of docs/operations.md on this machine
 	$(GO) run ./test/bench -penstock $(BIN)
-	$(MAKE) bench-brokers
+	$(MAKE) bench-brokers bench-state
 
 bench-brokers: ## compare with bare client loops, on real servers
 	$(GO) build -o bin/services ./test/services/run
 	bin/services -only redis,rabbitmq,nats,kafka $(GO) run ./test/bench -brokers
+
+bench-state: build ## compare the state API with a bare server in front of the same drivers
+	$(GO) build -o bin/services ./test/services/run
+	bin/services -only redis,postgres $(GO) run ./test/bench -penstock $(BIN) -state
 
 test-sdk: build ## run the official SDKs that need another language
 	cd test/sdk/node && npm ci --no-audit --no-fund --loglevel=error && PENSTOCK=$(abspath $(BIN)) node --test
@@ -79,4 +83,4 @@ ledger: ## prove that nothing is lost: every fault with every broker, at full le
 clean: ## remove what was built
 	rm -rf bin .penstock
 
-.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers test-sdk test-services test-interop crash ledger clean
+.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers bench-state test-sdk test-services test-interop crash ledger clean

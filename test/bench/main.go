@@ -3,7 +3,8 @@
 //
 // Run it with `make bench`, or `go run ./test/bench -penstock bin/penstock`;
 // `-brokers` compares the components of brokers with bare client loops instead,
-// on the servers that `make bench-brokers` starts; `-only deliver` measures one
+// on the servers that `make bench-brokers` starts, and `-state` the state API with
+// a bare server in front of the same drivers; `-only deliver` measures one
 // thing, `-report-only` never fails, `-dir` says
 // where the files of the durable measurements go. It takes about two minutes
 // on two cores and wants the machine for itself.
@@ -52,21 +53,30 @@ func measurements() []measurement {
 
 func main() {
 	penstock := flag.String("penstock", "bin/penstock", "`path` of the binary to measure, stripped and static")
-	only := flag.String("only", "", "measure only this: "+names(measurements())+"; with -brokers: "+names(brokers()))
+	only := flag.String("only", "", "measure only this: "+names(measurements())+"; with -brokers: "+names(brokers())+"; with -state: "+names(stateStores()))
 	servers := flag.Bool("brokers", false, "compare the components of brokers with bare client loops, on the servers of the environment")
+	state := flag.Bool("state", false, "compare gets and sets of state with a bare server in front of the same driver")
 	reportOnly := flag.Bool("report-only", false, "exit with 0 although a limit is missed")
 	dir := flag.String("dir", "", "`folder` for files; that of the system when empty")
-	floor := flag.String("floor", "", "be the floor of deliver and listen on this `address`")
+	floor := flag.String("floor", "", "be the floor of deliver, or of state, and listen on this `address`")
+	floorStore := flag.String("floor-store", "", "with -floor: be the floor of this state `store`")
+	floorGRPC := flag.String("floor-grpc", "", "with -floor-store: the `address` for gRPC")
 	to := flag.String("to", "", "with -floor: the `url` to deliver to")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if *floorStore != "" {
+		exit(runStateFloor(ctx, *floorStore, *floor, *floorGRPC, "."))
+	}
 	if *floor != "" {
 		exit(runFloor(ctx, *floor, *to))
 	}
 	plan := measurements()
 	if *servers {
 		plan = brokers()
+	}
+	if *state {
+		plan = stateStores()
 	}
 	missed, err := measure(ctx, plan, *penstock, *dir, *only)
 	if err == nil && missed && !*reportOnly {

@@ -92,7 +92,7 @@ var only = map[string][]string{
 	"github.com/lmittmann/tint":           {"cmd", "telemetry"},
 	"github.com/rogpeppe/go-internal":     {"test", "cmd"},
 	"go.opentelemetry.io/otel/sdk":        {"telemetry"},
-	"github.com/dapr/dapr/pkg/proto":      {"api/grpc", "app/grpc", "invoke/peer", "pluggable", "examples/pluggable"},
+	"github.com/dapr/dapr/pkg/proto":      {"api/grpc", "app/grpc", "invoke/peer", "pluggable", "examples/pluggable", "test/bench"},
 	"github.com/prometheus/client_golang": {"telemetry"},
 	"github.com/segmentio/kafka-go":       {"client/kafka", "pubsub/kafka", "bindings/kafka", "test"},
 	"github.com/rabbitmq/amqp091-go":      {"client/rabbitmq", "pubsub/rabbitmq", "bindings/rabbitmq", "test"},
