@@ -108,6 +108,7 @@ type Change struct {
 // some implements Featured.
 type Features struct {
 	// ETag: items have versions, and ETag and FirstWrite of a change are heeded.
+	// Without it they have no effect, which [Store] logs once.
 	ETag bool
 	// TTL: items go by themselves after Change.TTL.
 	TTL bool

@@ -38,6 +38,8 @@ type Store struct {
 	policy   atomic.Pointer[resilience.Policy] // nil: none
 	log      *slog.Logger
 	keeps    sync.Once // it was said that items stay
+
+	unversioned sync.Once // it was said that there are no ETags
 }
 
 // New makes the store of a component; nothing is opened before Run of its
@@ -238,7 +240,7 @@ func (s *Store) Apply(ctx context.Context, changes []Change) error {
 	}
 	errs := make([]error, len(ready))
 	err = s.do(ctx, func(ctx context.Context, d Driver) error {
-		s.sayKeeps(features(d), left)
+		s.sayUnheeded(features(d), left)
 		err := d.Apply(ctx, left)
 		left, at = remain(err, left, at, errs)
 		return err
@@ -306,7 +308,7 @@ func (s *Store) transact(ctx context.Context, changes []Change) error {
 		case f.MaxChanges > 0 && len(ready) > f.MaxChanges:
 			return &TooManyError{Changes: len(ready), Most: f.MaxChanges}
 		}
-		s.sayKeeps(f, ready)
+		s.sayUnheeded(f, ready)
 		return t.Transact(ctx, ready)
 	})
 	return fault.Wrap(s.instance.Hide(err), "transaction in %s", s.name)
@@ -342,15 +344,23 @@ func (s *Store) prepare(changes []Change) ([]Change, error) {
 	return out, nil
 }
 
-// sayKeeps tells, once, of a time to live that the store does not heed: items
-// then stay, as under Dapr.
-func (s *Store) sayKeeps(f Features, changes []Change) {
-	if f.TTL || s.log == nil || !slices.ContainsFunc(changes, func(c Change) bool { return c.TTL > 0 && !c.Delete }) {
+// sayUnheeded tells, once each, of what changes ask for and the store does not
+// heed, as under Dapr: items stay after their time to live, and are written
+// whoever wrote them before.
+func (s *Store) sayUnheeded(f Features, changes []Change) {
+	if s.log == nil {
 		return
 	}
-	s.keeps.Do(func() {
-		s.log.Warn("The state store has no time to live: what is saved with ttlInSeconds stays until it is deleted", "store", s.name)
-	})
+	if !f.TTL && slices.ContainsFunc(changes, func(c Change) bool { return c.TTL > 0 && !c.Delete }) {
+		s.keeps.Do(func() {
+			s.log.Warn("The state store has no time to live: what is saved with ttlInSeconds stays until it is deleted", "store", s.name)
+		})
+	}
+	if !f.ETag && slices.ContainsFunc(changes, func(c Change) bool { return c.ETag != nil || c.FirstWrite }) {
+		s.unversioned.Do(func() {
+			s.log.Warn("The state store has no ETags: an ETag and first-write have no effect, the last change wins; use a store with ETags where writers meet", "store", s.name)
+		})
+	}
 }
 
 // do runs fn with the driver, under the policy.

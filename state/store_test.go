@@ -232,6 +232,34 @@ func TestTimeToLiveThatIsNotKept(t *testing.T) {
 	}
 }
 
+// TestETagsThatAreNotHeeded: a store without them says so, once, and does what
+// it is asked for.
+func TestETagsThatAreNotHeeded(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	env := component.Env{Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	s, err := open(t, featured{newTable(), true}, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none, old := "", "1"
+	if err := s.Apply(t.Context(), []state.Change{{Key: "k", Value: []byte("1"), ETag: &none}}); err != nil || log.Len() > 0 {
+		t.Fatalf("without an ETag: %v, %s", err, log.String())
+	}
+	for _, c := range []state.Change{{FirstWrite: true}, {ETag: &old}, {Delete: true, ETag: &old}} {
+		c.Key, c.Value = "k", []byte("2")
+		if err := s.Apply(t.Context(), []state.Change{c}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Transact(t.Context(), []state.Change{c}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(log.String(), "has no ETags"); n != 1 {
+		t.Errorf("told %d times\n%s", n, log.String())
+	}
+}
+
 func TestEncryption(t *testing.T) {
 	t.Parallel()
 	key1, key2 := strings.Repeat("01", 32), strings.Repeat("02", 16)

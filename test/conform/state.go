@@ -52,7 +52,7 @@ func State(t *testing.T, def component.Definition, setup StateSetup) {
 	for name, run := range map[string]func(*testing.T, *stateTest){
 		"round trip": stateRoundTrip, "keys": stateKeys, "many": stateMany, "delete": stateDelete,
 		"batch": stateBatch, "durable": stateDurable, "cancelled": stateCancelled, "concurrent": stateConcurrent,
-		"etags": stateETags, "first write": stateFirstWrite, "etag races": stateRaces,
+		"etags": stateETags, "first write": stateFirstWrite, "no etags": stateNoETags, "etag races": stateRaces,
 		"time to live": stateTTL, "transactions": stateTransactions, "transaction races": stateTransfers,
 		"key lists": stateLists, "history": stateHistory,
 	} {

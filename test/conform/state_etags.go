@@ -44,6 +44,26 @@ func stateETags(t *testing.T, st *stateTest) {
 	st.holds(t, "a", `5`)
 }
 
+// stateNoETags: in a store without them, what asks for one is done all the same,
+// as under Dapr; nothing half is.
+func stateNoETags(t *testing.T, st *stateTest) {
+	if st.f.ETag {
+		return
+	}
+	st.apply(t, st.change("a", `1`))
+	if etag := st.get(t, "a").ETag; etag != "" {
+		t.Errorf("an item has the ETag %q", etag)
+	}
+	old := "1"
+	for i, c := range []state.Change{{FirstWrite: true}, {ETag: &old}, {ETag: &old, FirstWrite: true}} {
+		c.Key, c.Value = st.prefix+"a", strconv.AppendInt(nil, int64(i), 10)
+		st.apply(t, c)
+		st.holds(t, "a", strconv.Itoa(i))
+	}
+	st.apply(t, state.Change{Key: st.prefix + "a", Delete: true, ETag: &old})
+	st.lacks(t, "a")
+}
+
 func stateFirstWrite(t *testing.T, st *stateTest) {
 	if !st.f.ETag {
 		return
