@@ -65,14 +65,15 @@ func memoryValues() values {
 }
 
 // sqliteValues shares commits as the store does: what is compared is what stands
-// in front of the driver.
+// in front of the driver. A version changes with each value, because SQLite does
+// not write a row down that is as it was.
 func sqliteValues(ctx context.Context, dir string) (values, error) {
 	env := component.Env{Name: "floor", DataDir: dir, Logger: slog.New(slog.DiscardHandler), Shared: &component.Shared{}}
 	db, err := sqlite.Open(ctx, env, "floor.db")
 	if err != nil {
 		return values{}, err
 	}
-	if err := db.Migrate(ctx, "floor", "CREATE TABLE kv (key TEXT PRIMARY KEY, value TEXT NOT NULL)"); err != nil {
+	if err := db.Migrate(ctx, "floor", "CREATE TABLE kv (key TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL)"); err != nil {
 		return values{}, errors.Join(err, db.Close())
 	}
 	read, err := db.Read().PrepareContext(ctx, "SELECT value FROM kv WHERE key = ?")
@@ -88,7 +89,7 @@ func sqliteValues(ctx context.Context, dir string) (values, error) {
 		},
 		set: func(ctx context.Context, key string, value []byte) error {
 			return db.Write(ctx, func(tx *sql.Tx) error {
-				stmt, err := db.Stmt(tx, "INSERT INTO kv VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+				stmt, err := db.Stmt(tx, "INSERT INTO kv VALUES (?, ?, 1) ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = version + 1")
 				if err == nil {
 					_, err = stmt.ExecContext(ctx, key, value)
 				}
