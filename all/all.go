@@ -57,6 +57,7 @@ import (
 	"github.com/penstock-io/penstock/middleware/routeralias"
 	"github.com/penstock-io/penstock/middleware/routerchecker"
 	"github.com/penstock-io/penstock/middleware/uppercase"
+	"github.com/penstock-io/penstock/middleware/wasm"
 	"github.com/penstock-io/penstock/pluggable"
 	"github.com/penstock-io/penstock/pubsub/inmemory"
 	"github.com/penstock-io/penstock/pubsub/jetstream"
@@ -185,6 +186,7 @@ func middlewares() component.List {
 		routeralias.Component,
 		routerchecker.Component,
 		uppercase.Component,
+		wasm.Component,
 	}
 }
 

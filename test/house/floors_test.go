@@ -106,6 +106,7 @@ var only = map[string][]string{
 	"github.com/pkg/sftp":                 {"client/sftp", "bindings/sftp", "test"},
 	"github.com/go-jose/go-jose":          {"crypto/keys", "middleware/bearer"},
 	"golang.org/x/oauth2":                 {"client/oauth2", "middleware/oauth2", "middleware/oauth2clientcredentials"},
+	"github.com/tetratelabs/wazero":       {"middleware/wasm"},
 	"go.etcd.io/etcd":                     {"client/etcd", "state/etcd", "lock/etcd", "configuration/etcd", "test"},
 	"github.com/bradfitz/gomemcache":      {"state/memcached"},
 	"github.com/go-zookeeper/zk":          {"state/zookeeper"},
