@@ -1,0 +1,154 @@
+package telemetry
+
+import (
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Family is what kind of call of a component is counted.
+type Family int
+
+// The families. What a call's word is, is in brackets.
+const (
+	Publish       Family = iota // events that were published [topic]
+	Deliver                     // events of a topic that came to an end [topic]
+	Input                       // events of input bindings that came to an end
+	Output                      // calls of output bindings [operation]
+	State                       // calls of state stores [operation]
+	Secret                      // calls of secret stores [operation]
+	Configuration               // calls of configuration stores [operation]
+	Crypto                      // calls of crypto components [operation]
+)
+
+// familyNames are the middle parts of Dapr's names, and what the word of a call is
+// there.
+func familyNames() map[Family][2]string {
+	return map[Family][2]string{
+		Publish: {"pubsub_egress", "topic"}, Deliver: {"pubsub_ingress", "topic"}, Input: {"input_binding", ""}, Output: {"output_binding", "operation"},
+		State: {"state", "operation"}, Secret: {"secret", "operation"}, Configuration: {"configuration", "operation"}, Crypto: {"crypto", "operation"},
+	}
+}
+
+// Bounds of labels. What comes after so many words of one component is counted as
+// one, [Others].
+const (
+	words = 200
+	// Others stands for the words of a component that has too many.
+	Others = "(others)"
+)
+
+// family are the two metrics of one kind of call.
+type family struct {
+	count   *prometheus.CounterVec
+	times   *prometheus.HistogramVec
+	word    string // the label; empty: none
+	outcome bool   // ends with an outcome instead of success or not
+	space   string
+}
+
+func newFamily(m *Metrics, f Family) *family {
+	name := familyNames()[f]
+	out := &family{word: name[1], outcome: f == Deliver, space: m.o.Namespace}
+	labels := []string{"component", "namespace"}
+	if out.word != "" {
+		labels = append(labels, out.word)
+	}
+	if out.outcome {
+		labels = append(labels, "process_status", "status")
+	} else {
+		labels = append(labels, "success")
+	}
+	out.count = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dapr_component_" + name[0] + "_count", Help: "Number of calls that came to an end.", ConstLabels: m.labels(),
+	}, labels)
+	out.times = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "dapr_component_" + name[0] + "_latencies", Help: "Time of a call, in milliseconds.", ConstLabels: m.labels(), Buckets: buckets(),
+	}, labels)
+	m.registry.MustRegister(out.count, out.times)
+	return out
+}
+
+// Calls counts the calls of one component. A nil one counts nothing.
+type Calls struct {
+	family    *family
+	component string
+
+	mu     sync.RWMutex
+	series map[series]bound
+	words  map[string]bool
+}
+
+// series is one line of labels: a word and how calls ended.
+type series struct{ word, end string }
+
+type bound struct {
+	count prometheus.Counter
+	times prometheus.Observer
+}
+
+// Calls returns what counts the calls of a component.
+func (m *Metrics) Calls(f Family, component string) *Calls {
+	if m == nil {
+		return nil
+	}
+	return &Calls{family: m.families[f], component: component, series: map[series]bound{}, words: map[string]bool{}}
+}
+
+// Begin is the time from which a call is measured; the zero time when nothing
+// counts.
+func (c *Calls) Begin() time.Time {
+	if c == nil {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+// Done counts a call that ended with err, nil for success.
+func (c *Calls) Done(word string, began time.Time, err error) {
+	c.End(word, began, strconv.FormatBool(err == nil))
+}
+
+// End counts a call that ended as the word end says; for [Deliver] that is success,
+// retry, drop or leave, for all others true or false.
+func (c *Calls) End(word string, began time.Time, end string) {
+	if c == nil {
+		return
+	}
+	b := c.bound(series{word, end})
+	b.count.Inc()
+	b.times.Observe(milliseconds(began))
+}
+
+func (c *Calls) bound(s series) bound {
+	c.mu.RLock()
+	b, ok := c.series[s]
+	c.mu.RUnlock()
+	if ok {
+		return b
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.words[s.word] && len(c.words) >= words {
+		s.word = Others
+	}
+	c.words[s.word] = true
+	if b, ok = c.series[s]; !ok {
+		b = c.family.bind(c.component, s)
+		c.series[s] = b
+	}
+	return b
+}
+
+func (f *family) bind(component string, s series) bound {
+	values := []string{component, f.space}
+	if f.word != "" {
+		values = append(values, s.word)
+	}
+	if values = append(values, s.end); f.outcome {
+		values = append(values, s.end)
+	}
+	return bound{f.count.WithLabelValues(values...), f.times.WithLabelValues(values...)}
+}

@@ -1,0 +1,118 @@
+package telemetry_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/penstock-io/penstock/telemetry"
+)
+
+func scrape(t *testing.T, m *telemetry.Metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	if w.Code != http.StatusOK {
+		t.Fatalf("answered %d %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+func wantLine(t *testing.T, text, line string) {
+	t.Helper()
+	if !strings.Contains(text, line+"\n") {
+		t.Errorf("no line %s in\n%s", line, text)
+	}
+}
+
+func TestCalls(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop", Namespace: "prod"})
+	c := m.Calls(telemetry.Output, "files")
+	c.Done("create", time.Now().Add(-3*time.Millisecond), nil)
+	c.Done("create", c.Begin(), errors.New("full"))
+	m.Calls(telemetry.Input, "files").Done("", time.Now(), nil)
+	text := scrape(t, m)
+	const labels = `{app_id="shop",component="files",namespace="prod",operation="create",success=`
+	wantLine(t, text, "dapr_component_output_binding_count"+labels+`"true"} 1`)
+	wantLine(t, text, "dapr_component_output_binding_count"+labels+`"false"} 1`)
+	wantLine(t, text, "dapr_component_output_binding_latencies_bucket"+labels+`"true",le="2"} 0`)
+	wantLine(t, text, "dapr_component_output_binding_latencies_count"+labels+`"true"} 1`)
+	wantLine(t, text, `dapr_component_input_binding_count{app_id="shop",component="files",namespace="prod",success="true"} 1`)
+}
+
+// TestWordsAreBounded: whatever topics an app invents, one component has so many
+// lines, and none is lost.
+func TestWordsAreBounded(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	c := m.Calls(telemetry.Publish, "bus")
+	for i := range 10_000 {
+		c.Done(fmt.Sprint("topic", i), c.Begin(), nil)
+	}
+	text := scrape(t, m)
+	if n := strings.Count(text, "dapr_component_pubsub_egress_count{"); n != 201 {
+		t.Errorf("%d lines, want 200 topics and one for all others", n)
+	}
+	wantLine(t, text, `dapr_component_pubsub_egress_count{app_id="shop",component="bus",namespace="",success="true",topic="(others)"} 9800`)
+}
+
+func TestNilCountsNothing(t *testing.T) { // not parallel: it counts allocations
+	var m *telemetry.Metrics
+	c := m.Calls(telemetry.State, "s")
+	allocs := testing.AllocsPerRun(100, func() { c.Done("get", c.Begin(), nil) })
+	if allocs != 0 || !c.Begin().IsZero() {
+		t.Errorf("it costs %v allocations, and a look at the clock: %v", allocs, c.Begin())
+	}
+	m.HTTPRequest(http.MethodGet, "/", 200, time.Now())
+	m.GRPCCall("/a/b", "OK", time.Now())
+	m.Read(nil, nil)
+}
+
+func TestRead(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	held := 1.0
+	m.Read([]telemetry.Gauge{{Name: "held", Help: "h", Labels: []string{"route"}}, {Name: "ended_total", Help: "e", Counter: true}}, func() []telemetry.Sample {
+		held++
+		return []telemetry.Sample{{Gauge: 0, Value: held, Labels: []string{"r"}}, {Gauge: 1, Value: 7}}
+	})
+	text := scrape(t, m)
+	wantLine(t, text, `held{app_id="shop",route="r"} 2`)
+	wantLine(t, text, "# TYPE ended_total counter")
+	wantLine(t, text, `ended_total{app_id="shop"} 7`)
+	wantLine(t, scrape(t, m), `held{app_id="shop",route="r"} 3`)
+}
+
+// TestRequestsAreBounded: a verb is one that is known.
+func TestRequestsAreBounded(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	m.HTTPRequest("BREW", "/p", 405, time.Now())
+	m.HTTPRequest(http.MethodGet, "/p", 200, time.Now())
+	m.GRPCCall("/s/m", "OK", time.Now())
+	text := scrape(t, m)
+	wantLine(t, text, `dapr_http_server_response_count{app_id="shop",method="(others)",path="/p",status="405"} 1`)
+	wantLine(t, text, `dapr_http_server_latency_count{app_id="shop",method="GET",path="/p",status="200"} 1`)
+	wantLine(t, text, `dapr_grpc_io_server_completed_rpcs{app_id="shop",grpc_server_method="/s/m",grpc_server_status="OK"} 1`)
+}
+
+func BenchmarkCall(b *testing.B) {
+	c := telemetry.NewMetrics(telemetry.Options{AppID: "shop"}).Calls(telemetry.Publish, "bus")
+	b.ReportAllocs()
+	for b.Loop() {
+		c.Done("topic", c.Begin(), nil)
+	}
+}
+
+func BenchmarkHTTPRequest(b *testing.B) {
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	b.ReportAllocs()
+	for b.Loop() {
+		m.HTTPRequest(http.MethodPost, "/v1.0/publish/{bus}/*", 204, time.Now())
+	}
+}
