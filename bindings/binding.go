@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // The capabilities that a definition's About lists.
@@ -27,6 +28,7 @@ type Binding struct {
 	options  common
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // of Invoke; nil: none
+	calls    *telemetry.Calls                  // of Invoke
 }
 
 // New makes the binding of a component; nothing is opened before Run of its
@@ -40,7 +42,7 @@ func New(def component.Definition, env component.Env, c config.Component) (*Bind
 		env.Position = nil
 	}
 	return &Binding{
-		name: c.Name, about: def.About, options: o,
+		name: c.Name, about: def.About, options: o, calls: env.Metrics.Calls(telemetry.Output, c.Name),
 		instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout),
 	}, nil
 }
@@ -117,19 +119,20 @@ func (b *Binding) Operations() []string {
 // Invoke calls the output binding and returns when its effect is durable.
 // Kinds: NotFound when it has no output, Invalid for an operation it does not
 // take, Unavailable while it is opening.
-func (b *Binding) Invoke(ctx context.Context, r *Request) (*Response, error) {
+func (b *Binding) Invoke(ctx context.Context, r *Request) (resp *Response, err error) {
 	if !b.Output() {
 		return nil, fault.New(fault.NotFound, "invoke binding %s: it has no output", b.name)
 	}
 	if r.Operation == "" {
 		return nil, fault.New(fault.Invalid, "invoke binding %s: operation is missing; use one of %s", b.name, strings.Join(b.Operations(), ", "))
 	}
+	began := b.calls.Begin()
+	defer func() { b.calls.Done(r.Operation, began, err) }()
 	p := b.policy.Load()
 	if p == nil {
 		return b.invoke(ctx, r)
 	}
-	var resp *Response
-	err := p.Do(ctx, func(ctx context.Context) (err error) {
+	err = p.Do(ctx, func(ctx context.Context) (err error) {
 		resp, err = b.invoke(ctx, r)
 		return err
 	})

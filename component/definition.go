@@ -22,6 +22,7 @@ import (
 
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // Driver is what every opened component can do. Close is called once, after
@@ -51,6 +52,8 @@ type Env struct {
 	// Shared holds what several components use together: one connection per
 	// backing system, one listener per address.
 	Shared *Shared
+	// Metrics count what the component does; nil: nothing does.
+	Metrics *telemetry.Metrics
 	// Position is of an input that one replica reads at a time, nil of any other.
 	Position Position
 }

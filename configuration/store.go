@@ -10,6 +10,7 @@ import (
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // Limits of a request, the same for every store.
@@ -28,12 +29,15 @@ type Store struct {
 	name     string
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // nil: none
+	calls    *telemetry.Calls
 }
 
 // New makes the store of a component; nothing is opened before Run of its
 // instance.
 func New(def component.Definition, env component.Env, c config.Component) (*Store, error) {
-	return &Store{name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)}, nil
+	return &Store{
+		name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), calls: env.Metrics.Calls(telemetry.Configuration, c.Name),
+	}, nil
 }
 
 // Instance returns the component's life: opening, state, closing.
@@ -63,6 +67,8 @@ func (s *Store) Get(ctx context.Context, keys []string, metadata map[string]stri
 		return s.instance.Hide(err)
 	}
 	var err error
+	began := s.calls.Begin()
+	defer func() { s.calls.Done("get", began, err) }()
 	if p := s.policy.Load(); p != nil {
 		err = p.Do(ctx, try)
 	} else {

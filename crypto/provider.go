@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/crypto/enc"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // Provider is one configured crypto component: the type everybody but
@@ -19,12 +20,15 @@ type Provider struct {
 	name     string
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // of wrapping and unwrapping; nil: none
+	calls    *telemetry.Calls                  // of wrapping and unwrapping
 }
 
 // New makes the provider of a component; nothing is opened before Run of its
 // instance.
 func New(def component.Definition, env component.Env, c config.Component) (*Provider, error) {
-	return &Provider{name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)}, nil
+	return &Provider{
+		name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), calls: env.Metrics.Calls(telemetry.Crypto, c.Name),
+	}, nil
 }
 
 // Instance returns the component's life: opening, state, closing.
@@ -133,11 +137,13 @@ func (p *Provider) call(ctx context.Context, ask func(context.Context, Driver) (
 		out, err = ask(ctx, d)
 		return p.instance.Hide(err)
 	}
-	policy := p.policy.Load()
-	if policy == nil {
-		err := try(ctx)
-		return out, err
+	began := p.calls.Begin()
+	var err error
+	if policy := p.policy.Load(); policy != nil {
+		err = policy.Do(ctx, try)
+	} else {
+		err = try(ctx)
 	}
-	err := policy.Do(ctx, try)
+	p.calls.Done("crypto_op", began, err)
 	return out, err
 }

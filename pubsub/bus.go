@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // Bus is one configured broker: the type everybody but implementations uses.
@@ -26,6 +27,7 @@ type Bus struct {
 	scopes   scopes
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // of publishing; nil: none
+	calls    *telemetry.Calls                  // of publishing
 	delayer  Delayer                           // nil: a broker that cannot delay refuses to
 }
 
@@ -39,7 +41,7 @@ func New(def component.Definition, env component.Env, c config.Component) (*Bus,
 	if err != nil {
 		return nil, err
 	}
-	b := &Bus{name: c.Name, app: env.AppID, group: strings.TrimSpace(o.ConsumerID), scopes: s}
+	b := &Bus{name: c.Name, app: env.AppID, group: strings.TrimSpace(o.ConsumerID), scopes: s, calls: env.Metrics.Calls(telemetry.Publish, c.Name)}
 	if b.group == "" {
 		b.group = env.AppID
 	}
@@ -79,10 +81,12 @@ var ErrMetadata = errors.New("read request metadata")
 // CloudEvent) and returns when the broker has it. Kinds: Denied when the topic
 // is out of scope, NotFound when the topic is empty, Invalid for bad metadata,
 // Unavailable and the rest from the broker.
-func (b *Bus) Publish(ctx context.Context, r *PublishRequest) error {
+func (b *Bus) Publish(ctx context.Context, r *PublishRequest) (err error) {
 	if err := b.mayPublish(r.Topic); err != nil {
 		return err
 	}
+	began := b.calls.Begin()
+	defer func() { b.calls.Done(r.Topic, began, err) }()
 	p := b.policy.Load()
 	if p == nil {
 		_, err := b.publish(ctx, r, nil)
@@ -140,13 +144,18 @@ func (b *Bus) BulkPublish(ctx context.Context, topic string, rs []PublishRequest
 		return nil, err
 	}
 	k := &bulk{bus: b, topic: topic, rs: rs}
+	began := b.calls.Begin()
 	if p := b.policy.Load(); p != nil {
 		err = p.Do(ctx, k.try)
 	} else {
 		err = k.try(ctx)
 	}
 	if k.errs == nil {
+		b.calls.Done(topic, began, err)
 		return nil, err
+	}
+	for _, err := range k.errs {
+		b.calls.Done(topic, began, err)
 	}
 	return k.errs, nil
 }
@@ -243,7 +252,9 @@ func (b *Bus) Forward(ctx context.Context, topic string, body []byte, metadata m
 	return b.forward(ctx, topic, Message{Data: body, ContentType: cloudevents.ContentType, Metadata: metadata})
 }
 
-func (b *Bus) forward(ctx context.Context, topic string, m Message) error {
+func (b *Bus) forward(ctx context.Context, topic string, m Message) (err error) {
+	began := b.calls.Begin()
+	defer func() { b.calls.Done(topic, began, err) }()
 	d, err := b.instance.Acquire()
 	if err != nil {
 		return err

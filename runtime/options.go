@@ -34,6 +34,9 @@ type Options struct {
 	GRPC []net.Listener
 	// Internal are the listeners for other sidecars, already open; may be empty.
 	Internal []net.Listener
+	// Scrapes are the listeners for metrics, already open. With none, nothing is
+	// counted.
+	Scrapes []net.Listener
 	// APIToken is what callers must send; empty: nothing.
 	APIToken string
 	// MaxBody bounds request bodies, in bytes; default 4 MiB.

@@ -28,6 +28,7 @@ import (
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/middleware"
 	"github.com/penstock-io/penstock/router"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // Runtime is one running instance.
@@ -47,6 +48,7 @@ type Runtime struct {
 	endpoints  *endpoints
 	routes     *routes
 	keeper     *deadletters.Keeper
+	metrics    *telemetry.Metrics // nil: nothing is counted
 
 	// The middlewares of requests of the API, and of calls of the app.
 	inbound, toApp *middleware.Pipeline
@@ -115,10 +117,13 @@ func New(o Options) (*Runtime, error) {
 		running: map[string]running{}, unstarted: map[string]error{}, streams: streams{open: map[string]*stream{}}, paused: map[string]bool{}, wanted: map[string]bool{},
 		unturned: map[string]error{}, unturnedEndpoints: map[string]string{},
 	}
+	if len(o.Scrapes) > 0 {
+		r.metrics = telemetry.NewMetrics(telemetry.Options{AppID: o.AppID, Namespace: o.Namespace})
+	}
 	r.parts = &parts{
 		list: o.Components, log: o.Logger, byName: map[string]*part{}, lacks: map[string]string{}, opened: func() { nudge(r.opened) },
 		stale: map[string]bool{}, turned: func() { nudge(r.turned) },
-		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}},
+		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}, Metrics: r.metrics},
 	}
 	r.endpoints = &endpoints{made: r.parted, byName: map[string]*endpoint{}}
 	r.parts.endpoints = r.endpoints
@@ -129,7 +134,7 @@ func New(o Options) (*Runtime, error) {
 	compiler := expr.New()
 	r.parts.policies = newPolicies(compiler, o.Logger)
 	var err error
-	if r.router, err = router.New(router.Options{Logger: o.Logger, DrainTimeout: o.Grace}); err != nil {
+	if r.router, err = router.New(router.Options{Logger: o.Logger, DrainTimeout: o.Grace, Observer: observer(r.metrics)}); err != nil {
 		return nil, err
 	}
 	if err := r.connectApp(); err != nil {
@@ -139,6 +144,7 @@ func New(o Options) (*Runtime, error) {
 	r.keeper = r.newKeeper()
 	r.connectCalls()
 	r.api = api.New(o.AppID, r)
+	r.metrics.Read(gauges(), r.readings)
 	return r, nil
 }
 

@@ -32,13 +32,13 @@ func (r *Runtime) listen() *servers {
 	}
 	settings := apihttp.Options{
 		Tokens: tokens, MaxBody: r.o.MaxBody, AllowedHosts: r.o.AllowedHosts,
-		AllowedOrigins: r.o.AllowedOrigins, Pipeline: r.inbound, Logger: r.log,
+		AllowedOrigins: r.o.AllowedOrigins, Pipeline: r.inbound, Logger: r.log, Metrics: r.metrics,
 	}
 	handler := apihttp.New(r.api, settings)
 	s := &servers{stop: make(chan struct{}), cut: make(chan struct{}), done: make(chan struct{})}
 	options := apihttp.ServerOptions{ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log}
 	calls := apigrpc.Options{
-		Tokens: tokens, MaxBody: r.o.MaxBody, ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log,
+		Tokens: tokens, MaxBody: r.o.MaxBody, ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log, Metrics: r.metrics,
 	}
 	s.serve = func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
@@ -52,6 +52,9 @@ func (r *Runtime) listen() *servers {
 			g.Go(func() error {
 				return apihttp.NewServer(apihttp.NewProfile(settings), options).Run(ctx, r.o.Profile...)
 			})
+		}
+		if len(r.o.Scrapes) > 0 {
+			g.Go(func() error { return apihttp.NewServer(r.metrics.Handler(), options).Run(ctx, r.o.Scrapes...) })
 		}
 		if len(r.o.Internal) > 0 {
 			g.Go(func() error { return r.servePeers(ctx, s.cut) })

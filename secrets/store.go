@@ -12,6 +12,7 @@ import (
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // Store is one configured secret store: the type everybody but implementations
@@ -21,6 +22,7 @@ type Store struct {
 	rotation time.Duration                      // zero: secrets are taken never to change
 	scope    atomic.Pointer[config.SecretScope] // nil: no limit
 	instance *component.Instance[Driver]
+	calls    *telemetry.Calls
 }
 
 // New makes the store of a component; nothing is opened before Run of its
@@ -34,7 +36,7 @@ func New(def component.Definition, env component.Env, c config.Component, scopes
 	if o.Rotation > 0 {
 		o.Rotation = max(o.Rotation, minRotation)
 	}
-	s := &Store{name: c.Name, rotation: o.Rotation, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)}
+	s := &Store{name: c.Name, rotation: o.Rotation, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), calls: env.Metrics.Calls(telemetry.Secret, c.Name)}
 	s.Limit(scopes)
 	return s, nil
 }
@@ -83,7 +85,9 @@ func (s *Store) Resolve(ctx context.Context, key string) (map[string]string, err
 }
 
 func (s *Store) read(ctx context.Context, d Driver, key string, metadata map[string]string) (map[string]string, error) {
+	began := s.calls.Begin()
 	v, err := d.Get(ctx, key, metadata)
+	s.calls.Done("get", began, err)
 	return v, fault.Wrap(s.instance.Hide(err), "get secret %q of %s", key, s.name)
 }
 

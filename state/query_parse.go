@@ -33,6 +33,8 @@ func (s *Store) Query(ctx context.Context, q Query, metadata map[string]string) 
 	if s.cipher != nil {
 		return Page{}, fault.Wrap(ErrEncrypted, "query %s", s.name)
 	}
+	began := s.calls.Begin()
+	defer func() { s.calls.Done("query", began, err) }()
 	err = s.do(ctx, func(ctx context.Context, d Driver) (err error) {
 		querier, ok := d.(Querier)
 		if !ok {

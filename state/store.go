@@ -13,6 +13,7 @@ import (
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // Limits of a request, the same for every store.
@@ -36,6 +37,7 @@ type Store struct {
 	cipher   *cipher      // nil: values are stored as they are
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // nil: none
+	calls    *telemetry.Calls
 	log      *slog.Logger
 	keeps    sync.Once // it was said that items stay
 
@@ -53,7 +55,7 @@ func New(def component.Definition, env component.Env, c config.Component) (*Stor
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{name: c.Name, prefix: prefix, actors: o.ActorStateStore, log: env.Logger}
+	s := &Store{name: c.Name, prefix: prefix, actors: o.ActorStateStore, log: env.Logger, calls: env.Metrics.Calls(telemetry.State, c.Name)}
 	if s.cipher, err = newCipher(c.Metadata); err != nil {
 		return nil, err
 	}
@@ -172,7 +174,13 @@ func (s *Store) GetMany(ctx context.Context, keys []string, r Read) ([]Item, err
 		r.Parallel = defaultParallel
 	}
 	r.Parallel = min(r.Parallel, maxParallel)
+	word := "bulk_get"
+	if len(full) == 1 {
+		word = "get"
+	}
+	began := s.calls.Begin()
 	items, err := s.get(ctx, full, r)
+	s.calls.Done(word, began, err)
 	if err != nil {
 		return nil, fault.Wrap(err, "get from %s", s.name)
 	}
@@ -228,7 +236,7 @@ func (s *Store) open(it *Item) {
 // be done. The error is a [*BatchError] when it is about some of them. Kinds:
 // Conflict when an ETag or FirstWrite did not hold; Invalid for a key, an ETag
 // or metadata that cannot be; the rest from the store.
-func (s *Store) Apply(ctx context.Context, changes []Change) error {
+func (s *Store) Apply(ctx context.Context, changes []Change) (err error) {
 	ready, err := s.prepare(changes)
 	if err != nil || len(ready) == 0 {
 		return err
@@ -239,6 +247,8 @@ func (s *Store) Apply(ctx context.Context, changes []Change) error {
 		at[i] = i
 	}
 	errs := make([]error, len(ready))
+	began := s.calls.Begin()
+	defer func() { s.calls.Done(verb(ready), began, err) }()
 	err = s.do(ctx, func(ctx context.Context, d Driver) error {
 		s.sayUnheeded(features(d), left)
 		err := d.Apply(ctx, left)
@@ -249,6 +259,17 @@ func (s *Store) Apply(ctx context.Context, changes []Change) error {
 		err = be
 	}
 	return fault.Wrap(s.instance.Hide(err), "change %s", s.name)
+}
+
+// verb is what metrics call changes that are made by themselves.
+func verb(changes []Change) string {
+	switch {
+	case slices.ContainsFunc(changes, func(c Change) bool { return !c.Delete }):
+		return "set"
+	case len(changes) > 1:
+		return "bulk_delete"
+	}
+	return "delete"
 }
 
 // remain notes how each of the changes tried ended, and returns those that
@@ -291,11 +312,13 @@ func (s *Store) Transact(ctx context.Context, changes []Change, trace string) er
 	return err
 }
 
-func (s *Store) transact(ctx context.Context, changes []Change) error {
+func (s *Store) transact(ctx context.Context, changes []Change) (err error) {
 	ready, err := s.prepare(changes)
 	if err != nil || len(ready) == 0 {
 		return err
 	}
+	began := s.calls.Begin()
+	defer func() { s.calls.Done("transaction", began, err) }()
 	err = s.do(ctx, func(ctx context.Context, d Driver) error {
 		f := features(d)
 		t := transactor(d, f)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/invoke/proxy"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // guard is what every call passes.
@@ -26,7 +27,9 @@ type guard struct {
 	tokens  api.Tokens
 	arrival time.Duration
 	log     *slog.Logger
-	working atomic.Int64 // calls under way
+	metrics *telemetry.Metrics
+	known   map[string]bool // methods that are served
+	working atomic.Int64    // calls under way
 }
 
 // enter refuses a call without the token, or of an API that spec.api of the
@@ -64,6 +67,9 @@ func (g *guard) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, h
 	if g.api.Log().Enabled {
 		defer func(start time.Time) { g.logged(ctx, info.FullMethod, start, err) }(time.Now())
 	}
+	if g.metrics != nil {
+		defer func(start time.Time) { g.counted(info.FullMethod, start, err) }(time.Now())
+	}
 	defer g.recovered(ctx, info.FullMethod, &err)
 	if out, err = h(ctx, in); err != nil {
 		return nil, g.answer(ctx, info.FullMethod, err)
@@ -83,11 +89,23 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	if g.api.Log().Enabled {
 		defer func(start time.Time) { g.logged(ctx, info.FullMethod, start, err) }(time.Now())
 	}
+	if g.metrics != nil {
+		defer func(start time.Time) { g.counted(info.FullMethod, start, err) }(time.Now())
+	}
 	defer g.recovered(ctx, info.FullMethod, &err)
 	if err = h(srv, ss); err != nil {
 		err = g.answer(ctx, info.FullMethod, err)
 	}
 	return err
+}
+
+// counted counts a call that has ended. A call of an app's own service counts as
+// one of these, whatever its name is.
+func (g *guard) counted(method string, start time.Time, err error) {
+	if !g.known[method] {
+		method = "(proxied)"
+	}
+	g.metrics.GRPCCall(method, status.Code(err).String(), start)
 }
 
 // waits tells whether a method waits for its first message by itself.

@@ -18,6 +18,7 @@ import (
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke/proxy"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // DefaultMaxBody is the limit of a message in bytes, 4 MiB.
@@ -42,6 +43,8 @@ type Options struct {
 	Drain time.Duration
 	// Cut ends the drain at once when it is closed; may be nil.
 	Cut <-chan struct{}
+	// Metrics count calls; nil: nothing does.
+	Metrics *telemetry.Metrics
 	// Logger gets panics and the calls that the API says to log; nil discards
 	// both.
 	Logger *slog.Logger
@@ -92,7 +95,21 @@ func New(a *api.API, o Options) *Server {
 	)
 	rtv1.RegisterDaprServer(s.grpc, &service{api: a, maxBody: maxBody, ending: s.ending, working: &g.working})
 	reflection.Register(s.grpc)
+	if g.metrics = o.Metrics; g.metrics != nil {
+		g.known = methods(s.grpc)
+	}
 	return s
+}
+
+// methods are the full names of all that a server has.
+func methods(s *grpc.Server) map[string]bool {
+	out := map[string]bool{}
+	for service, info := range s.GetServiceInfo() {
+		for _, m := range info.Methods {
+			out["/"+service+"/"+m.Name] = true
+		}
+	}
+	return out
 }
 
 func either[T int | int64 | time.Duration](v, fallback T) T {

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 	"time"
@@ -44,13 +45,24 @@ func (h *handler) denied(w http.ResponseWriter, r *http.Request, path string) bo
 	return false
 }
 
+// noAPI stands for the path of a request that no API is for.
+const noAPI = "(no API)"
+
+// ended counts a request, and logs it where that was asked for.
+func (h *handler) ended(r *http.Request, path string, w *statusWriter, start time.Time, logs bool) {
+	if h.metrics != nil {
+		h.metrics.HTTPRequest(r.Method, cmp.Or(h.pattern(r, path), noAPI), w.code(), start)
+	}
+	if logs {
+		h.logged(r, path, w, start)
+	}
+}
+
 // logged writes the line of a request that has ended. The words are Dapr's,
 // because tools look for them.
 func (h *handler) logged(r *http.Request, path string, w *statusWriter, start time.Time) {
 	if h.api.Log().Obfuscate {
-		if path = h.pattern(r, path); path == "" {
-			path = "(no API)"
-		}
+		path = cmp.Or(h.pattern(r, path), noAPI)
 	}
 	h.log.Info("HTTP API Called", "method", cut(r.Method)+" "+cut(path), "code", w.code(), "size", w.size,
 		"duration", time.Since(start).Milliseconds(), "useragent", cut(r.UserAgent()))

@@ -22,6 +22,7 @@ import (
 
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/middleware"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // DefaultMaxBody is the limit of a request body in bytes, 4 MiB.
@@ -45,6 +46,8 @@ type Options struct {
 	// Pipeline is what requests pass after the checks of host, origin and token;
 	// nil is nothing. The public port has none, as under Dapr.
 	Pipeline *middleware.Pipeline
+	// Metrics count requests; nil: nothing does.
+	Metrics *telemetry.Metrics
 	// Logger gets panics and, where [api.API.Log] says so, requests; nil
 	// discards both.
 	Logger *slog.Logger
@@ -60,6 +63,7 @@ type handler struct {
 	origins origins
 	public  bool // health and metadata only
 	log     *slog.Logger
+	metrics *telemetry.Metrics
 	mux     *chi.Mux
 
 	pipeline *middleware.Pipeline
@@ -88,7 +92,7 @@ func newHandler(a *api.API, o Options) *handler {
 	h := &handler{
 		api: a, tokens: api.NewTokens(o.Tokens), maxBody: o.MaxBody,
 		hosts: newHosts(o.AllowedHosts), origins: newOrigins(o.AllowedOrigins),
-		log: o.Logger,
+		log: o.Logger, metrics: o.Metrics,
 	}
 	if h.maxBody <= 0 {
 		h.maxBody = DefaultMaxBody
@@ -102,9 +106,11 @@ func newHandler(a *api.API, o Options) *handler {
 // ServeHTTP implements [http.Handler].
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := canonical(r.URL)
-	if l := h.api.Log(); l.Enabled && !(l.OmitHealth && exempt(r.Method, path)) {
+	l := h.api.Log()
+	logs := l.Enabled && !(l.OmitHealth && exempt(r.Method, path))
+	if logs || h.metrics != nil {
 		sw := &statusWriter{ResponseWriter: w}
-		defer func(start time.Time) { h.logged(r, path, sw, start) }(time.Now())
+		defer func(start time.Time) { h.ended(r, path, sw, start, logs) }(time.Now())
 		w = sw
 	}
 	defer h.recovered(w, path)

@@ -56,6 +56,10 @@ type serveFlags struct {
 	DisableInitEndpoints    string        `name:"disable-init-endpoints" help:"Questions not to ask the app, comma separated: config, subscribe."`
 	EnableAPILogging        *bool         `name:"enable-api-logging" help:"Log every API call; when it is not given, spec.logging.apiLogging of the Configuration decides."`
 
+	EnableMetrics        bool   `name:"enable-metrics" default:"true" negatable:"" help:"Count what happens, and serve it to Prometheus."`
+	MetricsPort          *int   `name:"metrics-port" help:"Port of the metrics, 0 for any; when it is not given, 9090 if nobody else has that."`
+	MetricsListenAddress string `name:"metrics-listen-address" help:"Address of the metrics; loopback when empty."`
+
 	LogLevel  string `name:"log-level" default:"info" help:"debug, info, warn or error."`
 	LogAsJSON bool   `name:"log-as-json" help:"Log JSON lines."`
 
@@ -65,9 +69,6 @@ type serveFlags struct {
 // unusedFlags are accepted because tooling gives them; this version has no use
 // for them yet and says so once at debug level.
 type unusedFlags struct {
-	MetricsPort              string   `name:"metrics-port" hidden:""`
-	MetricsListenAddress     string   `name:"metrics-listen-address" hidden:""`
-	EnableMetrics            bool     `name:"enable-metrics" hidden:"" default:"true" negatable:""`
 	Mode                     string   `name:"mode" hidden:"" default:"standalone" enum:"standalone,kubernetes"`
 	EnableMTLS               bool     `name:"enable-mtls" hidden:""`
 	SentryAddress            string   `name:"sentry-address" hidden:""`
@@ -88,7 +89,6 @@ type unusedFlags struct {
 // given names the unused flags that were set, for the log.
 func (u unusedFlags) given() []string {
 	set := map[string]bool{
-		"metrics-port": u.MetricsPort != "", "metrics-listen-address": u.MetricsListenAddress != "",
 		"enable-mtls": u.EnableMTLS,
 		"mode":        u.Mode != "standalone", "sentry-address": u.SentryAddress != "",
 		"control-plane-address": u.ControlPlaneAddress != "", "control-plane-trust-domain": u.ControlPlaneTrustDomain != "",

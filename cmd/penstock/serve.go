@@ -81,6 +81,9 @@ func prepare(f *serveFlags, log *slog.Logger, reload <-chan struct{}) (*runtime.
 	for _, l := range o.Internal {
 		log.Info("Internal gRPC server listening", "address", l.Addr().String())
 	}
+	if err := f.listenMetrics(&o, log); err != nil {
+		return nil, err
+	}
 	if names := f.Unused.given(); len(names) > 0 {
 		log.Debug("Flags accepted and not used by this version", "flags", strings.Join(names, " "))
 	}
@@ -258,6 +261,32 @@ func listenAll(hosts []string, port int, flag string) ([]net.Listener, error) {
 		out = append(out, l)
 	}
 	return out, nil
+}
+
+// defaultMetricsPort is Dapr's.
+const defaultMetricsPort = 9090
+
+// listenMetrics opens the port of the metrics. Without a flag, somebody else may
+// have it: then nothing is counted, for several instances on one machine are usual.
+func (f *serveFlags) listenMetrics(o *runtime.Options, log *slog.Logger) error {
+	if !f.EnableMetrics {
+		return nil
+	}
+	port := defaultMetricsPort
+	if f.MetricsPort != nil {
+		port = *f.MetricsPort
+	}
+	l, err := listenTCP(cmp.Or(f.MetricsListenAddress, "127.0.0.1"), port, "--metrics-port")
+	if err != nil && f.MetricsPort == nil && errors.Is(err, syscall.EADDRINUSE) {
+		log.Info("No metrics: port 9090 is in use; give another --metrics-port to have them")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	o.Scrapes = []net.Listener{l}
+	log.Info("Metrics server listening", "address", l.Addr().String())
+	return nil
 }
 
 // bound is the port that 0 has become.

@@ -1,0 +1,148 @@
+package runtime
+
+import (
+	"cmp"
+	"context"
+	"strings"
+	"sync"
+
+	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/router"
+	"github.com/penstock-io/penstock/telemetry"
+)
+
+// observed counts how the rounds of deliveries end.
+type observed struct {
+	metrics *telemetry.Metrics
+	calls   sync.Map // *telemetry.Calls by origin's component
+}
+
+// observer is that of the router; nil when nothing counts.
+func observer(m *telemetry.Metrics) router.Observe {
+	if m == nil {
+		return nil
+	}
+	return (&observed{metrics: m}).round
+}
+
+// round is one of a delivery. Its origin is a topic behind the component's name, or
+// an input binding's name alone.
+func (o *observed) round(ctx context.Context, _ string, d *cloudevents.Delivery) (context.Context, func(cloudevents.Outcome)) {
+	name, topic, subscribed := strings.Cut(d.Origin, "/")
+	c := o.of(name, subscribed)
+	began := c.Begin()
+	return ctx, func(end cloudevents.Outcome) {
+		if subscribed {
+			c.End(topic, began, statusWord(end.Verdict))
+			return
+		}
+		c.Done("", began, end.Err)
+	}
+}
+
+func (o *observed) of(name string, subscribed bool) *telemetry.Calls {
+	if c, ok := o.calls.Load(name); ok {
+		return c.(*telemetry.Calls)
+	}
+	family := telemetry.Input
+	if subscribed {
+		family = telemetry.Deliver
+	}
+	c, _ := o.calls.LoadOrStore(name, o.metrics.Calls(family, name))
+	return c.(*telemetry.Calls)
+}
+
+// statusWord is Dapr's word for how a round ended; it has none for an event that is
+// left with its broker.
+func statusWord(v cloudevents.Verdict) string {
+	switch v {
+	case cloudevents.Ack:
+		return "success"
+	case cloudevents.Drop:
+		return "drop"
+	case cloudevents.Retry:
+		return "retry"
+	}
+	return "leave"
+}
+
+// The metrics that are read when somebody looks.
+const (
+	routeInFlight = iota
+	routeHeld
+	routeHeldBytes
+	routeWaiting
+	routePaused
+	routeEnded
+	routeLetters
+	routeRetried
+	breakerState
+	componentInit
+	componentLoaded
+)
+
+func gauges() []telemetry.Gauge {
+	route := []string{"route"}
+	return []telemetry.Gauge{
+		routeInFlight:   {Name: "penstock_route_in_flight", Help: "Deliveries that are under way.", Labels: route},
+		routeHeld:       {Name: "penstock_route_held", Help: "Deliveries taken from the source and not settled.", Labels: route},
+		routeHeldBytes:  {Name: "penstock_route_held_bytes", Help: "Bytes of the bodies that are held.", Labels: route},
+		routeWaiting:    {Name: "penstock_route_waiting", Help: "Deliveries that wait for their back-off to pass.", Labels: route},
+		routePaused:     {Name: "penstock_route_paused", Help: "1 when somebody paused the route, else 0.", Labels: route},
+		routeEnded:      {Name: "penstock_route_deliveries_total", Help: "Deliveries that were settled, by what the source was told.", Labels: []string{"route", "outcome"}, Counter: true},
+		routeLetters:    {Name: "penstock_route_dead_letters_total", Help: "Dead letters that were written.", Labels: route, Counter: true},
+		routeRetried:    {Name: "penstock_route_retries_total", Help: "Rounds that another one followed.", Labels: route, Counter: true},
+		breakerState:    {Name: "penstock_breaker_state", Help: "0 closed, 1 half-open, 2 open.", Labels: []string{"target", "of"}},
+		componentInit:   {Name: "penstock_component_open", Help: "1 when the component is open, else 0.", Labels: []string{"component", "type"}},
+		componentLoaded: {Name: "dapr_runtime_component_loaded", Help: "Number of components that were loaded.", Labels: []string{"namespace"}},
+	}
+}
+
+// readings are the values of the gauges at this moment.
+func (r *Runtime) readings() []telemetry.Sample {
+	var out []telemetry.Sample
+	add := func(gauge int, v float64, labels ...string) {
+		out = append(out, telemetry.Sample{Gauge: gauge, Value: v, Labels: labels})
+	}
+	for _, s := range r.router.Routes() {
+		add(routeInFlight, float64(s.InFlight), s.Name)
+		add(routeHeld, float64(s.Held), s.Name)
+		add(routeHeldBytes, float64(s.HeldBytes), s.Name)
+		add(routeWaiting, float64(s.Waiting), s.Name)
+		add(routePaused, one(s.Paused), s.Name)
+		c := s.Counts
+		add(routeEnded, float64(c.Acked), s.Name, "ack")
+		add(routeEnded, float64(c.Dropped), s.Name, "drop")
+		add(routeEnded, float64(c.GivenBack), s.Name, "retry")
+		add(routeEnded, float64(c.Left), s.Name, "leave")
+		add(routeLetters, float64(c.DeadLettered), s.Name)
+		add(routeRetried, float64(c.Retried), s.Name)
+	}
+	for _, b := range r.parts.policies.breakerStates() {
+		add(breakerState, breakerNumber(b.State), cmp.Or(b.Component, b.App), cmp.Or(b.Direction, b.Method))
+	}
+	all := r.parts.all()
+	for _, p := range all {
+		add(componentInit, one(p.life.State().Word == component.Ready), p.doc.Name, p.def.Type)
+	}
+	add(componentLoaded, float64(len(all)), r.o.Namespace)
+	return out
+}
+
+func one(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+func breakerNumber(word string) float64 {
+	switch word {
+	case "open":
+		return 2
+	case "half-open":
+		return 1
+	}
+	return 0
+}
