@@ -51,6 +51,7 @@ docs: ## write the component pages of docs/ from their options
 
 bench: build ## measure the limits of docs/operations.md on this machine
 	$(GO) run ./test/bench -penstock $(BIN)
+	$(GO) run ./test/bench -penstock $(BIN) -invoke
 	$(MAKE) bench-brokers bench-state
 
 bench-brokers: ## compare with bare client loops, on real servers

@@ -4,7 +4,8 @@
 // Run it with `make bench`, or `go run ./test/bench -penstock bin/penstock`;
 // `-brokers` compares the components of brokers with bare client loops instead,
 // on the servers that `make bench-brokers` starts, and `-state` the state API with
-// a bare server in front of the same drivers; `-only deliver` measures one
+// a bare server in front of the same drivers; `-invoke` compares calls from app
+// to app with bare proxies; `-only deliver` measures one
 // thing, `-report-only` never fails, `-dir` says
 // where the files of the durable measurements go. It takes about two minutes
 // on two cores and wants the machine for itself.
@@ -53,7 +54,9 @@ func measurements() []measurement {
 
 func main() {
 	penstock := flag.String("penstock", "bin/penstock", "`path` of the binary to measure, stripped and static")
-	only := flag.String("only", "", "measure only this: "+names(measurements())+"; with -brokers: "+names(brokers())+"; with -state: "+names(stateStores()))
+	only := flag.String("only", "", "measure only this: "+names(measurements())+"; with -brokers: "+names(brokers())+"; with -state: "+names(stateStores())+"; with -invoke: "+names(invocations()))
+	calls := flag.Bool("invoke", false, "compare calls from app to app through two sidecars with two bare proxies in a row")
+	relay := flag.String("relay", "", "be a bare `proxy` of -invoke, http, grpc or tcp, that listens on the address of -floor")
 	servers := flag.Bool("brokers", false, "compare the components of brokers with bare client loops, on the servers of the environment")
 	state := flag.Bool("state", false, "compare gets and sets of state with a bare server in front of the same driver")
 	reportOnly := flag.Bool("report-only", false, "exit with 0 although a limit is missed")
@@ -61,10 +64,13 @@ func main() {
 	floor := flag.String("floor", "", "be the floor of deliver, or of state, and listen on this `address`")
 	floorStore := flag.String("floor-store", "", "with -floor: be the floor of this state `store`")
 	floorGRPC := flag.String("floor-grpc", "", "with -floor-store: the `address` for gRPC")
-	to := flag.String("to", "", "with -floor: the `url` to deliver to")
+	to := flag.String("to", "", "with -floor: the `url` to deliver to; with -relay: the address")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if *relay != "" {
+		exit(runRelay(ctx, *relay, *floor, *to))
+	}
 	if *floorStore != "" {
 		exit(runStateFloor(ctx, *floorStore, *floor, *floorGRPC, "."))
 	}
@@ -74,6 +80,9 @@ func main() {
 	plan := measurements()
 	if *servers {
 		plan = brokers()
+	}
+	if *calls {
+		plan = invocations()
 	}
 	if *state {
 		plan = stateStores()
