@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
@@ -28,7 +26,7 @@ type Options struct {
 // App is the user's program. It is safe for concurrent use.
 type App struct {
 	channel Channel
-	slots   *semaphore.Weighted // nil without a bound
+	slots   *slots // nil without a bound
 	timeout time.Duration
 	health  HealthOptions
 	log     *slog.Logger
@@ -50,14 +48,12 @@ func New(o Options) *App {
 			Timeout:   orElse(o.Health.Timeout, 500*time.Millisecond),
 			Threshold: orElse(o.Health.Threshold, 3),
 		},
-		log:  o.Logger,
-		lost: make(chan struct{}, 1),
+		slots: newSlots(o.MaxConcurrency),
+		log:   o.Logger,
+		lost:  make(chan struct{}, 1),
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
-	}
-	if o.MaxConcurrency > 0 {
-		a.slots = semaphore.NewWeighted(int64(o.MaxConcurrency))
 	}
 	a.gate.init(!o.Health.Enabled)
 	return a
@@ -97,7 +93,7 @@ func (u *untried) Error() string { return u.cause.Error() }
 
 func (u *untried) Unwrap() []error { return []error{u.cause, resilience.ErrOpen} }
 
-// enter waits for one of the app's slots; callers are served in order. The limit
+// enter waits for one of the app's slots; events are served in order. The limit
 // that it returns is what is left to the channel. Without an error, leave must
 // follow.
 func (a *App) enter(ctx context.Context) (_ context.Context, limit time.Duration, cancel func(), err error) {
@@ -110,7 +106,7 @@ func (a *App) enter(ctx context.Context) (_ context.Context, limit time.Duration
 	if limit > 0 { // the wait counts
 		ctx, cancel = context.WithTimeout(ctx, limit)
 	}
-	if err := a.slots.Acquire(ctx, 1); err != nil {
+	if err := a.slots.event(ctx); err != nil {
 		if cancel != nil {
 			cancel()
 		}
@@ -120,9 +116,7 @@ func (a *App) enter(ctx context.Context) (_ context.Context, limit time.Duration
 }
 
 func (a *App) leave(cancel func()) {
-	if a.slots != nil {
-		a.slots.Release(1)
-	}
+	a.slots.release()
 	if cancel != nil {
 		cancel()
 	}

@@ -51,13 +51,10 @@ func (a *App) admit(ctx context.Context) (leave func(), err error) {
 	if !a.well() {
 		return nil, errUnwell
 	}
-	if a.slots == nil {
-		return func() {}, nil
-	}
-	if err := a.slots.Acquire(ctx, 1); err != nil {
+	if err := a.slots.call(ctx); err != nil {
 		return nil, fault.Wrap(err, "wait for one of the app's slots")
 	}
-	return sync.OnceFunc(func() { a.slots.Release(1) }), nil
+	return sync.OnceFunc(a.slots.release), nil
 }
 
 // well tells whether the app, where it is probed, says that it is well.
