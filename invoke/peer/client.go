@@ -45,7 +45,8 @@ type ClientOptions struct {
 // Client calls other sidecars, over one connection to each address; with mutual
 // TLS, to each app at an address. It is safe for concurrent use.
 type Client struct {
-	o ClientOptions
+	o     ClientOptions
+	codec grpc.CallOption
 
 	mu    sync.Mutex // guards what follows
 	conns map[peerApp]*conn
@@ -79,7 +80,7 @@ func NewClient(o ClientOptions) *Client {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Client{o: o, conns: map[peerApp]*conn{}}
+	return &Client{o: o, codec: grpc.ForceCodecV2(newCodec()), conns: map[peerApp]*conn{}}
 }
 
 // Close closes every connection; calls under way fail.
@@ -218,7 +219,7 @@ func (c *Client) stream(ctx context.Context, k *conn, id string, r *message.Requ
 	head, md := encode(id, r)
 	outer := ctx
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, md))
-	s, err := internalv1.NewServiceInvocationClient(k).CallLocalStream(ctx)
+	s, err := internalv1.NewServiceInvocationClient(k).CallLocalStream(ctx, c.codec)
 	if err != nil {
 		cancel()
 		_ = r.Body.Close() // nothing was sent

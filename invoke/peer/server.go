@@ -26,7 +26,6 @@ import (
 	"github.com/penstock-io/penstock/invoke/access"
 	"github.com/penstock-io/penstock/invoke/identity"
 	"github.com/penstock-io/penstock/invoke/message"
-	"github.com/penstock-io/penstock/invoke/proxy"
 )
 
 // ServerOptions are the settings of a [Server].
@@ -87,7 +86,7 @@ func NewServer(o ServerOptions) *Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(s.keepalive()),
 		grpc.WaitForHandlers(true),
-		grpc.UnknownServiceHandler(s.forward), grpc.ForceServerCodecV2(proxy.Codec()),
+		grpc.UnknownServiceHandler(s.forward), grpc.ForceServerCodecV2(newCodec()),
 	)...)
 	internalv1.RegisterServiceInvocationServer(s.grpc, &service{s: s})
 	return s

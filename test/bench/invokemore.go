@@ -71,7 +71,7 @@ func (b *bench) streams(ctx context.Context, up bool, ours, floor, web *chain) e
 		for _, c := range order {
 			size := int64(streamSize)
 			if n == 0 {
-				size >>= 3 // warms up
+				size >>= 1 // warms up
 			}
 			url := "http://" + c.address + "/work"
 			if c == ours {
