@@ -8,7 +8,7 @@
 // Promises: a change is done when the servers that writeconcern names have it.
 // Transactions are whole or not done at all, where the server has them; it is
 // asked. A document that has expired is seen by nobody, and deleted by MongoDB
-// within a minute.
+// within a minute. A query finds what is kept as JSON, in one order of pages.
 package mongodb
 
 import (
@@ -37,7 +37,7 @@ var Component = state.Define("mongodb", component.About{
 		"The server is asked when the store is opened; one without them is told in the log, and its transactions are refused",
 	Scale: "Any number of processes share a collection. Documents expire by the clock of the process that saved them",
 	Dapr: "Same documents, so that both can share a collection. Dapr has transactions when the address names replicaSet; here it is the server that says. " +
-		"First-write takes what has expired for gone; saving with an ETag that is not the document's is a conflict. " +
+		"First-write takes what has expired for gone; a query for null does not find items without the field; saving with an ETag that is not the document's is a conflict. " +
 		"JSON that MongoDB cannot keep exactly (large numbers, names with dots or dollars, the same name twice) is kept as text, and bytes that are no text as binary. " +
 		"A server that cannot delete by itself what has expired, as FerretDB, is told to do it every hour",
 	Example: `apiVersion: dapr.io/v1alpha1
