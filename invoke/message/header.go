@@ -79,7 +79,7 @@ func FromMetadata(md metadata.MD) http.Header {
 
 // AddMetadata is FromMetadata for one key, in any case.
 func AddMetadata(h http.Header, key string, values []string) {
-	switch key = strings.ToLower(key); {
+	switch key = lower(key); {
 	case key == "content-type":
 		return
 	case key == ":authority" || key == ":method" || key == ":path" || key == ":scheme":
@@ -102,7 +102,7 @@ const traceBin = "grpc-trace-bin"
 func Metadata(h http.Header, rpc bool) metadata.MD {
 	md := make(metadata.MD, len(h))
 	for name, values := range h {
-		key := strings.ToLower(name)
+		key := lower(name)
 		binary := strings.HasSuffix(key, "-bin")
 		if len(values) == 0 || strings.HasPrefix(key, "grpc-") && key != traceBin || !isKey(key) || !binary && !printable(values) {
 			continue
@@ -115,6 +115,15 @@ func Metadata(h http.Header, rpc bool) metadata.MD {
 		}
 	}
 	return md
+}
+
+// lower returns a name in lower case. In one that is not ASCII a letter may fold to
+// one that is, which would make another name of it: it stays as it is, and is none.
+func lower(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return r > 0x7f }) {
+		return name
+	}
+	return strings.ToLower(name)
 }
 
 func isKey(key string) bool {
