@@ -4,6 +4,8 @@ BIN     := bin/penstock
 TOOL    := $(GO) tool -modfile=tools.mod
 LDFLAGS := -s -w
 TAGS    := grpcnotrace
+FUZZTIME  ?= 10s
+FUZZPROCS ?= 2
 
 .DEFAULT_GOAL := help
 
@@ -81,7 +83,14 @@ crash: build ## kill -9, SIGTERM and reloads under load, at full length
 ledger: ## prove that nothing is lost: every fault with every broker, at full length
 	$(GO) test -count=1 -v -timeout 60m -tags services -run 'TestLedger$$' ./test/ledger -args -full
 
+fuzz: ## let every fuzz target look for FUZZTIME, 10s unless it is given
+	@bad=; for dir in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	  for name in $$($(GO) test -list '^Fuzz' ./$$dir | grep '^Fuzz'); do \
+	    echo "== $$dir $$name"; \
+	    $(GO) test ./$$dir -run "^$$" -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 0s -parallel $(FUZZPROCS) || bad="$$bad $$dir/$$name"; \
+	  done; done; test -z "$$bad" || { echo "found something:$$bad"; exit 1; }
+
 clean: ## remove what was built
 	rm -rf bin .penstock
 
-.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers bench-state test-sdk test-services test-interop crash ledger clean
+.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers bench-state test-sdk test-services test-interop crash ledger fuzz clean
