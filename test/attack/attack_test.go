@@ -122,9 +122,15 @@ func contains(t *testing.T, what, text string, has, lacks []string) {
 	}
 }
 
-// raw sends bytes and reads all answers. A good request follows, which closes the
-// connection.
+// raw sends bytes, a good request that closes the connection behind them, and reads
+// all answers.
 func raw(t *testing.T, at, request string) answer {
+	t.Helper()
+	return exchange(t, at, request+"GET /v1.0/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+}
+
+// exchange sends bytes and reads all answers.
+func exchange(t *testing.T, at, request string) answer {
 	t.Helper()
 	c, err := net.Dial("tcp", at)
 	if err != nil {
@@ -134,7 +140,6 @@ func raw(t *testing.T, at, request string) answer {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	request += "GET /v1.0/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)

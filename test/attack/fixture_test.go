@@ -185,7 +185,7 @@ type world struct {
 }
 
 // newWorld starts everything, until the test ends.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{at: map[string]string{}}
 	web := httptest.NewServer(&w.app)
@@ -214,7 +214,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -224,7 +224,7 @@ func listen(t *testing.T) net.Listener {
 	return l
 }
 
-func (w *world) prepare(t *testing.T, id, dir string) runtime.Options {
+func (w *world) prepare(t testing.TB, id, dir string) runtime.Options {
 	t.Helper()
 	l, rpc := listen(t), listen(t)
 	w.at[id], w.at[id+"-grpc"] = l.Addr().String(), rpc.Addr().String()
@@ -240,7 +240,7 @@ func (w *world) prepare(t *testing.T, id, dir string) runtime.Options {
 }
 
 // run runs an instance until the test ends and waits until it is ready.
-func (w *world) run(t *testing.T, o runtime.Options) {
+func (w *world) run(t testing.TB, o runtime.Options) {
 	t.Helper()
 	r, err := runtime.New(o)
 	if err != nil {

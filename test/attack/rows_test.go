@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,8 +21,9 @@ type row struct {
 
 	// Request is sent as it is, but that each line ends with CRLF, and a blank line
 	// stands behind the last. {token} is a header with the token of the API, {host} the
-	// address, <<n>> stands for n times x. With Exact, \r, \n, \t and \xNN are written
-	// out and nothing is added.
+	// address, {length} the length of what stands behind the first blank line, <<n>>
+	// stands for n times x, <<n[>> for n times [. With Exact, \r, \n and \xNN are
+	// written out and nothing is added.
 	Request string `yaml:"request"`
 	Exact   bool   `yaml:"exact"`
 	// Frames are the headers of a request over HTTP/2, "name: value", in this order.
@@ -74,18 +76,19 @@ func rows(t *testing.T) map[string][]row {
 	return out
 }
 
-var padding = regexp.MustCompile(`<<(\d+)>>`)
+var padding = regexp.MustCompile(`<<(\d+)(.?)>>`)
 
 // expand fills in what stands for something else.
 func expand(t *testing.T, text, host string) string {
 	t.Helper()
 	text = strings.NewReplacer("{token}", "dapr-api-token: "+apiToken, "{host}", host).Replace(text)
 	return padding.ReplaceAllStringFunc(text, func(s string) string {
-		n, err := strconv.Atoi(strings.Trim(s, "<>"))
+		parts := padding.FindStringSubmatch(s)
+		n, err := strconv.Atoi(parts[1])
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.Repeat("x", n)
+		return strings.Repeat(cmp.Or(parts[2], "x"), n)
 	})
 }
 
@@ -94,7 +97,9 @@ func (r row) bytes(t *testing.T, host string) string {
 	t.Helper()
 	text := expand(t, r.Request, host)
 	if !r.Exact {
-		return strings.ReplaceAll(strings.TrimRight(text, "\n")+"\n\n", "\n", "\r\n")
+		head, body, _ := strings.Cut(strings.TrimRight(text, "\n"), "\n\n")
+		head = strings.ReplaceAll(head, "{length}", strconv.Itoa(len(body)))
+		return strings.ReplaceAll(head+"\n\n", "\n", "\r\n") + body
 	}
 	quoted := `"` + strings.ReplaceAll(strings.ReplaceAll(text, "\n", ""), `"`, `\"`) + `"`
 	exact, err := strconv.Unquote(quoted)
