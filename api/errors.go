@@ -150,7 +150,9 @@ const (
 	InvokeDenied
 	// InvokeFailed: the other app could not be reached.
 	InvokeFailed
-	// InvokeUnreached: the same of a call of the other app's own gRPC service.
+	// InvokeNoUpgrade: a WebSocket cannot get to where the call goes.
+	InvokeNoUpgrade
+	// InvokeUnreached: the other app's own gRPC service could not be reached.
 	InvokeUnreached
 )
 

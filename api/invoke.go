@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke/message"
@@ -62,10 +63,12 @@ func (a *API) Forward(ctx context.Context, c *proxy.Call) error {
 
 func invokeProblem(target string, err error) error {
 	p := InvokeFailed
-	switch fault.KindOf(err) {
-	case fault.Denied:
+	switch kind := fault.KindOf(err); {
+	case errors.Is(err, message.ErrNoUpgrade):
+		p = InvokeNoUpgrade
+	case kind == fault.Denied:
 		p = InvokeDenied
-	case fault.Invalid:
+	case kind == fault.Invalid:
 		p = InvokeInvalid
 	}
 	return Errorf(p, "failed to invoke, id: %.200s, err: %w", target, err)
@@ -88,6 +91,7 @@ func invokeRow(p Problem) row {
 		InvokeInvalid:   {"ERR_DIRECT_INVOKE", "", 400, grpcInvalidArgument, fault.Invalid},
 		InvokeDenied:    {"ERR_DIRECT_INVOKE", "", 403, grpcPermissionDenied, fault.Denied},
 		InvokeFailed:    {"ERR_DIRECT_INVOKE", "", 500, grpcInternal, fault.Internal},
+		InvokeNoUpgrade: {"ERR_DIRECT_INVOKE", "", 501, grpcUnimplemented, fault.Invalid},
 		InvokeUnreached: {"ERR_DIRECT_INVOKE", "", 500, grpcUnavailable, fault.Unavailable},
 	}[p]
 }

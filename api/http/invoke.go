@@ -74,6 +74,7 @@ func (h *handler) invoke(w http.ResponseWriter, r *http.Request, c callee) {
 	m := &message.Request{
 		Verb: r.Method, Path: path, Query: r.URL.RawQuery, Header: r.Header.Clone(), Length: r.ContentLength, Trailer: r.Trailer,
 	}
+	m.Upgrade = upgrade(r)
 	message.Clean(m.Header)
 	if c.basic {
 		delete(m.Header, "Authorization")
@@ -97,6 +98,10 @@ func (h *handler) invoke(w http.ResponseWriter, r *http.Request, c callee) {
 	defer answer.Body.Close()
 	if answer.RPC != nil && answer.RPC.Code() != 0 {
 		respondStatus(w, answer)
+		return
+	}
+	if answer.Upgraded != nil {
+		tunnel(w, answer, m.Upgrade)
 		return
 	}
 	relay(w, answer)

@@ -33,7 +33,7 @@ func (c *Channel) stream(ctx context.Context, r *msg.Request) (*msg.Response, er
 		<-s.done
 		return nil, s.failed
 	}
-	answer := &msg.Response{Status: s.status, Header: s.sent, Trailer: s.trailer, Body: read, Length: -1}
+	answer := &msg.Response{Status: s.status, Header: s.sent, Trailer: s.trailer, Body: read, Length: -1, Upgraded: s.upgraded}
 	answer.OnClose(func() {
 		cancel()
 		<-s.done
@@ -60,11 +60,12 @@ type streaming struct {
 
 	// What follows is read by others after begun was closed: there is an answer,
 	// or failed says why there is none.
-	begun   chan struct{}
-	status  int
-	sent    http.Header
-	trailer http.Header
-	failed  error
+	begun    chan struct{}
+	status   int
+	sent     http.Header
+	trailer  http.Header
+	upgraded io.Writer
+	failed   error
 }
 
 // run passes the request through the pipeline.
@@ -125,7 +126,7 @@ func (c *Channel) relay(w http.ResponseWriter, r *http.Request, s *streaming) er
 		}
 	}
 	if s.status == 0 { // no middleware has begun to answer
-		s.trailer = answer.Trailer
+		s.trailer, s.upgraded = answer.Trailer, answer.Upgraded
 	}
 	w.WriteHeader(answer.Status)
 	if _, err := io.Copy(w, answer.Body); err != nil && !errors.Is(err, io.ErrClosedPipe) {
@@ -140,7 +141,7 @@ func (s *streaming) Header() http.Header { return s.header }
 // WriteHeader implements [http.ResponseWriter]; informational answers are left
 // out.
 func (s *streaming) WriteHeader(status int) {
-	if s.status != 0 || status < http.StatusOK {
+	if s.status != 0 || status < http.StatusOK && s.upgraded == nil {
 		return
 	}
 	s.status, s.sent = status, s.header.Clone()

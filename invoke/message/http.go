@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/penstock-io/penstock/fault"
 )
@@ -23,6 +24,9 @@ func RoundTrip(ctx context.Context, t http.RoundTripper, u *url.URL, r *Request)
 		Method: r.Verb, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: r.Header, ContentLength: r.Length,
 	}).WithContext(ctx)
+	if r.Upgrade != "" {
+		r.Header["Connection"], r.Header["Upgrade"] = []string{"Upgrade"}, []string{r.Upgrade}
+	}
 	if r.Length < 0 {
 		req.Trailer = r.Trailer
 	}
@@ -46,12 +50,23 @@ func RoundTrip(ctx context.Context, t http.RoundTripper, u *url.URL, r *Request)
 		return nil, fault.As(fault.Unavailable, err)
 	case err != nil:
 		return nil, err
-	case resp.StatusCode == http.StatusSwitchingProtocols:
-		_ = resp.Body.Close() // what it wants to speak is nothing that we know
+	}
+	upgraded, _ := resp.Body.(io.Writer)
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		upgraded = nil
+	} else if r.Upgrade == "" || upgraded == nil || !strings.EqualFold(resp.Header.Get("Upgrade"), r.Upgrade) {
+		_ = resp.Body.Close() // what it wants to speak is nothing that was asked for
 		return nil, fault.New(fault.Invalid, "it wants to switch protocols")
 	}
 	Clean(resp.Header)
-	return &Response{Status: resp.StatusCode, Header: resp.Header, Trailer: resp.Trailer, Body: resp.Body, Length: resp.ContentLength}, nil
+	answer := &Response{
+		Status: resp.StatusCode, Header: resp.Header, Trailer: resp.Trailer, Body: resp.Body, Length: resp.ContentLength, Upgraded: upgraded,
+	}
+	if upgraded != nil { // net/http looks after it no longer
+		stop := context.AfterFunc(ctx, func() { _ = resp.Body.Close() })
+		answer.OnClose(func() { stop() })
+	}
+	return answer, nil
 }
 
 // again is a body that can be read once more.

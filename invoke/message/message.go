@@ -16,6 +16,8 @@ import (
 	"net/http"
 
 	"google.golang.org/grpc/status"
+
+	"github.com/penstock-io/penstock/fault"
 )
 
 // Request is one call of an app's method.
@@ -40,6 +42,9 @@ type Request struct {
 	Trailer http.Header
 	// RPC tells that the call came over gRPC.
 	RPC bool
+	// Upgrade is what the caller's connection is to become, such as "websocket";
+	// empty: it stays as it is.
+	Upgrade string
 }
 
 // Response is the answer of an app.
@@ -59,6 +64,10 @@ type Response struct {
 	Body io.ReadCloser
 	// Length is that of Body in bytes; -1 when it is not known.
 	Length int64
+	// Upgraded is not nil when the connection has become what the request asked for,
+	// with status 101: it leads to the app, and Body comes from there. It ends with
+	// Body.
+	Upgraded io.Writer
 }
 
 // Failed tells whether the answer counts as a failure for a policy: an HTTP
@@ -67,7 +76,7 @@ func (r *Response) Failed() bool {
 	if r.RPC != nil {
 		return r.RPC.Code() != 0
 	}
-	return r.Status < 200 || r.Status > 399
+	return (r.Status < 200 || r.Status > 399) && r.Upgraded == nil
 }
 
 // OnClose makes the Close of the response's body call f after it, once.
@@ -89,6 +98,10 @@ func (c *closing) Close() error {
 	}
 	return err
 }
+
+// ErrNoUpgrade is the error of a call whose connection cannot become another one on
+// its way.
+var ErrNoUpgrade = fault.New(fault.Invalid, "upgrade the connection: a WebSocket passes to the app that is served here, to HTTPEndpoints and to URLs, not to another sidecar")
 
 // errUnsent marks the error of a request of which nothing was sent.
 var errUnsent = errors.New("unsent")
