@@ -52,6 +52,7 @@ func Middleware(t *testing.T, def component.Definition, setup MiddlewareSetup) {
 	for name, run := range map[string]func(*testing.T, *middlewareTest){
 		"pass": middlewarePasses, "stop": middlewareStops, "streams": middlewareStreams, "request as it was": middlewareCopies,
 		"end of the caller": middlewareContext, "concurrent use": middlewareConcurrent, "closed": middlewareClosed,
+		"taken over": middlewareTakenOver,
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeak(t)
@@ -226,5 +227,38 @@ func middlewareClosed(t *testing.T, mt *middlewareTest) {
 	})).ServeHTTP(w, mt.request(t, strings.NewReader(middlewareText)))
 	if got, want := w.Body.String(), changed(mt.Answered, changed(mt.Sent, middlewareText)); got != want {
 		t.Errorf("answered %q, want %q", got, want)
+	}
+}
+
+// middlewareTakenOver holds that whoever comes next can take the connection over,
+// as a WebSocket does.
+func middlewareTakenOver(t *testing.T, mt *middlewareTest) {
+	s := httptest.NewServer(mt.d.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Errorf("take over: %v", err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: words\r\n\r\n"+middlewareText)
+	})))
+	defer s.Close()
+	r := mt.Pass(t, mt.options)
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Upgrade", "words")
+	out, err := http.NewRequestWithContext(t.Context(), r.Method, s.URL+r.URL.RequestURI(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Header = r.Header
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusSwitchingProtocols || string(body) != middlewareText {
+		t.Errorf("answer %d %q, %v", resp.StatusCode, body, err)
 	}
 }
