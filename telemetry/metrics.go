@@ -21,7 +21,8 @@ type Metrics struct {
 	o        Options
 	registry *prometheus.Registry
 	families map[Family]*family
-	requests *requestVectors
+	http     *requests
+	grpc     *requests
 }
 
 // NewMetrics makes a registry with the metrics of the process in it.
@@ -31,7 +32,7 @@ func NewMetrics(o Options) *Metrics {
 	for f := range familyNames() {
 		m.families[f] = newFamily(m, f)
 	}
-	m.requests = newRequestVectors(m)
+	m.http, m.grpc = newHTTPRequests(m), newGRPCCalls(m)
 	return m
 }
 

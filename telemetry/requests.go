@@ -2,67 +2,109 @@ package telemetry
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// requestVectors are the metrics of the API's servers.
-type requestVectors struct {
-	httpStarted, httpEnded, grpcEnded *prometheus.CounterVec
-	httpTimes, grpcTimes              *prometheus.HistogramVec
+// requests are the metrics of one server of the API.
+type requests struct {
+	counts []*prometheus.CounterVec
+	times  *prometheus.HistogramVec
+
+	mu     sync.RWMutex
+	series map[request]boundRequest
 }
 
-func newRequestVectors(m *Metrics) *requestVectors {
-	count := func(name, help string, labels ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: m.labels()}, labels)
+// request is one line of labels: of HTTP a verb, a pattern and a status; of gRPC a
+// method and a status.
+type request struct {
+	verb, path string
+	status     int
+}
+
+type boundRequest struct {
+	counts []prometheus.Counter
+	times  prometheus.Observer
+}
+
+func newRequests(m *Metrics, names, labels []string, times string) *requests {
+	r := &requests{series: map[request]boundRequest{}}
+	for _, name := range names {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: "Number of requests that were answered.", ConstLabels: m.labels()}, labels)
+		r.counts = append(r.counts, c)
 		m.registry.MustRegister(c)
-		return c
 	}
-	times := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, ConstLabels: m.labels(), Buckets: buckets()}, labels)
-		m.registry.MustRegister(h)
-		return h
+	r.times = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: times, Help: "Time of a request, in milliseconds.", ConstLabels: m.labels(), Buckets: buckets(),
+	}, labels)
+	m.registry.MustRegister(r.times)
+	return r
+}
+
+func newHTTPRequests(m *Metrics) *requests {
+	return newRequests(m, []string{"dapr_http_server_request_count", "dapr_http_server_response_count"}, []string{"method", "path", "status"},
+		"dapr_http_server_latency")
+}
+
+func newGRPCCalls(m *Metrics) *requests {
+	return newRequests(m, []string{"dapr_grpc_io_server_completed_rpcs"}, []string{"grpc_server_method", "grpc_server_status"},
+		"dapr_grpc_io_server_server_latency")
+}
+
+// count counts one that has ended; values are its labels, asked for once.
+func (r *requests) count(q request, began time.Time, values func() []string) {
+	r.mu.RLock()
+	b, ok := r.series[q]
+	r.mu.RUnlock()
+	if !ok {
+		b = r.bind(q, values())
 	}
-	return &requestVectors{
-		httpStarted: count("dapr_http_server_request_count", "Number of HTTP requests.", "method", "path", "status"),
-		httpEnded:   count("dapr_http_server_response_count", "Number of HTTP requests that were answered.", "method", "path", "status"),
-		httpTimes:   times("dapr_http_server_latency", "Time of an HTTP request, in milliseconds.", "method", "path", "status"),
-		grpcEnded:   count("dapr_grpc_io_server_completed_rpcs", "Number of gRPC calls that ended.", "grpc_server_method", "grpc_server_status"),
-		grpcTimes:   times("dapr_grpc_io_server_server_latency", "Time of a gRPC call, in milliseconds.", "grpc_server_method", "grpc_server_status"),
+	for _, c := range b.counts {
+		c.Inc()
 	}
+	b.times.Observe(milliseconds(began))
+}
+
+func (r *requests) bind(q request, values []string) boundRequest {
+	b := boundRequest{times: r.times.WithLabelValues(values...)}
+	for _, c := range r.counts {
+		b.counts = append(b.counts, c.WithLabelValues(values...))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.series[q] = b
+	return b
 }
 
 // HTTPRequest counts a request of the HTTP API that began then and was answered
 // with status. Path is the pattern that it matched, never what was sent.
-func (m *Metrics) HTTPRequest(method, path string, status int, began time.Time) {
+func (m *Metrics) HTTPRequest(verb, path string, status int, began time.Time) {
 	if m == nil {
 		return
 	}
-	if !slices.Contains(verbs(), method) {
-		method = Others
+	if !known(verb) {
+		verb = Others
 	}
-	code := strconv.Itoa(status)
-	m.requests.httpStarted.WithLabelValues(method, path, code).Inc()
-	m.requests.httpEnded.WithLabelValues(method, path, code).Inc()
-	m.requests.httpTimes.WithLabelValues(method, path, code).Observe(milliseconds(began))
+	m.http.count(request{verb, path, status}, began, func() []string { return []string{verb, path, strconv.Itoa(status)} })
 }
 
-// verbs are those that a label may be.
-func verbs() []string {
-	return []string{
-		http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodHead, http.MethodPatch, http.MethodOptions,
+// known tells whether a verb may be a label.
+func known(verb string) bool {
+	switch verb {
+	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodHead, http.MethodPatch, http.MethodOptions:
+		return true
 	}
+	return false
 }
 
-// GRPCCall counts a call of the gRPC API that began then and ended with a status
-// such as OK. Method is one that is served, never what was sent.
-func (m *Metrics) GRPCCall(method, status string, began time.Time) {
+// GRPCCall counts a call of the gRPC API that began then. Method is one that is
+// served, never what was sent; status is a number of gRPC's, and word its name.
+func (m *Metrics) GRPCCall(method string, status int, word string, began time.Time) {
 	if m == nil {
 		return
 	}
-	m.requests.grpcEnded.WithLabelValues(method, status).Inc()
-	m.requests.grpcTimes.WithLabelValues(method, status).Observe(milliseconds(began))
+	m.grpc.count(request{"", method, status}, began, func() []string { return []string{method, word} })
 }

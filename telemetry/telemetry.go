@@ -2,9 +2,8 @@
 // all that it does, for Prometheus.
 //
 // The runtime makes one [Metrics] and hands it down as a value. Whoever does
-// something that is worth counting asks it once for a [Calls] or a [Requests] and
-// counts there; what only matters when somebody looks is read at that moment, by
-// a [Gauge].
+// something that is worth counting asks it once for a [Calls] and counts there;
+// what only matters when somebody looks is read at that moment, by a [Gauge].
 //
 // It promises that the names are Dapr's where Dapr has one, so that dashboards go
 // on working; that the number of series is bounded, whatever names callers send;

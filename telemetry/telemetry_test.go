@@ -69,7 +69,7 @@ func TestNilCountsNothing(t *testing.T) { // not parallel: it counts allocations
 		t.Errorf("it costs %v allocations, and a look at the clock: %v", allocs, c.Begin())
 	}
 	m.HTTPRequest(http.MethodGet, "/", 200, time.Now())
-	m.GRPCCall("/a/b", "OK", time.Now())
+	m.GRPCCall("/a/b", 0, "OK", time.Now())
 	m.Read(nil, nil)
 }
 
@@ -94,7 +94,7 @@ func TestRequestsAreBounded(t *testing.T) {
 	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
 	m.HTTPRequest("BREW", "/p", 405, time.Now())
 	m.HTTPRequest(http.MethodGet, "/p", 200, time.Now())
-	m.GRPCCall("/s/m", "OK", time.Now())
+	m.GRPCCall("/s/m", 0, "OK", time.Now())
 	text := scrape(t, m)
 	wantLine(t, text, `dapr_http_server_response_count{app_id="shop",method="(others)",path="/p",status="405"} 1`)
 	wantLine(t, text, `dapr_http_server_latency_count{app_id="shop",method="GET",path="/p",status="200"} 1`)

@@ -105,7 +105,8 @@ func (g *guard) counted(method string, start time.Time, err error) {
 	if !g.known[method] {
 		method = "(proxied)"
 	}
-	g.metrics.GRPCCall(method, status.Code(err).String(), start)
+	code := status.Code(err)
+	g.metrics.GRPCCall(method, int(code), code.String(), start)
 }
 
 // waits tells whether a method waits for its first message by itself.
