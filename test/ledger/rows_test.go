@@ -25,6 +25,7 @@ type row struct {
 	replicas  int  // at the start; 0 is 1
 	many      bool // several replicas read at some time
 	rate      int  // events a second; 0 is 100, or 300 at full length
+	window    int  // events in flight at most; 0 is window
 	policy    policy
 	proxied   bool // the broker is behind a proxy
 	server    bool // the broker's server is stopped
@@ -38,7 +39,7 @@ func rows() []row {
 		{name: "no fault", do: func(x *run) { x.rules.Exclusive = true; wait(length(3*time.Second, 20*time.Second)) }},
 		{name: "app answers 500", policy: noLetters, do: appFails},
 		{name: "app down", policy: noLetters, do: appDown},
-		{name: "app hangs on one key", policy: noLetters, do: appHangs},
+		{name: "app hangs on one key", window: 4 * window, policy: noLetters, do: appHangs},
 		{name: "one poison event", policy: someRetries, do: poison},
 		{name: "dead letter target down", resources: letterPipeline, do: letterTargetDown},
 		{name: "kill -9", do: kills},
@@ -81,6 +82,8 @@ func appDown(x *run) {
 }
 
 // appHangs: the other keys go on meanwhile.
+// appHangs: what comes for the hung key meanwhile waits in the window of the route,
+// which has room for all of it; one that is full holds up every key, as it says.
 func appHangs(x *run) {
 	x.rules.Exclusive = true
 	const hung = "k07"

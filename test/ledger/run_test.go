@@ -109,7 +109,7 @@ func (x *run) resources() string {
 		return b.String()
 	}
 	fmt.Fprintf(&b, "---\napiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: {name: load}\nspec:\n  pubsubname: bus\n  topic: %s\n"+
-		"  routes: {default: /load}\n  concurrency: %d\n  maxInFlight: %d\n", x.name, concurrency, window)
+		"  routes: {default: /load}\n  concurrency: %d\n  maxInFlight: %d\n", x.name, concurrency, cmp.Or(x.row.window, window))
 	if x.row.policy != noLetters {
 		fmt.Fprintf(&b, "  deadLetterTopic: %s-dead\n", x.name)
 	}
