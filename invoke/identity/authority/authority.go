@@ -140,16 +140,16 @@ func (a *Authority) Issue(namespace, app string, t Times) (*Issued, error) {
 
 // The files of an authority's folder and of an identity's.
 const (
-	CAFile   = "ca.crt"
-	keyFile  = "ca.key"
-	CertFile = "tls.crt"
-	KeyFile  = "tls.key"
+	CAFile    = "ca.crt"
+	CAKeyFile = "ca.key"
+	CertFile  = "tls.crt"
+	KeyFile   = "tls.key"
 )
 
 // Save writes the authority into a folder, which it makes. It is an error of kind
 // conflict when there is one already.
 func (a *Authority) Save(dir string) error {
-	switch _, err := os.Lstat(filepath.Join(dir, keyFile)); {
+	switch _, err := os.Lstat(filepath.Join(dir, CAKeyFile)); {
 	case err == nil:
 		return fault.New(fault.Conflict, "write authority: %s has one already; remove it, or give another folder", dir)
 	case !errors.Is(err, fs.ErrNotExist):
@@ -159,7 +159,7 @@ func (a *Authority) Save(dir string) error {
 	if err != nil {
 		return err
 	}
-	return write(dir, file{keyFile, key}, file{CAFile, certPEM(a.cert)})
+	return write(dir, file{CAKeyFile, key}, file{CAFile, certPEM(a.cert)})
 }
 
 // Save writes the identity and the authority to trust into a folder, which it
@@ -182,12 +182,12 @@ func Open(dir string) (*Authority, error) {
 	if err != nil {
 		return nil, fault.Wrap(err, "read authority %s", filepath.Join(dir, CAFile))
 	}
-	if text, err = os.ReadFile(filepath.Join(dir, keyFile)); err != nil {
+	if text, err = os.ReadFile(filepath.Join(dir, CAKeyFile)); err != nil {
 		return nil, fault.Wrap(err, "read authority")
 	}
 	key, err := identity.ParseKey(text)
 	if err != nil {
-		return nil, fault.Wrap(err, "read authority %s", filepath.Join(dir, keyFile))
+		return nil, fault.Wrap(err, "read authority %s", filepath.Join(dir, CAKeyFile))
 	}
 	if len(certs) != 1 || len(certs[0].URIs) != 1 || !certs[0].IsCA {
 		return nil, fault.New(fault.Invalid, "read authority %s: want one certificate of `penstock ca init`", filepath.Join(dir, CAFile))
