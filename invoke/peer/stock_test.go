@@ -41,13 +41,13 @@ func (s *stock) CallLocalStream(ss internalv1.ServiceInvocation_CallLocalStreamS
 	return s.stream(ss)
 }
 
-func (s *stock) listen(t *testing.T) string {
+func (s *stock) listen(t *testing.T, o ...grpc.ServerOption) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer()
+	srv := grpc.NewServer(o...)
 	internalv1.RegisterServiceInvocationServer(srv, s)
 	ended := make(chan struct{})
 	go func() {
