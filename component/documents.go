@@ -77,6 +77,14 @@ func configurationSchema() object {
 		"properties": object{
 			"components": record(object{"deny": textList()}),
 			"secrets":    record(object{"scopes": listOf(scope)}),
+			"mtls": record(object{
+				"enabled":                 object{"type": "boolean", "description": "Mutual TLS between instances."},
+				"sentryAddress":           about("Where Dapr's Sentry issues identities, HOST:PORT."),
+				"controlPlaneTrustDomain": about("Trust domain of Sentry itself; localhost when absent."),
+				"workloadCertTTL":         about("For Sentry alone."),
+				"allowedClockSkew":        about("For Sentry alone."),
+				"tokenValidators":         object{"type": "array", "items": object{"type": "object"}, "description": "For Sentry alone."},
+			}),
 			"nameResolution": record(object{
 				"component":     object{"type": "string", "minLength": 1, "description": "How other apps are found: mdns, sqlite, kubernetes and so on."},
 				"version":       about("Version of the component; v1 when absent."),

@@ -15,7 +15,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	}
 	spec := d.table("spec")
 	spec.vital = []string{"accessControl"} // without it everybody may call
-	unused := spec.skip("tracing", "metric", "metrics", "mtls", "features", "wasm", "workflow", "mcp")
+	unused := spec.skip("tracing", "metric", "metrics", "features", "wasm", "workflow", "mcp")
 	var c Configuration
 	components := spec.table("components")
 	c.Denied = components.texts("deny")
@@ -28,6 +28,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	surface := r.surface(spec)
 	handlers := r.handlers(spec)
 	names := r.nameResolution(spec)
+	mtls := r.mtls(spec)
 	access := r.accessControl(spec)
 	spec.done()
 	return func() {
@@ -41,6 +42,9 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 		}
 		surface(into)
 		handlers(into)
+		if spec.get("mtls") != nil {
+			into.MTLS = mtls
+		}
 		if spec.get("nameResolution") != nil {
 			into.Names = names
 		}

@@ -138,6 +138,8 @@ type Configuration struct {
 	Names NameResolution
 	// Access is who may call what of the app.
 	Access AccessControl
+	// MTLS is mutual TLS between instances, spec.mtls.
+	MTLS MTLS
 	// Place is that of the last document read.
 	Place Place
 }

@@ -88,6 +88,9 @@ func (r *Runtime) NotReady() []string {
 		return append(r.parts.missing(), "components to open")
 	}
 	missing := r.parts.missing()
+	if why := r.lacksIdentity(); why != "" {
+		missing = append(missing, why)
+	}
 	switch {
 	case r.started.Load():
 	case r.app != nil:

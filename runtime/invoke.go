@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"os"
@@ -19,9 +18,10 @@ import (
 
 // calls are the way from app to app.
 type calls struct {
-	peers   *sidecars.Client
-	access  *access.Guard
-	invoker *calling.Invoker
+	identity identity.Source // nil: no mutual TLS
+	peers    *sidecars.Client
+	access   *access.Guard
+	invoker  *calling.Invoker
 }
 
 var (
@@ -32,7 +32,7 @@ var (
 // connectCalls makes the way to other apps. Nothing is opened.
 func (r *Runtime) connectCalls() {
 	r.calls.access = access.NewGuard(r.log)
-	r.calls.peers = sidecars.NewClient(sidecars.ClientOptions{MaxBody: r.o.MaxBody, Logger: r.log})
+	r.calls.peers = sidecars.NewClient(sidecars.ClientOptions{Identity: r.calls.identity, MaxBody: r.o.MaxBody, Logger: r.log})
 	o := calling.Options{
 		AppID: r.o.AppID, Namespace: r.o.Namespace, Finder: r.names.directory, Peers: r.calls.peers, Policies: r.parts.policies,
 		Endpoints: r.endpoints, Access: r.calls.access, Address: r.ownHost(),
@@ -69,9 +69,9 @@ func (r *Runtime) Forward(ctx context.Context, target string, c *proxy.Call) err
 
 // limitCalls makes calls of the app follow the Configuration.
 func (r *Runtime) limitCalls(c config.AccessControl) {
-	own := identity.ID{TrustDomain: c.TrustDomain, Namespace: cmp.Or(r.o.Namespace, "default"), App: r.o.AppID}
+	own := identity.ID{TrustDomain: c.TrustDomain, Namespace: r.namespace(), App: r.o.AppID}
 	r.calls.access.Set(access.New(c, own, !strings.HasPrefix(r.o.App.Protocol, "grpc")))
-	if len(c.Policies) > 0 && len(r.o.Internal) > 0 && r.app != nil {
+	if r.calls.identity == nil && len(c.Policies) > 0 && len(r.o.Internal) > 0 && r.app != nil {
 		r.log.Warn("Access control names apps, but without mutual TLS callers cannot prove who they are: spec.accessControl.defaultAction decides on their calls", "default", c.Action)
 	}
 }
@@ -79,7 +79,7 @@ func (r *Runtime) limitCalls(c config.AccessControl) {
 // servePeers takes calls of other sidecars until ctx ends.
 func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 	o := sidecars.ServerOptions{
-		AppID: r.o.AppID, Namespace: r.o.Namespace, Access: r.calls.access, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Logger: r.log,
+		AppID: r.o.AppID, Namespace: r.o.Namespace, Access: r.calls.access, Identity: r.calls.identity, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Logger: r.log,
 	}
 	if r.app != nil {
 		o.App = r.app

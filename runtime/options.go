@@ -37,6 +37,8 @@ type Options struct {
 	// Scrapes are the listeners for metrics, already open. With none, nothing is
 	// counted.
 	Scrapes []net.Listener
+	// Identity is how others know who this is; the zero value is plain text.
+	Identity IdentityOptions
 	// APIToken is what callers must send; empty: nothing.
 	APIToken string
 	// MaxBody bounds request bodies, in bytes; default 4 MiB.

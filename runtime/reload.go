@@ -53,6 +53,9 @@ func (r *Runtime) reload(ctx, life context.Context) {
 		}
 		return
 	}
+	if !config.Equal(r.set.Configuration.MTLS, set.Configuration.MTLS) {
+		r.log.Warn("spec.mtls of the Configuration has changed; it is taken over with the next start")
+	}
 	r.set = set
 	r.parts.limit(set.Configuration.SecretScopes)
 	r.parts.obey(set.Resiliencies)

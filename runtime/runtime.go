@@ -142,7 +142,6 @@ func New(o Options) (*Runtime, error) {
 	}
 	r.routes = &routes{parts: r.parts, app: r.app, expr: compiler, delivered: &memory{env: r.parts.env, parts: r.parts}}
 	r.keeper = r.newKeeper()
-	r.connectCalls()
 	r.api = api.New(o.AppID, r)
 	r.metrics.Read(gauges(), r.readings)
 	return r, nil
@@ -158,6 +157,10 @@ func (r *Runtime) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.identify(set.Configuration.MTLS); err != nil {
+		return err
+	}
+	r.connectCalls()
 	r.limitAPI(set.Configuration) // before the first request
 	r.setPipelines(set)
 	r.endpoints.declare(set.HTTPEndpoints)
@@ -174,6 +177,9 @@ func (r *Runtime) Run(ctx context.Context) error {
 	defer stopWatching()
 	r.background.begin(watching)
 
+	if r.calls.identity != nil {
+		tasks.Go(func() { _ = r.calls.identity.Run(life) }) // it only ends with life
+	}
 	failed := make(chan error, 2)
 	tasks.Go(func() { failed <- servers.run(life) })
 	tasks.Go(func() { failed <- r.router.Run(life) })

@@ -53,6 +53,7 @@ func (r *Runtime) start(ctx, life context.Context, set *config.Set) error {
 	if err != nil {
 		return err
 	}
+	r.awaitIdentity(ctx)
 	if ctx.Err() == nil && r.parts.lacking() {
 		r.refused = errLacking
 	}

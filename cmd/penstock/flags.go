@@ -35,6 +35,14 @@ type serveFlags struct {
 	PublicPort          int    `name:"dapr-public-port" help:"Port that serves health and metadata only; none when 0."`
 	PublicListenAddress string `name:"dapr-public-listen-address" help:"Address of the public port; loopback when empty."`
 
+	EnableMTLS              *bool  `name:"enable-mtls" help:"Mutual TLS between instances; when it is not given, it is on with --identity-dir and --identity-socket, or as spec.mtls of the Configuration says."`
+	IdentityDir             string `name:"identity-dir" help:"Folder of this instance's identity: tls.crt, tls.key, ca.crt; see penstock ca."`
+	IdentitySocket          string `name:"identity-socket" help:"Address of a SPIFFE Workload API, unix:///PATH; with --enable-mtls alone it is SPIFFE_ENDPOINT_SOCKET."`
+	SentryAddress           string `name:"sentry-address" help:"Dapr's Sentry, which issues the identity: HOST:PORT."`
+	TrustAnchorsFile        string `name:"trust-anchors-file" help:"File of the authorities of Sentry, instead of the variable DAPR_TRUST_ANCHORS."`
+	ControlPlaneTrustDomain string `name:"control-plane-trust-domain" env:"DAPR_CONTROLPLANE_TRUST_DOMAIN" help:"Trust domain of Sentry itself; localhost when nothing says it."`
+	ControlPlaneNamespace   string `name:"control-plane-namespace" env:"DAPR_CONTROLPLANE_NAMESPACE" help:"Namespace of Sentry itself; default when empty."`
+
 	EnableProfiling bool `name:"enable-profiling" help:"Serve Go's profiles on a port of loopback."`
 	ProfilePort     int  `name:"profile-port" default:"7777" help:"Port of the profiles."`
 
@@ -70,11 +78,7 @@ type serveFlags struct {
 // for them yet and says so once at debug level.
 type unusedFlags struct {
 	Mode                     string   `name:"mode" hidden:"" default:"standalone" enum:"standalone,kubernetes"`
-	EnableMTLS               bool     `name:"enable-mtls" hidden:""`
-	SentryAddress            string   `name:"sentry-address" hidden:""`
 	ControlPlaneAddress      string   `name:"control-plane-address" hidden:""`
-	ControlPlaneTrustDomain  string   `name:"control-plane-trust-domain" hidden:""`
-	ControlPlaneNamespace    string   `name:"control-plane-namespace" hidden:""`
 	SentryJWTAudiences       []string `name:"sentry-request-jwt-audiences" hidden:""`
 	PlacementHostAddress     string   `name:"placement-host-address" hidden:""`
 	ActorsService            string   `name:"actors-service" hidden:""`
@@ -89,10 +93,8 @@ type unusedFlags struct {
 // given names the unused flags that were set, for the log.
 func (u unusedFlags) given() []string {
 	set := map[string]bool{
-		"enable-mtls": u.EnableMTLS,
-		"mode":        u.Mode != "standalone", "sentry-address": u.SentryAddress != "",
-		"control-plane-address": u.ControlPlaneAddress != "", "control-plane-trust-domain": u.ControlPlaneTrustDomain != "",
-		"control-plane-namespace": u.ControlPlaneNamespace != "", "sentry-request-jwt-audiences": len(u.SentryJWTAudiences) > 0,
+		"mode":                  u.Mode != "standalone",
+		"control-plane-address": u.ControlPlaneAddress != "", "sentry-request-jwt-audiences": len(u.SentryJWTAudiences) > 0,
 		"placement-host-address": u.PlacementHostAddress != "", "actors-service": u.ActorsService != "",
 		"reminders-service": u.RemindersService != "", "actors-disseminate-timeout": u.ActorsDisseminateTimeout != "",
 		"scheduler-host-address": u.SchedulerHostAddress != "", "scheduler-job-streams": u.SchedulerJobStreams != "",

@@ -36,6 +36,7 @@ type commands struct {
 	Routes   routesCommand      `cmd:"" help:"List, pause and resume the routes of a running Penstock."`
 	Letters  deadLettersCommand `cmd:"" name:"deadletters" help:"List, show, replay and discard events that were given up."`
 	Publish  publishCommand     `cmd:"" help:"Publish an event through a running Penstock."`
+	CA       caCommand          `cmd:"" name:"ca" help:"Make a certificate authority for development, and issue identities of apps."`
 	Check    checkCommand       `cmd:"" help:"Check a configuration and report every error in it."`
 	Describe describeCommand    `cmd:"" help:"Describe a component, or list those of this build."`
 	Schema   schemaCommand      `cmd:"" help:"Print the JSON schema of the YAML documents."`

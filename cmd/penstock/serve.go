@@ -163,6 +163,7 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 			HealthThreshold: f.AppHealthThreshold,
 		},
 	}
+	o.Identity = f.identity()
 	o.AllowedHosts = list(f.AllowedHosts)
 	if f.AllowedOrigins != "*" {
 		o.AllowedOrigins = list(f.AllowedOrigins)
@@ -173,6 +174,15 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 		return o, fault.New(fault.Invalid, "read --app-protocol %q: use http, https, h2c, grpc or grpcs", f.AppProtocol)
 	}
 	return o, f.sizes(&o)
+}
+
+// identity is how others know who this is.
+func (f *serveFlags) identity() runtime.IdentityOptions {
+	return runtime.IdentityOptions{
+		MTLS: f.EnableMTLS, Dir: f.IdentityDir, Socket: f.IdentitySocket, SentryAddress: f.SentryAddress, AnchorsFile: f.TrustAnchorsFile,
+		ControlPlaneTrustDomain: f.ControlPlaneTrustDomain, ControlPlaneNamespace: f.ControlPlaneNamespace,
+		Kubernetes: f.Unused.Mode == "kubernetes",
+	}
 }
 
 // protocol is that of the app, TLS taken in.
