@@ -32,6 +32,8 @@ import (
 // embeds them.
 type Options struct {
 	Endpoints []string         `meta:"endpoints,required" doc:"Addresses of the cluster's members." example:"10.0.0.1:2379,10.0.0.2:2379"`
+	Username  string           `meta:"username" doc:"User to log in as, with password; nobody when empty."`
+	Password  component.Secret `meta:"password" doc:"Password of username."`
 	TLS       bool             `meta:"tlsEnable" doc:"Connects with TLS."`
 	CA        string           `meta:"ca" doc:"Certificates to trust, as PEM or the path of a PEM file; those of the system when empty."`
 	Cert      string           `meta:"cert" doc:"Certificate to show, as PEM or the path of a PEM file."`
@@ -40,6 +42,9 @@ type Options struct {
 
 // Check implements component.Checker.
 func (o Options) Check() error {
+	if (o.Username == "") != (o.Password.Reveal() == "") {
+		return component.OptionErrorf("username", "needs password beside it, and password needs username")
+	}
 	if !o.TLS {
 		return nil
 	}
@@ -59,7 +64,7 @@ func (o Options) secure() clienttls.Options {
 
 // identity is the same for options that can share a client; it tells nothing.
 func (o Options) identity() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %v %q %q %q", o.Endpoints, o.TLS, o.CA, o.Cert, o.Key.Reveal()))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %v %q %q %q", o.Endpoints, o.Username, o.Password.Reveal(), o.TLS, o.CA, o.Cert, o.Key.Reveal()))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -90,6 +95,7 @@ func Open(ctx context.Context, env component.Env, o Options, probe string) (*Cli
 		conf := clientv3.Config{
 			Endpoints: o.Endpoints, DialTimeout: dialTimeout, MaxCallSendMsgSize: largest, MaxCallRecvMsgSize: largest,
 			DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, // a member that is gone without a word
+			Username: o.Username, Password: o.Password.Reveal(),
 			Context: context.WithoutCancel(ctx), Logger: zap.NewNop(),
 		}
 		if o.TLS {
@@ -98,8 +104,11 @@ func Open(ctx context.Context, env component.Env, o Options, probe string) (*Cli
 				return nil, nil, err
 			}
 		}
-		c, err := clientv3.New(conf)
-		if err != nil {
+		c, err := clientv3.New(conf) // which logs in
+		switch {
+		case err != nil && o.Username != "":
+			return nil, nil, Classify(err)
+		case err != nil:
 			return nil, nil, fault.As(fault.Invalid, err)
 		}
 		return c, c.Close, nil
@@ -161,7 +170,11 @@ func Classify(err error) error {
 	if strings.Contains(err.Error(), "larger than max") { // gRPC has the code of a limit of rate for it
 		return fault.As(fault.Invalid, err)
 	}
-	if e, ok := errors.AsType[rpctypes.EtcdError](err); ok {
+	if e, ok := errors.AsType[rpctypes.EtcdError](rpctypes.Error(err)); ok {
+		switch e {
+		case rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken: // whose codes say that the request is wrong
+			return fault.As(fault.Denied, err)
+		}
 		return fault.As(fault.FromGRPCCode(uint32(e.Code())), err)
 	}
 	if st, ok := status.FromError(err); ok {

@@ -29,7 +29,7 @@ var Component = state.Define("etcd", component.About{
 	Ack:     "A change is done when the majority of the cluster has it",
 	Limits:  "1.5 MiB for a request, a whole transaction included, unless the server says otherwise; maxTxnOps (128) changes of a transaction",
 	Scale:   "Any number of processes share a store, and see each other's changes at once",
-	Dapr: "Same keys and values in both versions, so that both can share a cluster. A transaction fails as a whole when one ETag of it does not hold, and names the items to look at: Dapr checks before, and carries out the rest. " +
+	Dapr: "Logs in with username and password, which Dapr's does not. Same keys and values in both versions, so that both can share a cluster. A transaction fails as a whole when one ETag of it does not hold, and names the items to look at: Dapr checks before, and carries out the rest. " +
 		"Saving with an ETag that changed between check and write fails, instead of being reported as done. TLS works with a CA alone, or with none of ca, cert and key. v2 without a time to live stores none, and keys can be listed",
 	Versions: []string{"v1", "v2"},
 	Example: `apiVersion: dapr.io/v1alpha1
