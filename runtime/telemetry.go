@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/router"
@@ -93,7 +94,7 @@ func gauges() []telemetry.Gauge {
 		routeEnded:      {Name: "penstock_route_deliveries_total", Help: "Deliveries that were settled, by what the source was told.", Labels: []string{"route", "outcome"}, Counter: true},
 		routeLetters:    {Name: "penstock_route_dead_letters_total", Help: "Dead letters that were written.", Labels: route, Counter: true},
 		routeRetried:    {Name: "penstock_route_retries_total", Help: "Rounds that another one followed.", Labels: route, Counter: true},
-		breakerState:    {Name: "penstock_breaker_state", Help: "0 closed, 1 half-open, 2 open.", Labels: []string{"target", "of"}},
+		breakerState:    {Name: "penstock_breaker_state", Help: "0 closed, 1 half-open, 2 open.", Labels: []string{"target", "direction"}},
 		componentInit:   {Name: "penstock_component_open", Help: "1 when the component is open, else 0.", Labels: []string{"component", "type"}},
 		componentLoaded: {Name: "dapr_runtime_component_loaded", Help: "Number of components that were loaded.", Labels: []string{"namespace"}},
 	}
@@ -119,8 +120,8 @@ func (r *Runtime) readings() []telemetry.Sample {
 		add(routeLetters, float64(c.DeadLettered), s.Name)
 		add(routeRetried, float64(c.Retried), s.Name)
 	}
-	for _, b := range r.parts.policies.breakerStates() {
-		add(breakerState, breakerNumber(b.State), cmp.Or(b.Component, b.App), cmp.Or(b.Direction, b.Method))
+	for target, state := range worstBreakers(r.parts.policies.breakerStates()) {
+		add(breakerState, state, target.name, target.direction)
 	}
 	all := r.parts.all()
 	for _, p := range all {
@@ -135,6 +136,21 @@ func one(yes bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// breakerTarget is a component in one direction, or an app, whose methods have
+// breakers of their own.
+type breakerTarget struct{ name, direction string }
+
+// worstBreakers are the states of targets: of an app that of its worst breaker,
+// because methods are what callers name.
+func worstBreakers(list []api.BreakerInfo) map[breakerTarget]float64 {
+	out := map[breakerTarget]float64{}
+	for _, b := range list {
+		t := breakerTarget{cmp.Or(b.Component, b.App), cmp.Or(b.Direction, "app")}
+		out[t] = max(out[t], breakerNumber(b.State))
+	}
+	return out
 }
 
 func breakerNumber(word string) float64 {
