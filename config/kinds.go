@@ -130,7 +130,7 @@ func (r *reader) ours(n *node, version, kind string) {
 	d.skip("apiVersion", "kind", "status")
 	meta := d.table("metadata")
 	h := header{kind: kind, name: meta.need("name"), at: n.at, nameAt: meta.place("name")}
-	if h.name != "" && !goodName.MatchString(h.name) {
+	if h.name != "" && !goodName(h.name) {
 		r.hard(meta.place("name"), `use letters, digits, "-", "." and "_", at most 253`, "metadata.name %q is not a good name", cut(h.name, 80))
 	}
 	namespace := meta.text("namespace")

@@ -199,8 +199,11 @@ func split(lines []string) (chunks []chunk) {
 	return append(chunks, chunk{from, len(lines)})
 }
 
-// goodName is what a document may be called: it may become part of a path.
-var goodName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}$`)
+// goodName tells whether a document may be called so: it may become part of a path.
+func goodName(name string) bool { return len(name) <= 253 && nameForm.MatchString(name) }
+
+// A bound in a form makes a program of that size at every start, so it is not here.
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]*$`)
 
 // header is what all documents share.
 type header struct {

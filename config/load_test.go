@@ -351,7 +351,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		for _, c := range set.Components {
-			if !goodName.MatchString(c.Name) || c.Type == "" {
+			if !goodName(c.Name) || c.Type == "" {
 				t.Errorf("component %+v", c)
 			}
 		}

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -134,8 +133,11 @@ func list(words []string) string {
 	return strings.Join(words[:last], ", ") + " and " + words[last]
 }
 
-// attribute is how CloudEvents spells the name of an attribute.
-var attribute = regexp.MustCompile(`^[a-z0-9]{1,64}$`)
+// attribute tells whether a word is the name of an attribute, as CloudEvents spells
+// them.
+func attribute(word string) bool {
+	return word != "" && len(word) <= 64 && !strings.ContainsFunc(word, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+}
 
 // transform reads the program of a transform step.
 func (f *fields) transform() Expr {
@@ -163,7 +165,7 @@ func (r *reader) attributes(f *fields) map[string]Expr {
 			r.hard(p.at, "set changes attributes; use transform for data", "%s.%s: this cannot be set", f.path, p.key)
 			continue
 		}
-		if !attribute.MatchString(p.key) {
+		if !attribute(p.key) {
 			r.hard(p.at, "use lower-case letters and digits", "%s: %q cannot be the name of an attribute", f.path, cut(p.key, 80))
 			continue
 		}

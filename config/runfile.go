@@ -227,7 +227,7 @@ func (r *runReader) identity(f *fields, a *RunApp) {
 	if a.ID == "" {
 		return // the folder is wrong, which is reported
 	}
-	if !goodName.MatchString(a.ID) {
+	if !goodName(a.ID) {
 		r.hard(at, `give an appID of letters, digits, "-", "." and "_"`, "%s: the app id %q is not a good name", f.path, cut(a.ID, 80))
 	}
 }

@@ -12,12 +12,12 @@ import (
 
 // identifier is what SQL stores take as the name of a table: it needs no
 // quoting anywhere and cannot end a quoted name.
-var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // CheckTable returns an error about option when name is not a plain name of a
 // table: letters, digits and _, at most 63, no digit first.
 func CheckTable(option, name string) error {
-	if !identifier.MatchString(name) {
+	if len(name) > 63 || !identifier.MatchString(name) {
 		return component.OptionErrorf(option, "%.80q is not a name of a table: 1 to 63 letters, digits and _, and no digit first", name)
 	}
 	return nil

@@ -55,13 +55,13 @@ type options struct {
 	DisableWAL        component.Ignored `meta:"disableWAL" doc:"The file always has a write-ahead log."`
 }
 
-var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // Check implements component.Checker.
 func (o options) Check() error {
 	var errs []error
 	for option, name := range map[string]string{"tableName": o.TableName, "metadataTableName": o.MetadataTableName} {
-		if !identifier.MatchString(name) {
+		if len(name) > 64 || !identifier.MatchString(name) {
 			errs = append(errs, component.OptionErrorf(option, "%q cannot be a table's name: letters, digits and _, at most 64", name))
 		}
 	}

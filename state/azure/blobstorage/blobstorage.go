@@ -64,12 +64,12 @@ type options struct {
 	Retries     component.Ignored `meta:"retryCount" alias:"getBlobRetryCount" doc:"Retries are the policy's."`
 }
 
-var containerName = regexp.MustCompile(`^(\$root|[a-z0-9](-?[a-z0-9]){2,62})$`)
+var containerName = regexp.MustCompile(`^(\$root|[a-z0-9](-?[a-z0-9])+)$`)
 
 // Check implements component.Checker.
 func (o options) Check() error {
 	var errs []error
-	if !containerName.MatchString(o.Container) || len(o.Container) > 63 {
+	if !containerName.MatchString(o.Container) || len(o.Container) < 3 || len(o.Container) > 63 {
 		errs = append(errs, component.OptionErrorf("containerName", "%q is not 3 to 63 lower-case letters, digits and single hyphens", o.Container))
 	}
 	if o.Prefix != "" && !legal(o.Prefix) {

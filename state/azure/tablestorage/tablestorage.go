@@ -62,12 +62,12 @@ type options struct {
 	SkipCreate  bool             `meta:"skipCreateTable" doc:"Does not make the table."`
 }
 
-var tableName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{2,62}$`)
+var tableName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]+$`)
 
 // Check implements component.Checker.
 func (o options) Check() error {
 	var errs []error
-	if !tableName.MatchString(o.Table) {
+	if !tableName.MatchString(o.Table) || len(o.Table) < 3 || len(o.Table) > 63 {
 		errs = append(errs, component.OptionErrorf("tableName", "%q is not 3 to 63 letters and digits, a letter first", o.Table))
 	}
 	if _, err := azure.New(azure.Table, o.account()); err != nil {
