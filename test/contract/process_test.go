@@ -335,7 +335,7 @@ spec:
 	sc.api = "http://" + address.FindStringSubmatch(log.String())[1] + "/v1.0"
 	eventually(t, "penstock is ready", func() bool { sc.alive(t); return get(t, sc.api+"/healthz").status == http.StatusNoContent })
 	sc.publishAs(t, "mem/a", "text/plain", strings.Repeat("x", 5<<20)) // above the usual limit
-	for _, pattern := range []string{`"level":"info"`, `"app_id":"shop"`, `optional`, `"method":"POST /v1.0/publish/mem/a"`, `"code":204`, `metrics-port`} {
+	for _, pattern := range []string{`"level":"info"`, `"app_id":"shop"`, `optional`, `"method":"POST /v1.0/publish/mem/a"`, `"code":204`, `placement-host-address`} {
 		sc.logged(t, regexp.MustCompile(pattern))
 	}
 }
