@@ -190,7 +190,7 @@ func there(s *sentry.Source) func() bool {
 func TestSentryIssuesAndRenews(t *testing.T) {
 	t.Parallel()
 	i, l := newInstallation(t), open(t)
-	srv := &server{apps: i.apps, lifetime: time.Second}
+	srv := &server{apps: i.apps, lifetime: 3 * time.Second} // certificates count whole seconds
 	srv.serve(t, l, i.own, "dapr-sentry")
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("who I am"), 0o600); err != nil {
