@@ -22,8 +22,9 @@ import (
 type Driver interface {
 	// Wrap returns a handler that does its work and calls next, or answers
 	// itself. It is called once for each pipeline that the middleware stands
-	// in; the handler keeps nothing of a request after it has returned, and does
-	// not read a body further than its documentation says.
+	// in, perhaps by several goroutines at once; the handler keeps nothing of a
+	// request after it has returned, and does not read a body further than its
+	// documentation says.
 	//
 	// What it changes of a request it changes in a copy, so that those before it
 	// see the request that they passed on.

@@ -18,12 +18,12 @@ import (
 // sign is a middleware that puts its name before the answer.
 type sign struct {
 	name   string
-	wraps  *int
+	wraps  *atomic.Int32
 	closed chan struct{}
 }
 
 func (s sign) Wrap(next http.Handler) http.Handler {
-	*s.wraps++
+	s.wraps.Add(1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, s.name+">")
 		next.ServeHTTP(w, r)
@@ -39,7 +39,7 @@ type signOptions struct {
 // signed makes a handler; it is open when err is nil.
 func signed(t *testing.T, name, text string, err error) (h *middleware.Handler, s sign) {
 	t.Helper()
-	s = sign{text, new(int), make(chan struct{})}
+	s = sign{text, new(atomic.Int32), make(chan struct{})}
 	def := middleware.Define("sign", component.About{}, func(context.Context, component.Env, signOptions) (middleware.Driver, error) { return s, err })
 	if def.Type != "middleware.http.sign" {
 		t.Errorf("type %s", def.Type)
@@ -110,8 +110,8 @@ func TestPipelineIsReplaced(t *testing.T) {
 	names[0] = "other" // it is the caller's
 	checkAnswer(t, h, 200, "a1>b>a1>end")
 	checkAnswer(t, h, 200, "a1>b>a1>end")
-	if *signA.wraps != 2 || p.Empty() {
-		t.Errorf("wrapped %d times, want once for each place", *signA.wraps)
+	if signA.wraps.Load() != 2 || p.Empty() {
+		t.Errorf("wrapped %d times, want once for each place", signA.wraps.Load())
 	}
 	a2, _ := signed(t, "a", "a2", nil)
 	ta.put("a", a2)
