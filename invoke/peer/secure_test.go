@@ -340,16 +340,32 @@ func preface(conn *tls.Conn) error {
 	return err
 }
 
+// renew gives everybody a certificate of the newest issuer.
+func renew(t *testing.T, issuers []issuer, all map[string]*shown) {
+	t.Helper()
+	believe := trust(issuers...)
+	for _, s := range all { // trust comes first, on both sides
+		now := *s.now.Load()
+		now.Trust = believe
+		s.now.Store(&now)
+	}
+	for who, s := range all {
+		fresh := issuers[len(issuers)-1].sign(t, named(who))
+		fresh.Trust = believe
+		s.now.Store(fresh)
+	}
+}
+
 // Both sides get another certificate all the time, now and then of another
 // authority, and connections open and close meanwhile.
 func TestRotationFailsNoCall(t *testing.T) {
 	t.Parallel()
-	const every, lasts = 20 * time.Millisecond, 1500 * time.Millisecond
+	const every, lasts, most, enough = 20 * time.Millisecond, 1500 * time.Millisecond, 30 * time.Second, 10
 	issuers := []issuer{newIssuer(t)}
 	server, caller := show(issuers[0].sign(t, nil)), show(issuers[0].sign(t, named("here")))
 	calls := new(atomic.Int64)
 	at := listenAs(t, answers(calls), server)
-	ctx, stop := context.WithTimeout(t.Context(), lasts)
+	ctx, stop := context.WithTimeout(t.Context(), most)
 	defer stop()
 	var load sync.WaitGroup
 	lasting := clientAs(t, caller)
@@ -376,28 +392,23 @@ func TestRotationFailsNoCall(t *testing.T) {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for n := 1; ctx.Err() == nil; n++ {
+	used := func() (n int) {
+		server.used.Range(func(any, any) bool { n++; return true })
+		return n
+	}
+	began := time.Now()
+	// A busy machine takes longer until there were enough handshakes.
+	for n := 1; ctx.Err() == nil && (time.Since(began) < lasts || used() < enough); n++ {
 		<-tick.C
 		if n%10 == 0 {
 			issuers = append(issuers, newIssuer(t)) // a handshake under way may still need the old one
 		}
-		believe := trust(issuers...)
-		for _, s := range []*shown{server, caller} { // trust comes first, on both sides
-			now := *s.now.Load()
-			now.Trust = believe
-			s.now.Store(&now)
-		}
-		for who, s := range map[string]*shown{"there": server, "here": caller} {
-			fresh := issuers[len(issuers)-1].sign(t, named(who))
-			fresh.Trust = believe
-			s.now.Store(fresh)
-		}
+		renew(t, issuers, map[string]*shown{"there": server, "here": caller})
 	}
+	stop()
 	load.Wait()
-	used := 0
-	server.used.Range(func(any, any) bool { used++; return true })
-	t.Logf("%d calls, %d identities used", calls.Load(), used)
-	if calls.Load() == 0 || used < 10 {
+	t.Logf("%d calls, %d identities used", calls.Load(), used())
+	if calls.Load() == 0 || used() < enough {
 		t.Error("nothing was tried")
 	}
 }
