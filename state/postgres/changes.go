@@ -178,12 +178,31 @@ func exec(ctx context.Context, on interface {
 	return first, r.Close()
 }
 
+// holding puts an item before each that is deleted without a condition. To delete
+// what is not there holds no row: somebody else could save that item, and then
+// another of this transaction, before it ends, and no order of the two would
+// explain what is left.
+func (s *store) holding(todo []statement, changes []state.Change) []statement {
+	out := make([]statement, 0, len(todo))
+	for _, st := range todo {
+		if c := changes[st.at]; c.Delete && c.ETag == nil {
+			null := state.Change{Key: c.Key, Value: []byte("null")}
+			if hold, err := s.statement(&null); err == nil { // it only fails for an ETag
+				hold.at = st.at
+				out = append(out, hold)
+			}
+		}
+		out = append(out, st)
+	}
+	return out
+}
+
 // Transact implements state.Transactor.
 func (s *store) Transact(ctx context.Context, changes []state.Change) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	errs := make([]error, len(changes))
-	todo := s.statements(changes, errs)
+	todo := s.holding(s.statements(changes, errs), changes)
 	if err := state.Batch(errs); err != nil {
 		return err
 	}
