@@ -8,7 +8,9 @@ import (
 	"encoding/base64"
 	varint "encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -142,12 +144,13 @@ func partitionsOf(ctx context.Context, c *kafka.Client, topic string) (int, erro
 type kafkaWatch struct {
 	c            *kafka.Client
 	topic, group string
-	ids          map[int][]string // by partition and offset
+	ids          map[int][]string  // by partition and offset
+	less         map[int]time.Time // since when a partition shows only the beginning of them
 }
 
 func watchKafka(addr, topic, group string) (lookFunc, func()) {
 	c, done := kafkaClient(addr)
-	w := &kafkaWatch{c: c, topic: topic, group: group, ids: map[int][]string{}}
+	w := &kafkaWatch{c: c, topic: topic, group: group, ids: map[int][]string{}, less: map[int]time.Time{}}
 	return w.look, done
 }
 
@@ -174,7 +177,7 @@ func (w *kafkaWatch) look(ctx context.Context) (s seen, err error) {
 		if at.Error != nil {
 			return s, at.Error
 		}
-		if err := w.read(ctx, at.Partition); err != nil {
+		if err := w.readAll(ctx, at.Partition); err != nil {
 			return s, err
 		}
 		committed, done := at.CommittedOffset, doneBehind(at.Metadata)
@@ -221,6 +224,33 @@ func doneBehind(note string) map[int64]bool {
 			at++
 		}
 	}
+}
+
+// lagging is how long a leader may show less than the one before it did, until its
+// followers have told it what they have. What is less for longer was deleted.
+const lagging = 10 * time.Second
+
+// readAll reads a partition. One that shows the beginning of what it showed before
+// is not looked at for a while: its records are there, and not acknowledged.
+func (w *kafkaWatch) readAll(ctx context.Context, partition int) error {
+	before := w.ids[partition]
+	if err := w.read(ctx, partition); err != nil {
+		return err
+	}
+	now := w.ids[partition]
+	if len(now) >= len(before) || !slices.Equal(now, before[:len(now)]) {
+		delete(w.less, partition)
+		return nil
+	}
+	if w.less[partition].IsZero() {
+		w.less[partition] = time.Now()
+	}
+	if time.Since(w.less[partition]) > lagging {
+		delete(w.less, partition)
+		return nil
+	}
+	w.ids[partition] = before
+	return fmt.Errorf("partition %d shows %d of %d records", partition, len(now), len(before))
 }
 
 // read reads what is new in a partition, and the last that it read before once
