@@ -3,8 +3,8 @@ package runtime
 import (
 	"cmp"
 	"context"
+	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/cloudevents"
@@ -14,44 +14,33 @@ import (
 )
 
 // observed counts how the rounds of deliveries end.
-type observed struct {
-	metrics *telemetry.Metrics
-	calls   sync.Map // *telemetry.Calls by origin's component
-}
+type observed struct{ metrics *telemetry.Metrics }
 
 // observer is that of the router; nil when nothing counts.
 func observer(m *telemetry.Metrics) router.Observe {
 	if m == nil {
 		return nil
 	}
-	return (&observed{metrics: m}).round
+	return observed{m}.round
 }
 
 // round is one of a delivery. Its origin is a topic behind the component's name, or
 // an input binding's name alone.
-func (o *observed) round(ctx context.Context, _ string, d *cloudevents.Delivery) (context.Context, func(cloudevents.Outcome)) {
+func (o observed) round(ctx context.Context, _ string, d *cloudevents.Delivery) (context.Context, func(cloudevents.Outcome)) {
 	name, topic, subscribed := strings.Cut(d.Origin, "/")
-	c := o.of(name, subscribed)
+	family := telemetry.Input
+	if subscribed {
+		family = telemetry.Deliver
+	}
+	c := o.metrics.Calls(family, name)
 	began := c.Begin()
 	return ctx, func(end cloudevents.Outcome) {
 		if subscribed {
 			c.End(topic, began, statusWord(end.Verdict))
 			return
 		}
-		c.Done("", began, end.Err)
+		c.End("", began, strconv.FormatBool(end.Verdict == cloudevents.Ack))
 	}
-}
-
-func (o *observed) of(name string, subscribed bool) *telemetry.Calls {
-	if c, ok := o.calls.Load(name); ok {
-		return c.(*telemetry.Calls)
-	}
-	family := telemetry.Input
-	if subscribed {
-		family = telemetry.Deliver
-	}
-	c, _ := o.calls.LoadOrStore(name, o.metrics.Calls(family, name))
-	return c.(*telemetry.Calls)
 }
 
 // statusWord is Dapr's word for how a round ended; it has none for an event that is

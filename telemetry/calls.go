@@ -89,12 +89,31 @@ type bound struct {
 	times prometheus.Observer
 }
 
-// Calls returns what counts the calls of a component.
+// counted is one component in one family.
+type counted struct {
+	family    Family
+	component string
+}
+
+// Calls returns what counts the calls of a component, the same each time.
 func (m *Metrics) Calls(f Family, component string) *Calls {
 	if m == nil {
 		return nil
 	}
-	return &Calls{family: m.families[f], component: component, series: map[series]bound{}, words: map[string]bool{}}
+	of := counted{f, component}
+	m.mu.RLock()
+	c, ok := m.calls[of]
+	m.mu.RUnlock()
+	if ok {
+		return c
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c, ok = m.calls[of]; !ok {
+		c = &Calls{family: m.families[f], component: component, series: map[series]bound{}, words: map[string]bool{}}
+		m.calls[of] = c
+	}
+	return c
 }
 
 // Begin is the time from which a call is measured; the zero time when nothing

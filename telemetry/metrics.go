@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,13 +22,17 @@ type Metrics struct {
 	o        Options
 	registry *prometheus.Registry
 	families map[Family]*family
-	http     *requests
-	grpc     *requests
+
+	mu    sync.RWMutex
+	calls map[counted]*Calls // kept, so that a reload begins no new bound of words
+
+	http *requests
+	grpc *requests
 }
 
 // NewMetrics makes a registry with the metrics of the process in it.
 func NewMetrics(o Options) *Metrics {
-	m := &Metrics{o: o, registry: prometheus.NewRegistry(), families: map[Family]*family{}}
+	m := &Metrics{o: o, registry: prometheus.NewRegistry(), families: map[Family]*family{}, calls: map[counted]*Calls{}}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for f := range familyNames() {
 		m.families[f] = newFamily(m, f)

@@ -61,6 +61,22 @@ func TestWordsAreBounded(t *testing.T) {
 	wantLine(t, text, `dapr_component_pubsub_egress_count{app_id="shop",component="bus",namespace="",success="true",topic="(others)"} 9800`)
 }
 
+// TestAReloadBeginsNoNewBound: a component that is made anew goes on where the one
+// before it was.
+func TestAReloadBeginsNoNewBound(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	for reload := range 3 {
+		c := m.Calls(telemetry.Publish, "bus")
+		for i := range 200 {
+			c.Done(fmt.Sprint("topic", reload, "-", i), c.Begin(), nil)
+		}
+	}
+	if n := strings.Count(scrape(t, m), "dapr_component_pubsub_egress_count{"); n != 201 {
+		t.Errorf("%d lines, want 200 topics and one for all others", n)
+	}
+}
+
 func TestNilCountsNothing(t *testing.T) { // not parallel: it counts allocations
 	var m *telemetry.Metrics
 	c := m.Calls(telemetry.State, "s")
