@@ -18,7 +18,6 @@ type seat struct {
 	at  int // its index in the carrier
 	p   *passage
 	ctx context.Context
-	end func(cloudevents.Outcome)
 }
 
 // serveAll is serve for a carrier.
@@ -51,8 +50,8 @@ func (in *incarnation) handleAll(rounds []*round, ds []decision) {
 			ds[i] = in.handle(r) // what is left to do is not the target's
 			continue
 		}
-		s := in.seat(i, r)
-		if res := in.board(&s); res != nil {
+		s := seat{at: i, p: r.passage, ctx: r}
+		if res := in.board(&s, r); res != nil {
 			ds[i] = in.alight(&s, *res)
 			continue
 		}
@@ -66,31 +65,23 @@ func (in *incarnation) handleAll(rounds []*round, ds []decision) {
 	}
 }
 
-// seat begins a round's observation.
-func (in *incarnation) seat(at int, r *round) seat {
-	s := seat{at: at, p: r.passage, ctx: r, end: func(cloudevents.Outcome) {}}
-	if in.observe != nil {
-		s.ctx, s.end = in.observe(r, in.route.Name, r.passage.d)
-	}
-	return s
-}
-
 // board prepares a delivery, and returns its result when it does not go to the
 // target.
-func (in *incarnation) board(s *seat) (res *result) {
+func (in *incarnation) board(s *seat, r *round) (res *result) {
 	defer func() {
 		if v := recover(); v != nil {
 			r := in.panicked(s.p, v)
 			res = &r
 		}
 	}()
+	s.ctx = in.enter(r, false)
 	return in.prepare(s.ctx, s.p)
 }
 
 // alight settles a delivery.
 func (in *incarnation) alight(s *seat, res result) decision {
 	d := in.conclude(s.ctx, s.p, res)
-	s.end(d.seen)
+	s.p.watch.end(&d)
 	return d
 }
 
@@ -125,17 +116,27 @@ func (in *incarnation) sendAll(seats []seat) (results []result) {
 	err := in.attempt(seats[0].ctx, t, func(ctx context.Context) error {
 		made = true
 		clear(outcomes)
-		copy(outcomes, t.SendAll(ctx, deliveries))
+		copy(outcomes, t.SendAll(tryAll(ctx, seats, t.Name), deliveries))
 		return worst(outcomes)
 	}, &made)
 	for i := range seats {
 		results[i] = judge(seats[i].p, outcomes[i], err)
+		seats[i].p.watch.tried(results[i].Outcome)
 		if results[i].Verdict == cloudevents.Ack {
 			seats[i].p.trip.target++
 			seats[i].p.trip.tries = 0
 		}
 	}
 	return results
+}
+
+// tryAll tells of the call for each delivery and returns the context of it.
+func tryAll(ctx context.Context, seats []seat, target string) context.Context {
+	for i := range seats[1:] {
+		s := &seats[1+i]
+		s.p.watch.try(s.ctx, target)
+	}
+	return seats[0].p.watch.try(ctx, target)
 }
 
 // worst is how a call looks to a breaker: it failed when one delivery of it is

@@ -59,23 +59,19 @@ func (in *incarnation) handle(r *round) (d decision) {
 		if v := recover(); v != nil {
 			d = in.settle(r, p, in.panicked(p, v))
 		}
+		p.watch.end(&d)
 	}()
 	if p.trip.letter != nil {
-		return in.settleLetter(r, p, p.trip.letter)
+		return in.settleLetter(in.enter(r, true), p, p.trip.letter)
 	}
 	if p.claim.served {
-		return in.settleServed(r, p, cloudevents.Acked())
+		return in.settleServed(in.enter(r, true), p, cloudevents.Acked())
 	}
 	if err := in.passGate(); err != nil {
 		return in.settle(r, p, result{cloudevents.Retried(err, 0), refused})
 	}
-	if in.observe == nil {
-		return in.settle(r, p, in.carry(r, p))
-	}
-	ctx, end := in.observe(r, in.route.Name, p.d)
-	d = in.settle(ctx, p, in.carry(ctx, p))
-	end(d.seen)
-	return d
+	ctx := in.enter(r, false)
+	return in.settle(ctx, p, in.carry(ctx, p))
 }
 
 // passGate waits until the app may be called. The wait ends when the route
@@ -112,8 +108,6 @@ func (in *incarnation) carry(ctx context.Context, p *passage) (res result) {
 // prepare does what comes before the targets. It returns what the round ends
 // with when that is before them.
 func (in *incarnation) prepare(ctx context.Context, p *passage) *result {
-	begin(p)
-	in.decode(p)
 	if err := p.trip.err; err != nil {
 		res := unreadable(err)
 		return &res
@@ -187,10 +181,12 @@ type try struct {
 func (in *incarnation) send(ctx context.Context, p *passage, t *Target) result {
 	var o try
 	err := in.attempt(ctx, t, func(ctx context.Context) error {
-		o = try{true, t.Send(ctx, p.d)}
+		o = try{true, t.Send(p.watch.try(ctx, t.Name), p.d)}
 		return asError(o.Outcome)
 	}, &o.made)
-	return judge(p, o.Outcome, err)
+	res := judge(p, o.Outcome, err)
+	p.watch.tried(res.Outcome)
+	return res
 }
 
 // attempt makes a call under the target's policy. While the breaker is open it
@@ -248,8 +244,9 @@ func (in *incarnation) panicked(p *passage, v any) result {
 		in.log.Error("panic while handling an event", "id", p.id(), "origin", p.d.Origin,
 			told("target", in.targetName(p)), "panic", v, "stack", string(debug.Stack()))
 	}
-	err := fault.New(fault.Internal, "handle event: panic: %v", v)
-	return result{cloudevents.Retried(err, 0), panicked}
+	o := cloudevents.Retried(fault.New(fault.Internal, "handle event: panic: %v", v), 0)
+	p.watch.tried(o)
+	return result{o, panicked}
 }
 
 // guard calls f and turns a panic into an error of kind Internal, with the

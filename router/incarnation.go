@@ -18,11 +18,11 @@ const graceTime = time.Second
 // incarnation is one run of a route, from Add to Remove: a source, a flow, and
 // the Watermill handler between the flow and the chain.
 type incarnation struct {
-	route   Route
-	log     *slog.Logger
-	observe Observe
-	flow    *flow
-	source  *supervisor
+	route    Route
+	log      *slog.Logger
+	observer Observer
+	flow     *flow
+	source   *supervisor
 	// out is where Watermill's handler reads. It has a place for each lane, so
 	// a hand-over never blocks.
 	out chan *message.Message
@@ -32,9 +32,9 @@ type incarnation struct {
 	stopped chan struct{} // closed when all of it is gone
 }
 
-func newIncarnation(r Route, log *slog.Logger, observe Observe) *incarnation {
+func newIncarnation(r Route, log *slog.Logger, observer Observer) *incarnation {
 	in := &incarnation{
-		route: r, observe: observe,
+		route: r, observer: observer,
 		log:     log.With("route", r.Name),
 		out:     make(chan *message.Message, r.Lanes),
 		stopped: make(chan struct{}),

@@ -40,6 +40,7 @@ type passage struct {
 
 	// trip belongs to the round under way, so to one goroutine at a time.
 	trip  trip
+	watch watch
 	claim claim
 	first round // the room for the first hand-over
 }
@@ -52,6 +53,7 @@ type trip struct {
 	decoded  bool // Decode has run; err is what it said
 	err      error
 	target   int         // index of the first target that has not taken it
+	rounds   int         // those that an observer was told of
 	tries    int         // failed tries of that target in this series
 	series   int         // series of tries used up: rounds of redelivery
 	panics   int         // rounds that ended in a panic

@@ -28,7 +28,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
 )
 
@@ -38,12 +37,6 @@ const (
 	closeTimeout = 2 * time.Second
 )
 
-// Observe is called when a delivery enters the chain, once for each round. The
-// context it returns is the one that steps and targets get; end is called with
-// how the round ended: Ack, Drop, Leave, or Retry when another round or a
-// redelivery follows. Both are called from many goroutines.
-type Observe func(ctx context.Context, route string, d *cloudevents.Delivery) (_ context.Context, end func(cloudevents.Outcome))
-
 // Options are those of a [Router].
 type Options struct {
 	// Logger is required.
@@ -51,16 +44,16 @@ type Options struct {
 	// DrainTimeout is how long a route that stops may go on with what it
 	// holds; zero is 10 s.
 	DrainTimeout time.Duration
-	// Observer makes spans and metrics; nil is none.
-	Observer Observe
+	// Observer is told what happens; nil is nobody.
+	Observer Observer
 }
 
 // Router runs routes. Its methods may be called from any goroutine.
 type Router struct {
-	log     *slog.Logger
-	drain   time.Duration
-	observe Observe
-	inner   *message.Router
+	log      *slog.Logger
+	drain    time.Duration
+	observer Observer
+	inner    *message.Router
 
 	mu         sync.Mutex
 	ran        bool
@@ -86,7 +79,7 @@ func New(o Options) (*Router, error) {
 	keep := &keepAlive{out: make(chan *message.Message)}
 	inner.AddConsumerHandler("keep-alive", "", keep, func(*message.Message) error { return nil })
 	r := &Router{
-		log: o.Logger, drain: o.DrainTimeout, observe: o.Observer, inner: inner,
+		log: o.Logger, drain: o.DrainTimeout, observer: o.Observer, inner: inner,
 		routes: map[string]*incarnation{}, leaving: map[*incarnation]struct{}{},
 	}
 	if r.drain == 0 {
@@ -173,7 +166,7 @@ func (r *Router) Add(routes ...Route) error {
 		if err != nil {
 			return err
 		}
-		all[i] = newIncarnation(route, r.log, r.observe)
+		all[i] = newIncarnation(route, r.log, r.observer)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -42,8 +42,10 @@ type decision struct {
 	wait  time.Duration // with again
 	// tell is what the source is told, unless again.
 	tell cloudevents.Outcome
-	// seen is how the round ended, for counts and observers.
-	seen cloudevents.Outcome
+	// seen is how the round ended, for counts and observers; buried, that it
+	// was with a dead letter.
+	seen   cloudevents.Outcome
+	buried bool
 }
 
 func tell(o cloudevents.Outcome) decision { return decision{tell: o, seen: o} }
@@ -141,7 +143,7 @@ func (in *incarnation) settleLetter(ctx context.Context, p *passage, l *DeadLett
 		in.flow.tally.buried.Add(1)
 		in.log.Warn("event dead-lettered", "id", p.id(), "origin", p.d.Origin,
 			told("target", l.Target), "attempts", l.Attempts, "reason", l.Reason)
-		return decision{tell: cloudevents.Outcome{Verdict: cloudevents.Ack, Reason: l.Reason}, seen: seen}
+		return decision{tell: cloudevents.Outcome{Verdict: cloudevents.Ack, Reason: l.Reason}, seen: seen, buried: true}
 	}
 	if in.flow.cutting.Load() {
 		return leave(stoppingReason)

@@ -436,10 +436,7 @@ func TestPanicsElsewhere(t *testing.T) {
 		}},
 		{name: "observer", want: "ack", build: func(_ *Route, o *Options) {
 			f := once()
-			o.Observer = func(ctx context.Context, _ string, _ *cloudevents.Delivery) (context.Context, func(cloudevents.Outcome)) {
-				f()
-				return ctx, func(cloudevents.Outcome) {}
-			}
+			o.Observer = observe(func(Start) { f() })
 		}},
 	}
 	for _, row := range rows {
@@ -530,31 +527,6 @@ func TestGate(t *testing.T) {
 		b.want("1", "ack")
 		if want := []string{"1@1"}; !cmp.Equal(s.calls, want) {
 			t.Errorf("calls %v", s.calls)
-		}
-	})
-}
-
-func TestObserver(t *testing.T) {
-	t.Parallel()
-	type key struct{}
-	synctest.Test(t, func(t *testing.T) {
-		var seen []string
-		b, s := newBook(t), newScript(nope, drop)
-		opts := Options{Observer: func(ctx context.Context, route string, d *cloudevents.Delivery) (context.Context, func(cloudevents.Outcome)) {
-			return context.WithValue(ctx, key{}, route), func(o cloudevents.Outcome) {
-				seen = append(seen, route+" "+string(d.Body)+" "+o.Verdict.String())
-			}
-		}}
-		mustAdd(t, running(t, opts), Route{Name: "r", Source: b, Targets: to(func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
-			if ctx.Value(key{}) != "r" || DeliveryFrom(ctx) != d {
-				t.Error("the target got another context")
-			}
-			return s.send(ctx, d)
-		})})
-		b.put("1")
-		pass(time.Minute)
-		if want := []string{"r 1 retry", "r 1 drop"}; !cmp.Equal(seen, want) {
-			t.Errorf("seen %v", seen)
 		}
 	})
 }

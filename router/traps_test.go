@@ -139,10 +139,7 @@ func TestTrapMiddlewaresPileUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		steps, observed := 0, 0
-		r := running(t, Options{Observer: func(ctx context.Context, _ string, _ *cloudevents.Delivery) (context.Context, func(cloudevents.Outcome)) {
-			observed++
-			return ctx, func(cloudevents.Outcome) {}
-		}})
+		r := running(t, Options{Observer: observe(func(Start) { observed++ })})
 		names := map[string]bool{}
 		for range 3 {
 			b := newBook(t)

@@ -29,6 +29,7 @@ import (
 	"github.com/penstock-io/penstock/middleware"
 	"github.com/penstock-io/penstock/router"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/journal"
 )
 
 // Runtime is one running instance.
@@ -49,6 +50,7 @@ type Runtime struct {
 	routes     *routes
 	keeper     *deadletters.Keeper
 	metrics    *telemetry.Metrics // nil: nothing is counted
+	journal    *journal.Journal
 
 	// The middlewares of requests of the API, and of calls of the app.
 	inbound, toApp *middleware.Pipeline
@@ -117,6 +119,7 @@ func New(o Options) (*Runtime, error) {
 		running: map[string]running{}, unstarted: map[string]error{}, streams: streams{open: map[string]*stream{}}, paused: map[string]bool{}, wanted: map[string]bool{},
 		unturned: map[string]error{}, unturnedEndpoints: map[string]string{},
 	}
+	r.journal = journal.New(0)
 	if len(o.Scrapes) > 0 {
 		r.metrics = telemetry.NewMetrics(telemetry.Options{AppID: o.AppID, Namespace: o.Namespace})
 	}
@@ -134,7 +137,7 @@ func New(o Options) (*Runtime, error) {
 	compiler := expr.New()
 	r.parts.policies = newPolicies(compiler, o.Logger)
 	var err error
-	if r.router, err = router.New(router.Options{Logger: o.Logger, DrainTimeout: o.Grace, Observer: observer(r.metrics)}); err != nil {
+	if r.router, err = router.New(router.Options{Logger: o.Logger, DrainTimeout: o.Grace, Observer: &observer{metrics: r.metrics, journal: r.journal}}); err != nil {
 		return nil, err
 	}
 	if err := r.connectApp(); err != nil {

@@ -2,9 +2,9 @@ package runtime
 
 import (
 	"cmp"
-	"context"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/cloudevents"
@@ -13,34 +13,34 @@ import (
 	"github.com/penstock-io/penstock/telemetry"
 )
 
-// observed counts how the rounds of deliveries end.
-type observed struct{ metrics *telemetry.Metrics }
-
-// observer is that of the router; nil when nothing counts.
-func observer(m *telemetry.Metrics) router.Observe {
-	if m == nil {
-		return nil
-	}
-	return observed{m}.round
+// roundCount is what counts one round of a delivery.
+type roundCount struct {
+	calls      *telemetry.Calls
+	topic      string
+	subscribed bool
 }
 
-// round is one of a delivery. Its origin is a topic behind the component's name, or
-// an input binding's name alone.
-func (o observed) round(ctx context.Context, _ string, d *cloudevents.Delivery) (context.Context, func(cloudevents.Outcome)) {
-	name, topic, subscribed := strings.Cut(d.Origin, "/")
+// countOf finds what counts a round. Its origin is a topic behind the component's
+// name, or an input binding's name alone. What is left to do when the targets have
+// answered is not counted again.
+func countOf(m *telemetry.Metrics, s *router.Start) roundCount {
+	if m == nil || s.Rest {
+		return roundCount{}
+	}
+	name, topic, subscribed := strings.Cut(s.Delivery.Origin, "/")
 	family := telemetry.Input
 	if subscribed {
 		family = telemetry.Deliver
 	}
-	c := o.metrics.Calls(family, name)
-	began := c.Begin()
-	return ctx, func(end cloudevents.Outcome) {
-		if subscribed {
-			c.End(topic, began, statusWord(end.Verdict))
-			return
-		}
-		c.End("", began, strconv.FormatBool(end.Verdict == cloudevents.Ack))
+	return roundCount{m.Calls(family, name), topic, subscribed}
+}
+
+func (c roundCount) end(began time.Time, v cloudevents.Verdict) {
+	if c.subscribed {
+		c.calls.End(c.topic, began, statusWord(v))
+		return
 	}
+	c.calls.End("", began, strconv.FormatBool(v == cloudevents.Ack))
 }
 
 // statusWord is Dapr's word for how a round ended; it has none for an event that is

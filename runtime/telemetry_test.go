@@ -9,6 +9,7 @@ import (
 
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/router"
 	"github.com/penstock-io/penstock/telemetry"
 )
 
@@ -33,8 +34,8 @@ func TestInputsAreCounted(t *testing.T) {
 	t.Parallel()
 	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
 	for _, end := range []cloudevents.Verdict{cloudevents.Ack, cloudevents.Leave, cloudevents.Drop} {
-		_, done := observer(m)(t.Context(), "", &cloudevents.Delivery{Origin: "files"})
-		done(cloudevents.Outcome{Verdict: end})
+		_, r := (&observer{metrics: m}).Begin(t.Context(), router.Start{Delivery: &cloudevents.Delivery{Origin: "files"}})
+		r.End(router.End{Outcome: cloudevents.Outcome{Verdict: end}})
 	}
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
