@@ -70,10 +70,18 @@ type lookFunc func(context.Context) (seen, error)
 // seen is one of: the events that the broker holds, those that it knows as
 // acknowledged, or the number of those that it holds.
 type seen struct {
-	held  map[string]bool
+	held map[string]bool
+	// shown are all that it ever showed, where it may confirm an event a while
+	// before it shows it; nil where it shows what it has confirmed.
+	shown map[string]bool
 	acked []string
 	count int
 }
+
+// lagging is how long a broker may not show what it has confirmed: a leader of Kafka
+// shows only what its followers told it that they have. What is not shown for longer
+// was deleted.
+const lagging = 10 * time.Second
 
 func (b *broker) interval() time.Duration {
 	if b.every > 0 {

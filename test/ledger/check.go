@@ -164,12 +164,13 @@ type checker struct {
 	report *Report
 	lives  map[string]*life
 	keys   map[string][]*life // by seq
+	goes   time.Duration      // when the deletion began
 	gone   time.Duration      // what was published until then may be deleted
 	all    []Entry            // effects, in order
 }
 
 func newChecker(b Books, rules Rules) *checker {
-	c := &checker{books: b, report: &Report{rules: rules}, lives: map[string]*life{}, keys: map[string][]*life{}, gone: -1}
+	c := &checker{books: b, report: &Report{rules: rules}, lives: map[string]*life{}, keys: map[string][]*life{}, goes: never, gone: -1}
 	for _, e := range b.Producer {
 		switch e.What {
 		case Intent:
@@ -187,6 +188,8 @@ func newChecker(b Books, rules Rules) *checker {
 		switch e.What {
 		case Fault:
 			c.report.Bound += e.Limit
+		case Deleted:
+			c.goes = min(c.goes, e.At)
 		case Recreated:
 			c.gone = e.At
 		}
@@ -294,6 +297,12 @@ func (c *checker) lost() {
 	}
 }
 
+// takenAway tells whether a broker that no longer holds an event may have deleted it,
+// though it still came to its end: a sidecar had it already.
+func (c *checker) takenAway(l *life, at time.Duration) bool {
+	return c.excluded(l) || at >= c.goes && l.intent <= c.gone
+}
+
 // sorted are the lives in the order of their intents.
 func (c *checker) sorted() []*life {
 	all := make([]*life, 0, len(c.lives))
@@ -322,7 +331,7 @@ func (c *checker) early() {
 		}
 		for _, id := range p.IDs {
 			settled[id] = true
-			if l := c.lives[id]; l != nil && l.effect > p.At && !l.letter && !c.excluded(l) {
+			if l := c.lives[id]; l != nil && l.effect > p.At && !l.letter && !c.takenAway(l, p.At) {
 				r.Early = append(r.Early, fmt.Sprintf("%s at %v", id, p.At.Round(time.Millisecond)))
 			}
 		}
@@ -346,7 +355,7 @@ func (c *checker) early() {
 func (c *checker) counted(p Entry, lives []*life) {
 	owed := 0
 	for _, l := range lives {
-		if l.promise < p.From && l.effect > p.At && !l.letter && !c.excluded(l) {
+		if l.promise < p.From && l.effect > p.At && !l.letter && !c.takenAway(l, p.At) {
 			owed++
 		}
 	}

@@ -145,12 +145,13 @@ type kafkaWatch struct {
 	c            *kafka.Client
 	topic, group string
 	ids          map[int][]string  // by partition and offset
+	shown        map[string]bool   // all that were ever read
 	less         map[int]time.Time // since when a partition shows only the beginning of them
 }
 
 func watchKafka(addr, topic, group string) (lookFunc, func()) {
 	c, done := kafkaClient(addr)
-	w := &kafkaWatch{c: c, topic: topic, group: group, ids: map[int][]string{}, less: map[int]time.Time{}}
+	w := &kafkaWatch{c: c, topic: topic, group: group, ids: map[int][]string{}, shown: map[string]bool{}, less: map[int]time.Time{}}
 	return w.look, done
 }
 
@@ -172,7 +173,7 @@ func (w *kafkaWatch) look(ctx context.Context) (s seen, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.held = map[string]bool{}
+	s.held, s.shown = map[string]bool{}, w.shown
 	for _, at := range res.Topics[w.topic] {
 		if at.Error != nil {
 			return s, at.Error
@@ -225,10 +226,6 @@ func doneBehind(note string) map[int64]bool {
 		}
 	}
 }
-
-// lagging is how long a leader may show less than the one before it did, until its
-// followers have told it what they have. What is less for longer was deleted.
-const lagging = 10 * time.Second
 
 // readAll reads a partition. One that shows the beginning of what it showed before
 // is not looked at for a while: its records are there, and not acknowledged.
@@ -286,6 +283,7 @@ func (w *kafkaWatch) read(ctx context.Context, partition int) error {
 				return err
 			}
 			id, _ := idIn(body)
+			w.shown[id] = true
 			if r.Offset >= next {
 				w.ids[partition] = append(w.ids[partition], id)
 			} else if r.Offset == next-1 && id != w.ids[partition][next-1] {

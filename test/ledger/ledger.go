@@ -44,8 +44,8 @@ const Position What = "position"
 const (
 	Fault  What = "fault"
 	Healed What = "healed"
-	// Deleted and Recreated are when the queue, stream or group was taken away
-	// and when it was seen again. What was published before the latter may be
+	// Deleted and Recreated are when it began that the queue, stream or group was
+	// taken away, and when it was seen again. What was published before the latter may be
 	// gone with it.
 	Deleted   What = "deleted"
 	Recreated What = "recreated"

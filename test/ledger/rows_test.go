@@ -305,10 +305,10 @@ func deleted(x *run) {
 	defer cancel()
 	promised, _ := x.keeper.Counts()
 	x.fault("queue deleted", promised) // a group that is made anew may begin at the beginning
+	x.keeper.Fault(Entry{What: Deleted})
 	if err := x.broker.remove(ctx, x); err != nil {
 		x.Fatal(err)
 	}
-	x.keeper.Fault(Entry{What: Deleted})
 	if !eventually(30*time.Second, func() bool { ok, err := x.broker.there(ctx, x); return ok && err == nil }) {
 		x.problem("what was deleted did not come back within 30s")
 	}

@@ -56,10 +56,11 @@ type run struct {
 	wrong    []string           // what a row found itself
 	slow     []string           // of that, what a busy machine excuses
 	polling  sync.WaitGroup
-	settled  map[string]bool // what the broker was seen to have acknowledged
-	held     int             // what it was last counted to hold
-	stall    time.Duration   // how long this machine did nothing, at most
-	crowd    float64         // how many threads wanted each of its processors, on average
+	settled  map[string]bool      // what the broker was seen to have acknowledged
+	hidden   map[string]time.Time // since when it does not show what it confirmed
+	held     int                  // what it was last counted to hold
+	stall    time.Duration        // how long this machine did nothing, at most
+	crowd    float64              // how many threads wanted each of its processors, on average
 }
 
 // seedOf makes the seed of a row from that of the whole.
@@ -74,7 +75,7 @@ func newRun(t *testing.T, b *broker, r *row) *run {
 	k := NewKeeper()
 	x := &run{
 		T: t, keeper: k, broker: b, row: r, seed: seedOf(b.name + r.name), dir: t.TempDir(), path: binary, patience: 2 * time.Minute,
-		app: newApp(t, k), sink: newApp(t, k), settled: map[string]bool{}, held: -1,
+		app: newApp(t, k), sink: newApp(t, k), settled: map[string]bool{}, hidden: map[string]time.Time{}, held: -1,
 	}
 	x.rng = rand.New(rand.NewPCG(x.seed, 0))
 	x.name = fmt.Sprintf("ledger-%s-%08x", strings.ReplaceAll(r.name, " ", "-"), rand.Uint32())
@@ -350,7 +351,7 @@ func (x *run) look(ctx context.Context, look lookFunc) {
 	switch {
 	case seen.held != nil:
 		for id := range promised {
-			if !seen.held[id] && !x.settled[id] {
+			if !seen.held[id] && !x.settled[id] && !x.mayCome(seen, id) {
 				e.IDs = append(e.IDs, id)
 			}
 		}
@@ -370,6 +371,18 @@ func (x *run) look(ctx context.Context, look lookFunc) {
 	if e.Counted || len(e.IDs) > 0 {
 		x.keeper.Broker(e)
 	}
+}
+
+// mayCome tells whether the broker, which has confirmed an event, may not show it
+// yet.
+func (x *run) mayCome(s seen, id string) bool {
+	if s.shown == nil || s.shown[id] {
+		return false
+	}
+	if x.hidden[id].IsZero() {
+		x.hidden[id] = time.Now()
+	}
+	return time.Since(x.hidden[id]) < lagging
 }
 
 // stalled is how long a machine does nothing when it is said to be slow.
