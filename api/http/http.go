@@ -43,6 +43,10 @@ type Options struct {
 	// one "*" may stand for any text within an entry. An entry that is just
 	// "*" allows none: it is the default of Dapr's flag and means unset.
 	AllowedOrigins []string
+	// Operator is for the people who run this instance, by the console: the
+	// Configuration's rules about what the app may ask do not hold, and calls
+	// are not logged.
+	Operator bool
 	// Pipeline is what requests pass after the checks of host, origin and token;
 	// nil is nothing. The public port has none, as under Dapr.
 	Pipeline *middleware.Pipeline
@@ -59,9 +63,10 @@ type handler struct {
 	api     *api.API
 	tokens  api.Tokens
 	maxBody int64
-	hosts   hosts
+	hosts   middleware.Hosts
 	origins origins
 	public  bool // health and metadata only
+	own     bool // for the operator, not the app
 	log     *slog.Logger
 	metrics *telemetry.Metrics
 	mux     *chi.Mux
@@ -91,8 +96,8 @@ func NewPublic(a *api.API, o Options) http.Handler {
 func newHandler(a *api.API, o Options) *handler {
 	h := &handler{
 		api: a, tokens: api.NewTokens(o.Tokens), maxBody: o.MaxBody,
-		hosts: newHosts(o.AllowedHosts), origins: newOrigins(o.AllowedOrigins),
-		log: o.Logger, metrics: o.Metrics,
+		hosts: middleware.NewHosts(o.AllowedHosts), origins: newOrigins(o.AllowedOrigins),
+		own: o.Operator, log: o.Logger, metrics: o.Metrics,
 	}
 	if h.maxBody <= 0 {
 		h.maxBody = DefaultMaxBody
@@ -107,7 +112,7 @@ func newHandler(a *api.API, o Options) *handler {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := canonical(r.URL)
 	l := h.api.Log()
-	logs := l.Enabled && !(l.OmitHealth && exempt(r.Method, path))
+	logs := l.Enabled && !h.own && !(l.OmitHealth && exempt(r.Method, path))
 	if logs || h.metrics != nil {
 		sw := &statusWriter{ResponseWriter: w}
 		defer func(start time.Time) { h.ended(r, path, sw, start, logs) }(time.Now())

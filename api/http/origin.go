@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/penstock-io/penstock/api"
+	"github.com/penstock-io/penstock/middleware"
 )
 
 // origins are the web origins that may call from a page, lower case.
@@ -46,36 +47,12 @@ func (h *handler) checkOrigin(w http.ResponseWriter, r *http.Request) (done bool
 	if len(origin) == 1 && h.origins.allow(origin[0]) {
 		return cors(w, r, origin[0])
 	}
-	if !sameOrigin(origin, r.Host) || !sameSite(site) {
+	if !middleware.OwnPage(r) {
 		respondError(w, api.Errorf(api.PermissionDenied,
 			"requests from web pages of other origins are refused; add the origin to --allowed-origins"))
 		return true
 	}
 	return false
-}
-
-// sameOrigin tells whether the page came from the host that is asked.
-func sameOrigin(origin []string, host string) bool {
-	switch len(origin) {
-	case 0:
-		return true
-	case 1:
-		scheme, rest, ok := strings.Cut(origin[0], "://")
-		return ok && (scheme == "http" || scheme == "https") && strings.EqualFold(rest, host)
-	default:
-		return false
-	}
-}
-
-func sameSite(site []string) bool {
-	switch len(site) {
-	case 0:
-		return true
-	case 1:
-		return site[0] == "same-origin" || site[0] == "none"
-	default:
-		return false
-	}
 }
 
 // cors lets the page of an allowed origin read the answer, and answers its
