@@ -18,6 +18,7 @@ build: ## build bin/penstock, stripped and static
 demo: build ## run the demo until Ctrl-C: cron, webhook, folder, pipeline, app, outputs
 	$(GO) build -o bin/shop ./examples/shop
 	@mkdir -p .penstock/demo/inbox
+	@echo "bin/penstock console prints the address of the console, in another terminal"
 	$(BIN) run --app-id shop --app-port 8087 --dapr-http-port 3511 --dapr-grpc-port 0 --data-dir .penstock/demo --resources-path examples/shop/resources -- bin/shop -world
 
 test: ## run the tests; needs only Go

@@ -49,6 +49,10 @@ type Instance struct {
 	// go to, empty when there are none.
 	AppLog string `json:"appLog"`
 	Log    string `json:"log"`
+	// Console is the address of the console, empty when there is none, and
+	// ConsoleToken lets its user in: only that user can read this.
+	Console      string `json:"console"`
+	ConsoleToken string `json:"consoleToken"`
 	// Grace is how long a clean stop may take.
 	Grace time.Duration `json:"grace"`
 	// Host is the machine: a home folder may be shared.

@@ -30,6 +30,10 @@ type Options struct {
 	Listeners, Public []net.Listener
 	// Profile serves the profiles of the process and may be empty.
 	Profile []net.Listener
+	// Console serves the web page for the people who run this, and may be empty;
+	// ConsoleToken lets them in.
+	Console      []net.Listener
+	ConsoleToken string
 	// GRPC are the listeners of the gRPC API, already open; may be empty.
 	GRPC []net.Listener
 	// Internal are the listeners for other sidecars, already open; may be empty.

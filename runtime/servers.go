@@ -53,6 +53,9 @@ func (r *Runtime) listen() *servers {
 				return apihttp.NewServer(apihttp.NewProfile(settings), options).Run(ctx, r.o.Profile...)
 			})
 		}
+		if len(r.o.Console) > 0 {
+			g.Go(func() error { return r.serveConsole(ctx, settings, options) })
+		}
 		if len(r.o.Scrapes) > 0 {
 			g.Go(func() error { return apihttp.NewServer(r.metrics.Handler(), options).Run(ctx, r.o.Scrapes...) })
 		}

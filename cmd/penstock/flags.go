@@ -68,10 +68,16 @@ type serveFlags struct {
 	MetricsPort          *int   `name:"metrics-port" help:"Port of the metrics, 0 for any; when it is not given, 9090 if nobody else has that."`
 	MetricsListenAddress string `name:"metrics-listen-address" help:"Address of the metrics; loopback when empty."`
 
+	EnableConsole        *bool  `name:"enable-console" negatable:"" help:"Serve the web page for the people who run this; when it is not given, run does, and serve with --console-port."`
+	ConsolePort          *int   `name:"console-port" help:"Port of the console, 0 for any; when it is not given, 3580, or any if somebody else has that."`
+	ConsoleListenAddress string `name:"console-listen-address" help:"Address of the console; loopback when empty."`
+
 	LogLevel  string `name:"log-level" default:"info" help:"debug, info, warn or error."`
 	LogAsJSON bool   `name:"log-as-json" help:"Log JSON lines."`
 
 	Unused unusedFlags `embed:""`
+
+	console consoleAt `kong:"-"` // where it is, when it is open
 }
 
 // unusedFlags are accepted because tooling gives them; this version has no use

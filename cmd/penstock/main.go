@@ -33,6 +33,7 @@ type commands struct {
 	List     listCommand        `cmd:"" help:"List what runs: apps, ports, processes."`
 	Stop     stopCommand        `cmd:"" help:"Stop what serve, run or run -f has started, and wait until it has ended."`
 	Logs     logsCommand        `cmd:"" help:"Print the log files of an app."`
+	Console  consoleCommand     `cmd:"" help:"Print the address of the console of a running Penstock, to open in a browser."`
 	Routes   routesCommand      `cmd:"" help:"List, pause and resume the routes of a running Penstock."`
 	Letters  deadLettersCommand `cmd:"" name:"deadletters" help:"List, show, replay and discard events that were given up."`
 	Publish  publishCommand     `cmd:"" help:"Publish an event through a running Penstock."`

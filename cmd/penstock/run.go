@@ -58,6 +58,7 @@ func (c *runCommand) Run(ctx context.Context, std *stdio, line *kong.Context) er
 			return err
 		}
 	}
+	c.console.usual = true
 	o, gone, err := c.orders()
 	if err != nil {
 		return err

@@ -84,6 +84,9 @@ func prepare(f *serveFlags, log *slog.Logger, reload <-chan struct{}) (*runtime.
 	if err := f.listenMetrics(&o, log); err != nil {
 		return nil, err
 	}
+	if err := f.listenConsole(&o, log); err != nil {
+		return nil, err
+	}
 	if names := f.Unused.given(); len(names) > 0 {
 		log.Debug("Flags accepted and not used by this version", "flags", strings.Join(names, " "))
 	}
@@ -114,7 +117,8 @@ const componentsClose = 5 * time.Second
 func (f *serveFlags) instance() instances.Instance {
 	i := instances.Instance{
 		AppID: f.AppID, HTTPPort: f.HTTPPort, GRPCPort: f.GRPCPort, AppPort: f.AppPort,
-		Grace: f.BlockShutdownDuration + f.grace() + componentsClose,
+		Grace:   f.BlockShutdownDuration + f.grace() + componentsClose,
+		Console: f.console.address, ConsoleToken: f.console.token,
 	}
 	if f.UnixDomainSocket != "" {
 		i.HTTPPort, i.GRPCPort = 0, 0

@@ -87,9 +87,9 @@ func (w *world) check(t *testing.T, r row) {
 		all.WriteString(s.text)
 	}
 	logged := w.log.take()
-	contains(t, "the answer", got.text, r.Has, append(r.Lacks, appToken))
-	contains(t, "what the app saw", all.String(), r.SawHas, append(r.SawLacks, apiToken))
-	contains(t, "the log", logged, r.Logged, append(r.Unlogged, apiToken, appToken, "panic"))
+	contains(t, "the answer", got.text, r.Has, append(r.Lacks, appToken, pageToken))
+	contains(t, "what the app saw", all.String(), r.SawHas, append(r.SawLacks, apiToken, pageToken))
+	contains(t, "the log", logged, r.Logged, append(r.Unlogged, apiToken, appToken, pageToken, "panic"))
 }
 
 func checkStatus(t *testing.T, r row, got answer) {

@@ -29,8 +29,9 @@ import (
 )
 
 const (
-	apiToken = "the-token-of-the-api"
-	appToken = "the-token-of-the-app"
+	apiToken  = "the-token-of-the-api"
+	appToken  = "the-token-of-the-app"
+	pageToken = "the-token-of-the-console"
 	// maxBody bounds bodies, in bytes.
 	maxBody = 64 << 10
 )
@@ -194,6 +195,9 @@ func newWorld(t testing.TB) *world {
 	dir := t.TempDir()
 	callee := w.prepare(t, "callee", dir)
 	callee.Internal = []net.Listener{listen(t)}
+	page := listen(t)
+	w.at["console"] = page.Addr().String()
+	callee.Console, callee.ConsoleToken = []net.Listener{page}, pageToken
 	callee.App = runtime.AppOptions{Port: w.app.port, Protocol: "http", Token: appToken}
 	fill := strings.NewReplacer("DIR", dir, "APPPORT", fmt.Sprint(w.app.port)).Replace
 	for name, text := range map[string]string{

@@ -16,12 +16,13 @@ import (
 type row struct {
 	Name string `yaml:"name"`
 	// To is the server: "callee" (the sidecar of the app, unless another is named),
-	// "shop" (the sidecar of an app that calls it), "callee-grpc" or "shop-grpc".
+	// "shop" (the sidecar of an app that calls it), "console" (that of the callee),
+	// "callee-grpc" or "shop-grpc".
 	To string `yaml:"to"`
 
 	// Request is sent as it is, but that each line ends with CRLF, and a blank line
 	// stands behind the last. {token} is a header with the token of the API, {host} the
-	// address, {length} the length of what stands behind the first blank line, <<n>>
+	// address, {cookie} and {key} are the headers of a session of the console, {length} the length of what stands behind the first blank line, <<n>>
 	// stands for n times x, <<n[>> for n times [. With Exact, \r, \n and \xNN are
 	// written out and nothing is added.
 	Request string `yaml:"request"`
@@ -82,6 +83,10 @@ var padding = regexp.MustCompile(`<<(\d+)(.?)>>`)
 func expand(t *testing.T, text, host string) string {
 	t.Helper()
 	text = strings.NewReplacer("{token}", "dapr-api-token: "+apiToken, "{host}", host).Replace(text)
+	if strings.Contains(text, "{cookie}") || strings.Contains(text, "{key}") {
+		cookie, key := signIn(t, host)
+		text = strings.NewReplacer("{cookie}", "Cookie: "+cookie, "{key}", "Penstock-Console: "+key).Replace(text)
+	}
 	return padding.ReplaceAllStringFunc(text, func(s string) string {
 		parts := padding.FindStringSubmatch(s)
 		n, err := strconv.Atoi(parts[1])

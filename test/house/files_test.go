@@ -38,6 +38,8 @@ var others = map[string]string{
 	".ci/run":                        "the one command of the build server",
 	".gitignore":                     "for git",
 	"Makefile":                       "the targets",
+	"console/dist/":                  "the page of the console as it is served, made from its source",
+	"console/web/":                   "the source of that page",
 	"examples/shop/":                 "payloads of providers for the demo",
 	"test/interop/testdata/crypto/":  "documents that Dapr and Penstock have encrypted",
 	"test/services/aws.py":           "the AWS server of the tests, made from moto",
