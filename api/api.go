@@ -26,6 +26,7 @@ import (
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
+	"github.com/penstock-io/penstock/telemetry/journal"
 )
 
 // Runtime is what the API needs from the running instance.
@@ -39,7 +40,7 @@ type Runtime interface {
 // Events are what the API needs of events under way.
 type Events interface {
 	Routes
-	DeadLetters
+	Records
 	Streams
 	Updates
 }
@@ -65,9 +66,12 @@ type Stores interface {
 	ConfigurationStore(name string) (*configuration.Store, error)
 }
 
-// DeadLetters gives access to the events that were given up.
-type DeadLetters interface {
+// Records gives access to what became of events.
+type Records interface {
+	// DeadLetters are the events that were given up.
 	DeadLetters() *deadletters.Keeper
+	// Journal is what happened lately.
+	Journal() *journal.Journal
 }
 
 // Instance is the process as a whole.

@@ -23,6 +23,7 @@ import (
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
+	"github.com/penstock-io/penstock/telemetry/journal"
 )
 
 // bare is an instance without components.
@@ -70,9 +71,11 @@ func (b bare) Logger() *slog.Logger                   { return slog.New(slog.Dis
 func (b bare) Snapshot() api.Metadata {
 	return api.Metadata{Extended: map[string]string{"ours": "1"}}
 }
-func (b bare) NotReady() []string    { return nil }
-func (b bare) NotOutbound() []string { return nil }
-func (b bare) Shutdown(bool)         {}
+func (b bare) NotReady() []string        { return nil }
+func (b bare) NotOutbound() []string     { return nil }
+func (b bare) Shutdown(bool)             {}
+func (b bare) Journal() *journal.Journal { return nil }
+
 func (b bare) DeadLetters() *deadletters.Keeper {
 	return deadletters.New(deadletters.Options{App: "shop", Env: component.Env{DataDir: "nowhere"}})
 }
@@ -115,6 +118,7 @@ ERR_BODY_READ  400 3
 ERR_MALFORMED_REQUEST  400 3
 ERR_BAD_REQUEST  400 3
 ERR_ROUTE_NOT_FOUND  404 5
+ERR_EVENT_SELECTION  400 3
 ERR_LIMIT_REACHED  429 8
 ERR_API_UNIMPLEMENTED  501 12
 ERR_NOT_FOUND  404 5

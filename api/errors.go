@@ -64,6 +64,8 @@ const (
 	BadRequest
 	// RouteNotFound: no route of that name.
 	RouteNotFound
+	// EventSelection: what says which events are meant cannot be used.
+	EventSelection
 	// LimitReached: a bound of ours is used up.
 	LimitReached
 	// Unimplemented: an API of Dapr's that this build lacks.
@@ -216,6 +218,7 @@ func (p Problem) row() row {
 		Malformed:           {"ERR_MALFORMED_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
 		BadRequest:          {"ERR_BAD_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
 		RouteNotFound:       {"ERR_ROUTE_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
+		EventSelection:      {"ERR_EVENT_SELECTION", "", 400, grpcInvalidArgument, fault.Invalid},
 		LimitReached:        {"ERR_LIMIT_REACHED", "", 429, grpcExhausted, fault.Exhausted},
 		Unimplemented:       {"ERR_API_UNIMPLEMENTED", "", 501, grpcUnimplemented, fault.NotFound},
 		NotFound:            {"ERR_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},

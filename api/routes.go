@@ -2,6 +2,7 @@ package api
 
 import (
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/telemetry/journal"
 )
 
 // Routes is what the API needs to show and hold up routes.
@@ -47,6 +48,9 @@ type Route struct {
 	SourceError string `json:"sourceError,omitempty"`
 	LastError   string `json:"lastError,omitempty"`
 	LastErrorAt string `json:"lastErrorAt,omitempty"` // RFC 3339
+
+	// Recent is what it did lately, where that was asked for.
+	Recent *journal.Recent `json:"recent,omitempty"`
 }
 
 // Routes lists every route by name. The caller owns the result.

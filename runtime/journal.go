@@ -67,3 +67,6 @@ func whyNot(o cloudevents.Outcome) string {
 	}
 	return o.Reason
 }
+
+// Journal implements api.Records.
+func (r *Runtime) Journal() *journal.Journal { return r.journal }

@@ -276,6 +276,7 @@ func (r *Runtime) stop(ctx context.Context, s *servers, limit time.Duration) err
 	if err := r.router.Drain(grace); err != nil || grace.Err() != nil {
 		failed = errors.Join(ErrGrace, err)
 	}
+	r.journal.End()
 	s.shutdown(grace)
 	// A change of the configuration that was under way ends by itself: its
 	// routes are gone and its context has ended.

@@ -34,6 +34,7 @@ import (
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
 	"github.com/penstock-io/penstock/state/inmemory"
+	"github.com/penstock-io/penstock/telemetry/journal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -284,6 +285,7 @@ func (i *instance) PauseRoute(string) error { return fault.New(fault.NotFound, "
 
 func (i *instance) ResumeRoute(string) error         { return fault.New(fault.NotFound, "no route") }
 func (i *instance) DeadLetters() *deadletters.Keeper { return nil }
+func (i *instance) Journal() *journal.Journal        { return nil }
 func (i *instance) NotReady() []string               { return nil }
 func (i *instance) NotOutbound() []string            { return nil }
 func (i *instance) Shutdown(force bool)              { i.stopped <- force }

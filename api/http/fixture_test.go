@@ -32,6 +32,7 @@ import (
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
 	"github.com/penstock-io/penstock/state/inmemory"
+	"github.com/penstock-io/penstock/telemetry/journal"
 )
 
 type noOptions struct{}
@@ -213,9 +214,11 @@ type instance struct {
 	empty    bool // nothing is configured
 	stopped  chan bool
 	letters  *deadletters.Keeper
+	journal  *journal.Journal
 }
 
 func (i *instance) DeadLetters() *deadletters.Keeper { return i.letters }
+func (i *instance) Journal() *journal.Journal        { return i.journal }
 
 func (i *instance) PubSub(name string) (*pubsub.Bus, error) {
 	if i.empty || name != "bus" && name != "bulk" {

@@ -2,18 +2,10 @@ package http
 
 import (
 	"net/http"
-
-	"github.com/penstock-io/penstock/api"
 )
 
 // ownPrefix is before what Dapr's API does not have.
 const ownPrefix = "/v1.0-penstock"
-
-func (h *handler) onRoutes(w http.ResponseWriter, _ *http.Request) {
-	respondJSON(w, http.StatusOK, struct {
-		Routes []api.Route `json:"routes"`
-	}{h.api.Routes()})
-}
 
 func (h *handler) onPauseRoute(w http.ResponseWriter, r *http.Request) {
 	h.onRoute(w, r, h.api.PauseRoute)

@@ -41,6 +41,7 @@ func (h *handler) routes() *chi.Mux {
 	h.lockRoutes(m)
 	h.configurationRoutes(m)
 	h.deadLetterRoutes(m)
+	h.eventRoutes(m)
 	m.Get(ownPrefix+"/routes", h.onRoutes)
 	m.Post(ownPrefix+"/routes/pause/*", h.onPauseRoute)
 	m.Post(ownPrefix+"/routes/resume/*", h.onResumeRoute)

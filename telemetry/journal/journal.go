@@ -151,6 +151,8 @@ type Journal struct {
 	previews *previews // nil: nobody asks for payloads
 	watchers int
 
+	ended chan struct{} // closed by End, once
+	once  sync.Once
 	shown atomic.Bool // whether there are previews; read without the mutex
 }
 
@@ -159,7 +161,11 @@ func New(bytes int) *Journal {
 	if bytes <= 0 {
 		bytes = DefaultBytes
 	}
-	j := &Journal{ring: newRing(bytes)}
+	j := &Journal{ring: newRing(bytes), ended: make(chan struct{})}
 	j.under.next, j.under.prev = &j.under, &j.under
 	return j
 }
+
+// End tells those who watch that nothing more will come. It may be called twice;
+// what is remembered stays.
+func (j *Journal) End() { j.once.Do(func() { close(j.ended) }) }

@@ -121,7 +121,11 @@ type Batch struct {
 	Lost uint64
 }
 
-// Next waits until there is something and returns it. The error is that of ctx.
+// ErrEnded is what Next returns when nothing more will come.
+var ErrEnded = fault.New(fault.Unavailable, "watch events: the instance is stopping")
+
+// Next waits until there is something and returns it. The error is that of ctx, or
+// [ErrEnded].
 func (w *Watcher) Next(ctx context.Context) (Batch, error) {
 	for {
 		if err := pause(ctx, interval-time.Since(w.looked)); err != nil {
@@ -136,6 +140,11 @@ func (w *Watcher) Next(ctx context.Context) (Batch, error) {
 		case <-wake:
 		case <-ctx.Done():
 			return Batch{}, ctx.Err()
+		case <-w.journal.ended:
+			if b := w.look(); len(b.Entries) > 0 || b.Lost > 0 {
+				return b, nil
+			}
+			return Batch{}, ErrEnded
 		}
 	}
 }

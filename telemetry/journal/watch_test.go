@@ -180,6 +180,26 @@ func TestPayloads(t *testing.T) {
 	})
 }
 
+// TestEnd: who watches gets what there was, and then hears that it was the last.
+func TestEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		j := journal.New(0)
+		w := watch(t, j, journal.Watching{})
+		go func() {
+			happen(j, "r", "1", journal.Ack)
+			j.End()
+			j.End()
+		}()
+		if got := next(t, w); !cmp.Equal(ids(got.Entries), []string{"1"}) {
+			t.Errorf("got %+v", got)
+		}
+		if _, err := w.Next(t.Context()); !errors.Is(err, journal.ErrEnded) {
+			t.Errorf("then %v", err)
+		}
+	})
+}
+
 func TestWatchersAreBounded(t *testing.T) {
 	t.Parallel()
 	j := journal.New(0)
