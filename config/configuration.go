@@ -15,7 +15,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	}
 	spec := d.table("spec")
 	spec.vital = []string{"accessControl"} // without it everybody may call
-	unused := spec.skip("tracing", "metric", "metrics", "features", "wasm", "workflow", "mcp")
+	unused := spec.skip("metric", "metrics", "features", "wasm", "workflow", "mcp")
 	var c Configuration
 	components := spec.table("components")
 	c.Denied = components.texts("deny")
@@ -29,6 +29,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	handlers := r.handlers(spec)
 	names := r.nameResolution(spec)
 	mtls := r.mtls(spec)
+	tracing := r.tracing(spec)
 	access := r.accessControl(spec)
 	spec.done()
 	return func() {
@@ -44,6 +45,9 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 		handlers(into)
 		if spec.get("mtls") != nil {
 			into.MTLS = mtls
+		}
+		if spec.get("tracing") != nil {
+			into.Tracing = tracing
 		}
 		if spec.get("nameResolution") != nil {
 			into.Names = names

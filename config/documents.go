@@ -140,6 +140,8 @@ type Configuration struct {
 	Access AccessControl
 	// MTLS is mutual TLS between instances, spec.mtls.
 	MTLS MTLS
+	// Tracing is where traces go, spec.tracing.
+	Tracing Tracing
 	// Place is that of the last document read.
 	Place Place
 }

@@ -237,6 +237,7 @@ func TestConfigurationFiles(t *testing.T) {
 		t.Error(problems)
 	}
 	want := Configuration{
+		Tracing:      Tracing{Rate: new(1.0)},
 		Denied:       []string{"bindings.exec", "a: b # no structure"},
 		SecretScopes: []SecretScope{{Store: "vault", DefaultAccess: "deny"}},
 	}
@@ -244,7 +245,6 @@ func TestConfigurationFiles(t *testing.T) {
 		t.Error(diff)
 	}
 	skipped := []Skipped{
-		{Kind: "Configuration", Name: "c", Why: "not used by this version: spec.tracing"},
 		{Kind: "Configuration", Name: "c", Why: "not used by this version: spec.metrics"},
 		{Kind: "Component", Name: "c", Why: "only Configuration documents are read from a configuration file"},
 	}
