@@ -12,6 +12,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // The capabilities that a definition's About lists.
@@ -29,6 +30,7 @@ type Binding struct {
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // of Invoke; nil: none
 	calls    *telemetry.Calls                  // of Invoke
+	tracer   *trace.Tracer
 }
 
 // New makes the binding of a component; nothing is opened before Run of its
@@ -42,7 +44,7 @@ func New(def component.Definition, env component.Env, c config.Component) (*Bind
 		env.Position = nil
 	}
 	return &Binding{
-		name: c.Name, about: def.About, options: o, calls: env.Metrics.Calls(telemetry.Output, c.Name),
+		name: c.Name, about: def.About, options: o, calls: env.Metrics.Calls(telemetry.Output, c.Name), tracer: env.Tracer,
 		instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout),
 	}, nil
 }
@@ -127,13 +129,18 @@ func (b *Binding) Invoke(ctx context.Context, r *Request) (resp *Response, err e
 		return nil, fault.New(fault.Invalid, "invoke binding %s: operation is missing; use one of %s", b.name, strings.Join(b.Operations(), ", "))
 	}
 	began := b.calls.Begin()
-	defer func() { b.calls.Done(r.Operation, began, err) }()
+	ctx, span := b.tracer.Call(ctx, "bindings", b.name, r.Operation)
+	defer func() {
+		span.Done(err)
+		b.calls.Done(r.Operation, began, err)
+	}()
 	p := b.policy.Load()
+	traced := r.in(span)
 	if p == nil {
-		return b.invoke(ctx, r)
+		return b.invoke(ctx, traced)
 	}
 	err = p.Do(ctx, func(ctx context.Context) (err error) {
-		resp, err = b.invoke(ctx, r)
+		resp, err = b.invoke(ctx, traced)
 		return err
 	})
 	if err != nil {

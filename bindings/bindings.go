@@ -13,9 +13,11 @@ package bindings
 
 import (
 	"context"
+	"maps"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Driver is what an implementation returns.
@@ -44,6 +46,26 @@ type Request struct {
 	Operation string
 	Data      []byte
 	Metadata  map[string]string
+}
+
+// in returns the request as part of a span: the binding hands the span's context on,
+// unless whoever asks said another one.
+func (r *Request) in(s trace.Span) *Request {
+	if !s.Recording() {
+		return r
+	}
+	c := s.Context()
+	if said := r.Metadata["traceparent"]; said != "" && !c.Follows(said) {
+		return r
+	}
+	out := *r
+	out.Metadata = make(map[string]string, len(r.Metadata)+2)
+	maps.Copy(out.Metadata, r.Metadata)
+	out.Metadata["traceparent"] = c.Parent
+	if c.State != "" {
+		out.Metadata["tracestate"] = c.State
+	}
+	return &out
 }
 
 // Response is what an output binding answers; nil means nothing.

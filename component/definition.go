@@ -23,6 +23,7 @@ import (
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Driver is what every opened component can do. Close is called once, after
@@ -54,6 +55,8 @@ type Env struct {
 	Shared *Shared
 	// Metrics count what the component does; nil: nothing does.
 	Metrics *telemetry.Metrics
+	// Tracer makes spans of what the component does; nil: none.
+	Tracer *trace.Tracer
 	// Position is of an input that one replica reads at a time, nil of any other.
 	Position Position
 }

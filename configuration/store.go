@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Limits of a request, the same for every store.
@@ -30,13 +31,14 @@ type Store struct {
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // nil: none
 	calls    *telemetry.Calls
+	tracer   *trace.Tracer
 }
 
 // New makes the store of a component; nothing is opened before Run of its
 // instance.
 func New(def component.Definition, env component.Env, c config.Component) (*Store, error) {
 	return &Store{
-		name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), calls: env.Metrics.Calls(telemetry.Configuration, c.Name),
+		name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), calls: env.Metrics.Calls(telemetry.Configuration, c.Name), tracer: env.Tracer,
 	}, nil
 }
 
@@ -68,7 +70,11 @@ func (s *Store) Get(ctx context.Context, keys []string, metadata map[string]stri
 	}
 	var err error
 	began := s.calls.Begin()
-	defer func() { s.calls.Done("get", began, err) }()
+	ctx, span := s.tracer.Call(ctx, "configuration", s.name, "get")
+	defer func() {
+		span.Done(err)
+		s.calls.Done("get", began, err)
+	}()
 	if p := s.policy.Load(); p != nil {
 		err = p.Do(ctx, try)
 	} else {

@@ -12,6 +12,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Provider is one configured crypto component: the type everybody but
@@ -21,13 +22,14 @@ type Provider struct {
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // of wrapping and unwrapping; nil: none
 	calls    *telemetry.Calls                  // of wrapping and unwrapping
+	tracer   *trace.Tracer
 }
 
 // New makes the provider of a component; nothing is opened before Run of its
 // instance.
 func New(def component.Definition, env component.Env, c config.Component) (*Provider, error) {
 	return &Provider{
-		name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), calls: env.Metrics.Calls(telemetry.Crypto, c.Name),
+		name: c.Name, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), calls: env.Metrics.Calls(telemetry.Crypto, c.Name), tracer: env.Tracer,
 	}, nil
 }
 
@@ -138,12 +140,14 @@ func (p *Provider) call(ctx context.Context, ask func(context.Context, Driver) (
 		return p.instance.Hide(err)
 	}
 	began := p.calls.Begin()
+	ctx, span := p.tracer.Call(ctx, "crypto", p.name, "crypto_op")
 	var err error
 	if policy := p.policy.Load(); policy != nil {
 		err = policy.Do(ctx, try)
 	} else {
 		err = try(ctx)
 	}
+	span.Done(err)
 	p.calls.Done("crypto_op", began, err)
 	return out, err
 }

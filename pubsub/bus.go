@@ -15,6 +15,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Bus is one configured broker: the type everybody but implementations uses.
@@ -28,7 +29,9 @@ type Bus struct {
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // of publishing; nil: none
 	calls    *telemetry.Calls                  // of publishing
-	delayer  Delayer                           // nil: a broker that cannot delay refuses to
+	tracer   *trace.Tracer
+	system   string  // the kind of broker, for spans
+	delayer  Delayer // nil: a broker that cannot delay refuses to
 }
 
 // New makes the bus of a component; nothing is opened before Run.
@@ -42,6 +45,7 @@ func New(def component.Definition, env component.Env, c config.Component) (*Bus,
 		return nil, err
 	}
 	b := &Bus{name: c.Name, app: env.AppID, group: strings.TrimSpace(o.ConsumerID), scopes: s, calls: env.Metrics.Calls(telemetry.Publish, c.Name)}
+	b.tracer, b.system = env.Tracer, strings.TrimPrefix(def.Type, "pubsub.")
 	if b.group == "" {
 		b.group = env.AppID
 	}
@@ -86,15 +90,20 @@ func (b *Bus) Publish(ctx context.Context, r *PublishRequest) (err error) {
 		return err
 	}
 	began := b.calls.Begin()
-	defer func() { b.calls.Done(r.Topic, began, err) }()
+	ctx, span := b.begin(ctx, r.Topic, r.from(b.tracer), nil)
+	defer func() {
+		span.Done(err)
+		b.calls.Done(r.Topic, began, err)
+	}()
+	traced := r.in(span)
 	p := b.policy.Load()
 	if p == nil {
-		_, err := b.publish(ctx, r, nil)
+		_, err := b.publish(ctx, traced, nil)
 		return err
 	}
 	var batch []Message
 	return p.Do(ctx, func(ctx context.Context) (err error) {
-		batch, err = b.publish(ctx, r, batch)
+		batch, err = b.publish(ctx, traced, batch)
 		return err
 	})
 }
@@ -143,8 +152,10 @@ func (b *Bus) BulkPublish(ctx context.Context, topic string, rs []PublishRequest
 	if err := b.mayPublish(topic); err != nil {
 		return nil, err
 	}
-	k := &bulk{bus: b, topic: topic, rs: rs}
 	began := b.calls.Begin()
+	ctx, span := b.beginBulk(ctx, topic, rs)
+	defer func() { span.Done(err) }()
+	k := &bulk{bus: b, topic: topic, rs: allIn(rs, span)}
 	if p := b.policy.Load(); p != nil {
 		err = p.Do(ctx, k.try)
 	} else {

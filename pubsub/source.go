@@ -118,7 +118,7 @@ func (s *Source) left(topic string) bool {
 // the metadata is put into the event.
 func (s *Source) Decode(d *cloudevents.Delivery) (err error) {
 	if s.raw {
-		parent, state := trace(d.Metadata)
+		parent, state := traceOf(d.Metadata)
 		d.Event, err = received(cloudevents.Envelope{
 			Source: s.bus.app, Topic: s.topicOf(d), PubSub: s.bus.name, Metadata: d.Metadata,
 			TraceParent: parent, TraceState: state,
@@ -129,8 +129,8 @@ func (s *Source) Decode(d *cloudevents.Delivery) (err error) {
 	return fault.Wrap(err, "decode message of %s/%s", s.bus.name, s.topicOf(d))
 }
 
-// trace returns the trace context that a message carries beside its body.
-func trace(metadata map[string]string) (parent, state string) {
+// traceOf returns the trace context that a message carries beside its body.
+func traceOf(metadata map[string]string) (parent, state string) {
 	if len(metadata) == 0 {
 		return "", ""
 	}
@@ -165,7 +165,7 @@ func (s *Source) event(d *cloudevents.Delivery) (*cloudevents.Event, error) {
 	if own, _ := e.Attr("traceparent"); own != "" {
 		return e, nil
 	}
-	if parent, state := trace(d.Metadata); parent != "" {
+	if parent, state := traceOf(d.Metadata); parent != "" {
 		e = e.With(cloudevents.Attr{Name: "traceparent", Value: parent}, cloudevents.Attr{Name: "traceid", Value: parent})
 		if state != "" {
 			e = e.With(cloudevents.Attr{Name: "tracestate", Value: state})

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -67,6 +68,9 @@ type Options struct {
 	Grace time.Duration
 	// BlockShutdown delays a stop.
 	BlockShutdown time.Duration
+
+	// Stdout is where spans go that a Configuration wants there; nil: nowhere.
+	Stdout io.Writer
 
 	// Version is that of the binary.
 	Version string

@@ -60,6 +60,9 @@ func (r *Runtime) reload(ctx, life context.Context) {
 	r.parts.limit(set.Configuration.SecretScopes)
 	r.parts.obey(set.Resiliencies)
 	r.limitAPI(set.Configuration)
+	if err := r.trace(life, set.Configuration.Tracing); err != nil {
+		r.log.Error("Tracing not taken over; it stays as it was", "error", err)
+	}
 	r.setPipelines(set)
 	r.applyRoutes(ctx, life)
 	r.parts.lackNothing()

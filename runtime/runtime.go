@@ -30,6 +30,7 @@ import (
 	"github.com/penstock-io/penstock/router"
 	"github.com/penstock-io/penstock/telemetry"
 	"github.com/penstock-io/penstock/telemetry/journal"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Runtime is one running instance.
@@ -51,6 +52,8 @@ type Runtime struct {
 	keeper     *deadletters.Keeper
 	metrics    *telemetry.Metrics // nil: nothing is counted
 	journal    *journal.Journal
+	tracer     *trace.Tracer
+	traced     *config.Tracing // what the tracer was told; nil: nothing yet
 
 	// The middlewares of requests of the API, and of calls of the app.
 	inbound, toApp *middleware.Pipeline
@@ -123,10 +126,11 @@ func New(o Options) (*Runtime, error) {
 	if len(o.Scrapes) > 0 {
 		r.metrics = telemetry.NewMetrics(telemetry.Options{AppID: o.AppID, Namespace: o.Namespace})
 	}
+	r.tracer = trace.New(o.Logger)
 	r.parts = &parts{
 		list: o.Components, log: o.Logger, byName: map[string]*part{}, lacks: map[string]string{}, opened: func() { nudge(r.opened) },
 		stale: map[string]bool{}, turned: func() { nudge(r.turned) },
-		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}, Metrics: r.metrics},
+		env: component.Env{AppID: o.AppID, Namespace: o.Namespace, DataDir: o.DataDir, Shared: &component.Shared{}, Metrics: r.metrics, Tracer: r.tracer},
 	}
 	r.endpoints = &endpoints{made: r.parted, byName: map[string]*endpoint{}}
 	r.parts.endpoints = r.endpoints
@@ -147,6 +151,7 @@ func New(o Options) (*Runtime, error) {
 	r.keeper = r.newKeeper()
 	r.api = api.New(o.AppID, r)
 	r.metrics.Read(gauges(), r.readings)
+	r.metrics.Read(spanCounts(), r.spans)
 	return r, nil
 }
 
@@ -165,6 +170,10 @@ func (r *Runtime) Run(ctx context.Context) error {
 	}
 	r.connectCalls()
 	r.limitAPI(set.Configuration) // before the first request
+	if err := r.trace(ctx, set.Configuration.Tracing); err != nil {
+		return err
+	}
+	defer r.endTraces(ctx)
 	r.setPipelines(set)
 	r.endpoints.declare(set.HTTPEndpoints)
 	servers := r.listen()

@@ -32,13 +32,13 @@ func (r *Runtime) listen() *servers {
 	}
 	settings := apihttp.Options{
 		Tokens: tokens, MaxBody: r.o.MaxBody, AllowedHosts: r.o.AllowedHosts,
-		AllowedOrigins: r.o.AllowedOrigins, Pipeline: r.inbound, Logger: r.log, Metrics: r.metrics,
+		AllowedOrigins: r.o.AllowedOrigins, Pipeline: r.inbound, Logger: r.log, Metrics: r.metrics, Tracer: r.tracer,
 	}
 	handler := apihttp.New(r.api, settings)
 	s := &servers{stop: make(chan struct{}), cut: make(chan struct{}), done: make(chan struct{})}
 	options := apihttp.ServerOptions{ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log}
 	calls := apigrpc.Options{
-		Tokens: tokens, MaxBody: r.o.MaxBody, ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log, Metrics: r.metrics,
+		Tokens: tokens, MaxBody: r.o.MaxBody, ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log, Metrics: r.metrics, Tracer: r.tracer,
 	}
 	s.serve = func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)

@@ -13,6 +13,7 @@ import (
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Store is one configured secret store: the type everybody but implementations
@@ -23,6 +24,7 @@ type Store struct {
 	scope    atomic.Pointer[config.SecretScope] // nil: no limit
 	instance *component.Instance[Driver]
 	calls    *telemetry.Calls
+	tracer   *trace.Tracer
 }
 
 // New makes the store of a component; nothing is opened before Run of its
@@ -36,7 +38,7 @@ func New(def component.Definition, env component.Env, c config.Component, scopes
 	if o.Rotation > 0 {
 		o.Rotation = max(o.Rotation, minRotation)
 	}
-	s := &Store{name: c.Name, rotation: o.Rotation, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), calls: env.Metrics.Calls(telemetry.Secret, c.Name)}
+	s := &Store{name: c.Name, rotation: o.Rotation, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), calls: env.Metrics.Calls(telemetry.Secret, c.Name), tracer: env.Tracer}
 	s.Limit(scopes)
 	return s, nil
 }
@@ -86,7 +88,9 @@ func (s *Store) Resolve(ctx context.Context, key string) (map[string]string, err
 
 func (s *Store) read(ctx context.Context, d Driver, key string, metadata map[string]string) (map[string]string, error) {
 	began := s.calls.Begin()
+	ctx, span := s.tracer.Call(ctx, "secrets", s.name, "get")
 	v, err := d.Get(ctx, key, metadata)
+	span.Done(err)
 	s.calls.Done("get", began, err)
 	return v, fault.Wrap(s.instance.Hide(err), "get secret %q of %s", key, s.name)
 }
@@ -139,7 +143,9 @@ func (s *Store) Bulk(ctx context.Context, metadata map[string]string) (map[strin
 		return nil, err
 	}
 	defer s.instance.Release()
+	ctx, span := s.tracer.Call(ctx, "secrets", s.name, "bulk_get")
 	all, err := d.Bulk(ctx, metadata)
+	span.Done(err)
 	if err != nil {
 		return nil, fault.Wrap(s.instance.Hide(err), "get all secrets of %s", s.name)
 	}

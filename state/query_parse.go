@@ -34,7 +34,11 @@ func (s *Store) Query(ctx context.Context, q Query, metadata map[string]string) 
 		return Page{}, fault.Wrap(ErrEncrypted, "query %s", s.name)
 	}
 	began := s.calls.Begin()
-	defer func() { s.calls.Done("query", began, err) }()
+	ctx, span := s.call(ctx, "query")
+	defer func() {
+		span.Done(err)
+		s.calls.Done("query", began, err)
+	}()
 	err = s.do(ctx, func(ctx context.Context, d Driver) (err error) {
 		querier, ok := d.(Querier)
 		if !ok {

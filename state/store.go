@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Limits of a request, the same for every store.
@@ -38,6 +39,7 @@ type Store struct {
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // nil: none
 	calls    *telemetry.Calls
+	tracer   *trace.Tracer
 	log      *slog.Logger
 	keeps    sync.Once // it was said that items stay
 
@@ -55,7 +57,7 @@ func New(def component.Definition, env component.Env, c config.Component) (*Stor
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{name: c.Name, prefix: prefix, actors: o.ActorStateStore, log: env.Logger, calls: env.Metrics.Calls(telemetry.State, c.Name)}
+	s := &Store{name: c.Name, prefix: prefix, actors: o.ActorStateStore, log: env.Logger, calls: env.Metrics.Calls(telemetry.State, c.Name), tracer: env.Tracer}
 	if s.cipher, err = newCipher(c.Metadata); err != nil {
 		return nil, err
 	}
@@ -179,7 +181,9 @@ func (s *Store) GetMany(ctx context.Context, keys []string, r Read) ([]Item, err
 		word = "get"
 	}
 	began := s.calls.Begin()
+	ctx, span := s.call(ctx, word)
 	items, err := s.get(ctx, full, r)
+	span.Done(err)
 	s.calls.Done(word, began, err)
 	if err != nil {
 		return nil, fault.Wrap(err, "get from %s", s.name)
@@ -248,7 +252,12 @@ func (s *Store) Apply(ctx context.Context, changes []Change) (err error) {
 	}
 	errs := make([]error, len(ready))
 	began := s.calls.Begin()
-	defer func() { s.calls.Done(verb(ready), began, err) }()
+	word := verb(ready)
+	ctx, span := s.call(ctx, word)
+	defer func() {
+		span.Done(err)
+		s.calls.Done(word, began, err)
+	}()
 	err = s.do(ctx, func(ctx context.Context, d Driver) error {
 		s.sayUnheeded(features(d), left)
 		err := d.Apply(ctx, left)
@@ -259,6 +268,11 @@ func (s *Store) Apply(ctx context.Context, changes []Change) (err error) {
 		err = be
 	}
 	return fault.Wrap(s.instance.Hide(err), "change %s", s.name)
+}
+
+// call begins the span of a call.
+func (s *Store) call(ctx context.Context, word string) (context.Context, trace.Span) {
+	return s.tracer.Call(ctx, "state", s.name, word)
 }
 
 // verb is what metrics call changes that are made by themselves.
@@ -318,7 +332,11 @@ func (s *Store) transact(ctx context.Context, changes []Change) (err error) {
 		return err
 	}
 	began := s.calls.Begin()
-	defer func() { s.calls.Done("transaction", began, err) }()
+	ctx, span := s.call(ctx, "transaction")
+	defer func() {
+		span.Done(err)
+		s.calls.Done("transaction", began, err)
+	}()
 	err = s.do(ctx, func(ctx context.Context, d Driver) error {
 		f := features(d)
 		t := transactor(d, f)

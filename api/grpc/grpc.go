@@ -39,7 +39,7 @@ type service struct {
 
 // PublishEvent publishes one event.
 func (s *service) PublishEvent(ctx context.Context, in *rtv1.PublishEventRequest) (*emptypb.Empty, error) {
-	tr, err := trace(ctx)
+	tr, err := traceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (s *service) PublishEvent(ctx context.Context, in *rtv1.PublishEventRequest
 // BulkPublishEvent publishes many events. Entries that were not published are
 // in the answer; when none could be, the call fails.
 func (s *service) BulkPublishEvent(ctx context.Context, in *rtv1.BulkPublishRequest) (*rtv1.BulkPublishResponse, error) {
-	tr, err := trace(ctx)
+	tr, err := traceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (s *service) BulkPublishEventAlpha1(ctx context.Context, in *rtv1.BulkPubli
 
 // InvokeBinding calls an output binding.
 func (s *service) InvokeBinding(ctx context.Context, in *rtv1.InvokeBindingRequest) (*rtv1.InvokeBindingResponse, error) {
-	tr, err := trace(ctx)
+	tr, err := traceOf(ctx)
 	if err != nil {
 		return nil, err
 	}

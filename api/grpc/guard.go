@@ -19,6 +19,7 @@ import (
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/invoke/proxy"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // guard is what every call passes.
@@ -28,6 +29,7 @@ type guard struct {
 	arrival time.Duration
 	log     *slog.Logger
 	metrics *telemetry.Metrics
+	tracer  *trace.Tracer
 	known   map[string]bool // methods that are served
 	working atomic.Int64    // calls under way
 }
@@ -70,6 +72,8 @@ func (g *guard) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, h
 	if g.metrics != nil {
 		defer func(start time.Time) { g.counted(info.FullMethod, start, err) }(time.Now())
 	}
+	ctx, span := g.begin(ctx, info.FullMethod)
+	defer func() { endSpan(span, err) }()
 	defer g.recovered(ctx, info.FullMethod, &err)
 	if out, err = h(ctx, in); err != nil {
 		return nil, g.answer(ctx, info.FullMethod, err)
@@ -92,6 +96,11 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	if g.metrics != nil {
 		defer func(start time.Time) { g.counted(info.FullMethod, start, err) }(time.Now())
 	}
+	ctx, span := g.begin(ctx, info.FullMethod)
+	defer func() { endSpan(span, err) }()
+	if g.tracer.On() {
+		ss = spanned{ss, ctx}
+	}
 	defer g.recovered(ctx, info.FullMethod, &err)
 	if err = h(srv, ss); err != nil {
 		err = g.answer(ctx, info.FullMethod, err)
@@ -99,11 +108,23 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	return err
 }
 
+// spanned is a stream within a span.
+type spanned struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context implements [grpc.ServerStream].
+func (s spanned) Context() context.Context { return s.ctx }
+
+// proxied stands for the methods of apps' own services.
+const proxied = "(proxied)"
+
 // counted counts a call that has ended. A call of an app's own service counts as
 // one of these, whatever its name is.
 func (g *guard) counted(method string, start time.Time, err error) {
 	if !g.known[method] {
-		method = "(proxied)"
+		method = proxied
 	}
 	code := status.Code(err)
 	g.metrics.GRPCCall(method, int(code), code.String(), start)

@@ -19,6 +19,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke/proxy"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // DefaultMaxBody is the limit of a message in bytes, 4 MiB.
@@ -45,6 +46,8 @@ type Options struct {
 	Cut <-chan struct{}
 	// Metrics count calls; nil: nothing does.
 	Metrics *telemetry.Metrics
+	// Tracer makes spans of calls; nil: none.
+	Tracer *trace.Tracer
 	// Logger gets panics and the calls that the API says to log; nil discards
 	// both.
 	Logger *slog.Logger
@@ -95,7 +98,7 @@ func New(a *api.API, o Options) *Server {
 	)
 	rtv1.RegisterDaprServer(s.grpc, &service{api: a, maxBody: maxBody, ending: s.ending, working: &g.working})
 	reflection.Register(s.grpc)
-	if g.metrics = o.Metrics; g.metrics != nil {
+	if g.metrics, g.tracer = o.Metrics, o.Tracer; g.metrics != nil || g.tracer != nil {
 		g.known = methods(s.grpc)
 	}
 	return s

@@ -63,7 +63,7 @@ func (s *service) DeleteBulkState(ctx context.Context, in *rtv1.DeleteBulkStateR
 
 // ExecuteStateTransaction carries out all operations, in order, or none.
 func (s *service) ExecuteStateTransaction(ctx context.Context, in *rtv1.ExecuteStateTransactionRequest) (*emptypb.Empty, error) {
-	tr, err := trace(ctx)
+	tr, err := traceOf(ctx)
 	if err != nil {
 		return nil, err
 	}

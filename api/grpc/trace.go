@@ -4,14 +4,17 @@ import (
 	"context"
 	"encoding/hex"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/penstock-io/penstock/api"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
-// trace reads the trace context of a call: grpc-trace-bin, which older clients
-// send, or else the W3C keys.
-func trace(ctx context.Context) (api.Trace, error) {
+// traceOf reads the trace context of a call: that of the call's span, or what goes on
+// in its place; grpc-trace-bin, which older clients send; or else the W3C keys.
+func traceOf(ctx context.Context) (api.Trace, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	h := api.TraceHeaders{Parent: md["traceparent"], State: md["tracestate"], Baggage: md["baggage"]}
 	if bin := md["grpc-trace-bin"]; len(bin) == 1 {
@@ -19,7 +22,55 @@ func trace(ctx context.Context) (api.Trace, error) {
 			h.Parent = []string{parent}
 		}
 	}
-	return h.Trace()
+	t, err := h.Trace()
+	if err != nil {
+		return t, err
+	}
+	if s := trace.Current(ctx); s.Recording() {
+		return api.Trace(s.Context()), nil
+	}
+	if given := trace.Given(ctx); given.Parent != "" {
+		return api.Trace(given), nil
+	}
+	return t, nil
+}
+
+// begin begins the span of a call; one whose trace is wrong has none.
+func (g *guard) begin(ctx context.Context, method string) (context.Context, trace.Span) {
+	if !g.tracer.On() {
+		return ctx, trace.Span{}
+	}
+	from, err := traceOf(ctx)
+	if err != nil {
+		return ctx, trace.Span{}
+	}
+	if !g.known[method] {
+		method = proxied
+	}
+	ctx, span := g.tracer.Start(ctx, trace.Begin{Kind: trace.Server, Name: method, From: trace.Context(from), Root: true})
+	if !span.Recording() {
+		if c := span.Context(); c.Parent != from.Parent {
+			ctx = trace.Give(ctx, c)
+		}
+		return ctx, span
+	}
+	span.Set(trace.RPCSystem, "grpc")
+	span.Set(trace.RPCMethod, method)
+	return ctx, span
+}
+
+// endSpan ends it.
+func endSpan(s trace.Span, err error) {
+	if !s.Recording() {
+		return
+	}
+	code := status.Code(err)
+	s.SetInt(trace.RPCStatus, int(code))
+	switch code { // those that are the server's failure
+	case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
+		s.Fail(code.String())
+	}
+	s.End()
 }
 
 // The binary trace context: a version, then fields, each a number and its bytes

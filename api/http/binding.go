@@ -35,7 +35,7 @@ func (h *handler) bindingCall(w http.ResponseWriter, r *http.Request) (*api.Bind
 		return nil, err
 	}
 	call := &api.Binding{Name: path[0]}
-	if call.Trace, err = trace(r); err != nil {
+	if call.Trace, err = traceOf(r); err != nil {
 		return nil, err
 	}
 	query, err := queryMetadata(r.URL.RawQuery, api.BadRequest)

@@ -55,7 +55,7 @@ func (h *handler) bulk(w http.ResponseWriter, r *http.Request) (*api.Bulk, error
 	if b.Metadata, err = queryMetadata(r.URL.RawQuery, api.PublishMetadata); err != nil {
 		return nil, err
 	}
-	if b.Trace, err = trace(r); err != nil {
+	if b.Trace, err = traceOf(r); err != nil {
 		return nil, err
 	}
 	body, err := h.readBody(w, r)

@@ -23,6 +23,7 @@ import (
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/middleware"
 	"github.com/penstock-io/penstock/telemetry"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // DefaultMaxBody is the limit of a request body in bytes, 4 MiB.
@@ -52,6 +53,8 @@ type Options struct {
 	Pipeline *middleware.Pipeline
 	// Metrics count requests; nil: nothing does.
 	Metrics *telemetry.Metrics
+	// Tracer makes spans of requests; nil: none.
+	Tracer *trace.Tracer
 	// Logger gets panics and, where [api.API.Log] says so, requests; nil
 	// discards both.
 	Logger *slog.Logger
@@ -69,6 +72,7 @@ type handler struct {
 	own     bool // for the operator, not the app
 	log     *slog.Logger
 	metrics *telemetry.Metrics
+	tracer  *trace.Tracer
 	mux     *chi.Mux
 
 	pipeline *middleware.Pipeline
@@ -97,7 +101,7 @@ func newHandler(a *api.API, o Options) *handler {
 	h := &handler{
 		api: a, tokens: api.NewTokens(o.Tokens), maxBody: o.MaxBody,
 		hosts: middleware.NewHosts(o.AllowedHosts), origins: newOrigins(o.AllowedOrigins),
-		own: o.Operator, log: o.Logger, metrics: o.Metrics,
+		own: o.Operator, log: o.Logger, metrics: o.Metrics, tracer: o.Tracer,
 	}
 	if h.maxBody <= 0 {
 		h.maxBody = DefaultMaxBody
@@ -113,7 +117,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := canonical(r.URL)
 	l := h.api.Log()
 	logs := l.Enabled && !h.own && !(l.OmitHealth && exempt(r.Method, path))
-	if logs || h.metrics != nil {
+	if logs || h.metrics != nil || h.tracer.On() {
 		sw := &statusWriter{ResponseWriter: w}
 		defer func(start time.Time) { h.ended(r, path, sw, start, logs) }(time.Now())
 		w = sw
@@ -121,6 +125,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.recovered(w, path)
 	if done := h.guard(w, r, path); done {
 		return
+	}
+	if h.tracer.On() && !h.own && !exempt(r.Method, path) {
+		var span trace.Span
+		if r, span = h.begin(r); span.Recording() {
+			defer func(path string) { h.endSpan(span, r, path, w) }(path)
+		}
 	}
 	if !h.pipeline.Empty() {
 		path = h.pass(w, r, path)

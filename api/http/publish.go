@@ -41,7 +41,7 @@ func (h *handler) publishRequest(w http.ResponseWriter, r *http.Request, t targe
 	if err != nil {
 		return nil, "", err
 	}
-	tr, err := trace(r)
+	tr, err := traceOf(r)
 	if err != nil {
 		return nil, "", err
 	}

@@ -130,7 +130,7 @@ func queryMetadata(query string, p api.Problem) (map[string]string, error) {
 	return m, nil
 }
 
-// trace reads the trace context of a request.
-func trace(r *http.Request) (api.Trace, error) {
+// traceOf reads the trace context of a request.
+func traceOf(r *http.Request) (api.Trace, error) {
 	return api.TraceHeaders{Parent: r.Header["Traceparent"], State: r.Header["Tracestate"], Baggage: r.Header["Baggage"]}.Trace()
 }

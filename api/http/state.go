@@ -264,7 +264,7 @@ func (h *handler) onTransactState(w http.ResponseWriter, r *http.Request) {
 	}
 	var tr api.Trace
 	if err == nil {
-		tr, err = trace(r)
+		tr, err = traceOf(r)
 	}
 	if err == nil {
 		err = h.api.TransactState(r.Context(), c.store, changes, tr)

@@ -157,7 +157,7 @@ func (f *serveFlags) options(log *slog.Logger) (runtime.Options, error) {
 		Resources: f.ResourcesPath, Configs: f.Config, Strict: f.Strict, Env: os.LookupEnv,
 		Components: all.Finder(os.LookupEnv), APIToken: os.Getenv("DAPR_API_TOKEN"), LogAPI: f.EnableAPILogging,
 		Grace: time.Duration(f.GracefulShutdownSeconds) * time.Second, BlockShutdown: f.BlockShutdownDuration,
-		Version: version(), Logger: log,
+		Version: version(), Logger: log, Stdout: os.Stdout,
 		App: runtime.AppOptions{
 			Port: f.AppPort, Address: f.AppChannelAddress, Protocol: f.protocol(), Token: os.Getenv("APP_API_TOKEN"),
 			MaxConcurrency: f.AppMaxConcurrency, Disable: list(f.DisableInitEndpoints), ProbeTimeout: f.AppBindingOptionsTimeout,
