@@ -39,7 +39,7 @@ type Runtime interface {
 
 // Events are what the API needs of events under way.
 type Events interface {
-	Routes
+	Sources
 	Records
 	Streams
 	Updates

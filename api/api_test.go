@@ -14,6 +14,7 @@ import (
 
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/bindings"
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/configuration"
 	"github.com/penstock-io/penstock/crypto"
@@ -71,9 +72,17 @@ func (b bare) Logger() *slog.Logger                   { return slog.New(slog.Dis
 func (b bare) Snapshot() api.Metadata {
 	return api.Metadata{Extended: map[string]string{"ours": "1"}}
 }
-func (b bare) NotReady() []string        { return nil }
-func (b bare) NotOutbound() []string     { return nil }
-func (b bare) Shutdown(bool)             {}
+func (b bare) NotReady() []string      { return nil }
+func (b bare) NotOutbound() []string   { return nil }
+func (b bare) Shutdown(bool)           {}
+func (b bare) Triggers() []api.Trigger { return nil }
+
+func (b bare) RunTrigger(context.Context, string) (string, cloudevents.Outcome, error) {
+	return "", cloudevents.Outcome{}, nil
+}
+
+func (b bare) Webhooks() []api.Webhook { return nil }
+
 func (b bare) Journal() *journal.Journal { return nil }
 
 func (b bare) DeadLetters() *deadletters.Keeper {
@@ -118,6 +127,9 @@ ERR_BODY_READ  400 3
 ERR_MALFORMED_REQUEST  400 3
 ERR_BAD_REQUEST  400 3
 ERR_ROUTE_NOT_FOUND  404 5
+ERR_TRIGGER_NOT_FOUND  404 5
+ERR_TRIGGER_BUSY  409 10
+ERR_TRIGGER_NOT_READ  503 14
 ERR_EVENT_SELECTION  400 3
 ERR_LIMIT_REACHED  429 8
 ERR_API_UNIMPLEMENTED  501 12

@@ -64,6 +64,12 @@ const (
 	BadRequest
 	// RouteNotFound: no route of that name.
 	RouteNotFound
+	// TriggerNotFound: no input binding of that name has a schedule.
+	TriggerNotFound
+	// TriggerBusy: a tick is under way and must be alone.
+	TriggerBusy
+	// TriggerNotRead: nothing here reads the binding.
+	TriggerNotRead
 	// EventSelection: what says which events are meant cannot be used.
 	EventSelection
 	// LimitReached: a bound of ours is used up.
@@ -218,6 +224,9 @@ func (p Problem) row() row {
 		Malformed:           {"ERR_MALFORMED_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
 		BadRequest:          {"ERR_BAD_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
 		RouteNotFound:       {"ERR_ROUTE_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
+		TriggerNotFound:     {"ERR_TRIGGER_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
+		TriggerBusy:         {"ERR_TRIGGER_BUSY", "", 409, grpcAborted, fault.Conflict},
+		TriggerNotRead:      {"ERR_TRIGGER_NOT_READ", "", 503, grpcUnavailable, fault.Unavailable},
 		EventSelection:      {"ERR_EVENT_SELECTION", "", 400, grpcInvalidArgument, fault.Invalid},
 		LimitReached:        {"ERR_LIMIT_REACHED", "", 429, grpcExhausted, fault.Exhausted},
 		Unimplemented:       {"ERR_API_UNIMPLEMENTED", "", 501, grpcUnimplemented, fault.NotFound},

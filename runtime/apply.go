@@ -23,6 +23,8 @@ type running struct {
 	kind string               // DECLARATIVE, PROGRAMMATIC or STREAMING
 	// letters is where its dead letters go; zero when that is no topic.
 	letters topic
+	// binding is the input binding that it reads; empty when it reads none.
+	binding string
 }
 
 // wish is a route that should run.
@@ -157,7 +159,7 @@ func (r *Runtime) wishes() (out map[string]wish, waiting map[string]error) {
 			continue
 		}
 		out[name] = wish{
-			running: running{sum: fingerprint(p) ^ r.sumOf(p.From.Binding) ^ r.sumOf(p.From.PubSub), letters: deadLettersOf(p)},
+			running: running{sum: fingerprint(p) ^ r.sumOf(p.From.Binding) ^ r.sumOf(p.From.PubSub), letters: deadLettersOf(p), binding: p.From.Binding},
 			make:    func(ctx context.Context) (router.Route, error) { return r.routes.pipeline(ctx, p) },
 		}
 	}
@@ -204,7 +206,7 @@ func (r *Runtime) wishInputs(out map[string]wish) {
 			continue
 		}
 		out["binding/"+name] = wish{
-			running: running{sum: r.sumOf(name) ^ r.inboundSum(name, bindingPolicies)},
+			running: running{sum: r.sumOf(name) ^ r.inboundSum(name, bindingPolicies), binding: name},
 			make:    func(context.Context) (router.Route, error) { return r.routes.input(name) },
 		}
 	}

@@ -285,10 +285,15 @@ func (i *instance) PauseRoute(string) error { return fault.New(fault.NotFound, "
 
 func (i *instance) ResumeRoute(string) error         { return fault.New(fault.NotFound, "no route") }
 func (i *instance) DeadLetters() *deadletters.Keeper { return nil }
-func (i *instance) Journal() *journal.Journal        { return nil }
-func (i *instance) NotReady() []string               { return nil }
-func (i *instance) NotOutbound() []string            { return nil }
-func (i *instance) Shutdown(force bool)              { i.stopped <- force }
+func (i *instance) Triggers() []api.Trigger          { return nil }
+func (i *instance) Webhooks() []api.Webhook          { return nil }
+func (i *instance) RunTrigger(context.Context, string) (string, cloudevents.Outcome, error) {
+	return "", cloudevents.Outcome{}, nil
+}
+func (i *instance) Journal() *journal.Journal { return nil }
+func (i *instance) NotReady() []string        { return nil }
+func (i *instance) NotOutbound() []string     { return nil }
+func (i *instance) Shutdown(force bool)       { i.stopped <- force }
 
 // open opens the components and closes them when the test ends.
 func open(tb testing.TB) *instance {

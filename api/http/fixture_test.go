@@ -215,6 +215,7 @@ type instance struct {
 	stopped  chan bool
 	letters  *deadletters.Keeper
 	journal  *journal.Journal
+	triggers []api.Trigger
 }
 
 func (i *instance) DeadLetters() *deadletters.Keeper { return i.letters }
@@ -276,6 +277,29 @@ func (i *instance) NotOutbound() []string { return i.outbound }
 func (i *instance) Shutdown(force bool)   { i.stopped <- force }
 
 func (i *instance) Subscribe(context.Context, *api.Stream) error { return nil }
+
+func (i *instance) Triggers() []api.Trigger { return i.triggers }
+func (i *instance) Webhooks() []api.Webhook {
+	return []api.Webhook{{Name: "github", Path: "/hooks/github", Deliveries: []api.WebhookDelivery{{Status: 401}}}}
+}
+
+func (i *instance) RunTrigger(_ context.Context, name string) (string, cloudevents.Outcome, error) {
+	switch name {
+	case "nightly":
+		return "nightly-1", cloudevents.Acked(), nil
+	case "given/up":
+		return "g-1", cloudevents.Outcome{Verdict: cloudevents.Ack, Reason: "the app said so"}, nil
+	case "slow":
+		return "slow-1", cloudevents.Retried(nil, 0), nil
+	case "busy":
+		return "", cloudevents.Outcome{}, fault.New(fault.Conflict, "a tick is under way")
+	case "elsewhere":
+		return "", cloudevents.Outcome{}, fault.New(fault.Unavailable, "another replica reads it")
+	case "many":
+		return "", cloudevents.Outcome{}, fault.New(fault.Exhausted, "16 wait")
+	}
+	return "", cloudevents.Outcome{}, fault.New(fault.NotFound, "it has no schedule")
+}
 
 func (i *instance) Routes() []api.Route {
 	return []api.Route{{Name: "subscription/bus/a/b", State: map[bool]string{false: "running", true: "paused"}[i.paused]}}

@@ -42,6 +42,7 @@ func (h *handler) routes() *chi.Mux {
 	h.configurationRoutes(m)
 	h.deadLetterRoutes(m)
 	h.eventRoutes(m)
+	h.sourceRoutes(m)
 	m.Get(ownPrefix+"/routes", h.onRoutes)
 	m.Post(ownPrefix+"/routes/pause/*", h.onPauseRoute)
 	m.Post(ownPrefix+"/routes/resume/*", h.onResumeRoute)

@@ -150,6 +150,10 @@ type binding struct {
 	flying  map[*tick]bool
 	closed  bool
 	cancel  context.CancelFunc // of the running Read
+	reads   bool               // Read runs
+
+	upcoming time.Time // when the next slot fires, as Read saw it
+	settled  bindings.Tick
 }
 
 func newBinding(env component.Env, o options) (*binding, error) {

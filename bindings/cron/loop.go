@@ -29,7 +29,8 @@ type tick struct {
 	slot    time.Time
 	attempt int       // retries so far
 	after   time.Time // not to be given out before, by the steady clock
-	kept    bool      // was under way once: never replaced by a newer tick
+	kept    bool      // was under way once, or asked for: never replaced by a newer tick
+	asked   asked     // nil for a tick of the schedule
 }
 
 // Read fires ticks until ctx ends. With a lease it also waits for what is under
@@ -41,6 +42,7 @@ func (b *binding) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	defer b.reading.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer b.stopReading()
 	if !b.begin(cancel) {
 		return fault.New(fault.Unavailable, "read ticks: the binding is closed")
 	}
@@ -113,7 +115,14 @@ func (b *binding) begin(cancel context.CancelFunc) bool {
 		b.wait(t)
 	}
 	b.left = nil
-	return !b.closed
+	b.reads = !b.closed
+	return b.reads
+}
+
+func (b *binding) stopReading() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reads = false
 }
 
 // passOver leaves out the slots that came while a tick was being handed over,
@@ -236,11 +245,14 @@ func (b *binding) choose() int {
 func (b *binding) pause() time.Duration {
 	d := lookEvery
 	now := b.clock.slot()
-	if next := b.schedule.next(b.last); !next.IsZero() {
-		d = min(d, next.Add(b.jitter).Sub(now))
+	next := b.schedule.next(b.last)
+	if !next.IsZero() {
+		next = next.Add(b.jitter)
+		d = min(d, next.Sub(now))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.upcoming = next
 	if i := b.choose(); i >= 0 {
 		d = min(d, b.waiting[i].after.Sub(b.clock.steady()))
 	}
@@ -271,7 +283,7 @@ func (b *binding) send(ctx context.Context, emit cloudevents.EmitFunc, t *tick) 
 func (b *binding) event(t *tick) (*cloudevents.Event, error) {
 	at := t.slot.UTC().Format(time.RFC3339Nano)
 	return cloudevents.New("", nil,
-		cloudevents.Attr{Name: "id", Value: b.env.Name + "-" + t.slot.UTC().Format("20060102T150405Z")},
+		cloudevents.Attr{Name: "id", Value: b.id(t)},
 		cloudevents.Attr{Name: "source", Value: b.source()},
 		cloudevents.Attr{Name: "type", Value: "io.penstock.cron.tick"},
 		cloudevents.Attr{Name: "time", Value: at},
@@ -312,6 +324,7 @@ func (b *binding) settle(t *tick, o cloudevents.Outcome) {
 	default:
 		b.mu.Lock()
 		delete(b.flying, t)
+		b.end(t, o)
 		b.mu.Unlock()
 	}
 	b.ring()
@@ -359,6 +372,9 @@ func (b *binding) position() time.Time {
 	defer b.mu.Unlock()
 	p := b.last
 	owed := func(t *tick) {
+		if t.asked != nil {
+			return
+		}
 		if before := b.schedule.before(t.slot); before.Before(p) {
 			p = before
 		}

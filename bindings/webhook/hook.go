@@ -21,6 +21,7 @@ type hook struct {
 	spool      *spool                     // with answer accepted
 	queue      chan *cloudevents.Delivery // from requests to Read, unbuffered
 	slots      chan struct{}              // one for each request handled
+	requests   requests                   // those answered last
 	cut        chan struct{}              // closed when running requests must end
 
 	mu      sync.Mutex

@@ -32,6 +32,7 @@ type answer struct {
 	kind   string // content type
 	body   string
 	after  time.Duration // Retry-After, when not zero
+	ids    []string      // of events, the first few
 }
 
 func refuse(status int, text string) answer {
@@ -60,7 +61,9 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.handshake(w, r)
 		return
 	}
+	began := h.now()
 	a := h.handle(w, r)
+	h.requests.add(r, &a, began, h.now().Sub(began))
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	head := w.Header()
 	head.Set("Content-Type", a.kind)
@@ -190,10 +193,15 @@ func (h *hook) take(r *http.Request, body []byte, stopped <-chan struct{}) answe
 		return refuse(http.StatusBadRequest, err.Error())
 	case len(items) == 0:
 		return done(http.StatusOK, "ack", 0, 0)
-	case h.spool != nil:
-		return h.keep(r.Context(), items)
 	}
-	return h.deliver(r.Context(), items, stopped)
+	a := answer{}
+	if h.spool != nil {
+		a = h.keep(r.Context(), items)
+	} else {
+		a = h.deliver(r.Context(), items, stopped)
+	}
+	a.ids = idsOf(items)
+	return a
 }
 
 // keep answers once the events are on the disk.
