@@ -23,6 +23,14 @@ type Route struct {
 	// Name is kind and what it reads: "subscription/bus/orders",
 	// "binding/github", "pipeline/archive".
 	Name string `json:"name"`
+	// From is where its events come from: "pubsub:bus/orders", "binding:github";
+	// empty when it was not started. DeadLetter is where they are given up to,
+	// when that is a topic.
+	From       string `json:"from,omitempty"`
+	DeadLetter string `json:"deadLetter,omitempty"`
+	// Steps and Targets are its way, in order.
+	Steps   []RouteStep   `json:"steps,omitempty"`
+	Targets []RouteTarget `json:"targets,omitempty"`
 	// State is running, paused, failing (its source is broken), stopping or
 	// waiting (not started yet, SourceError says why).
 	State string `json:"state"`
@@ -51,6 +59,23 @@ type Route struct {
 
 	// Recent is what it did lately, where that was asked for.
 	Recent *journal.Recent `json:"recent,omitempty"`
+}
+
+// RouteStep counts events in one step: those that Passed, those whose way Ended
+// there, and those that are to come again.
+type RouteStep struct {
+	Name    string `json:"name"`
+	Passed  uint64 `json:"passed"`
+	Ended   uint64 `json:"ended"`
+	Retried uint64 `json:"retried"`
+}
+
+// RouteTarget counts the calls of one target, such as "app", "app:/orders",
+// "binding:archive" or "pubsub:bus/builds": Tries, of which Taken were taken.
+type RouteTarget struct {
+	Name  string `json:"name"`
+	Tries uint64 `json:"tries"`
+	Taken uint64 `json:"taken"`
 }
 
 // Routes lists every route by name. The caller owns the result.

@@ -121,6 +121,9 @@ func (in *incarnation) sendAll(seats []seat) (results []result) {
 	}, &made)
 	for i := range seats {
 		results[i] = judge(seats[i].p, outcomes[i], err)
+		if made {
+			in.targets[0].count(results[i].Verdict)
+		}
 		seats[i].p.watch.tried(results[i].Outcome)
 		if results[i].Verdict == cloudevents.Ack {
 			seats[i].p.trip.target++

@@ -159,6 +159,7 @@ func (in *incarnation) runSteps(ctx context.Context, p *passage) *cloudevents.Ou
 	e := p.trip.original
 	for i := range in.route.Steps {
 		next, o := in.route.Steps[i].Do(ctx, e)
+		in.steps[i].count(o)
 		if o != nil {
 			return o
 		}
@@ -185,6 +186,9 @@ func (in *incarnation) send(ctx context.Context, p *passage, t *Target) result {
 		return asError(o.Outcome)
 	}, &o.made)
 	res := judge(p, o.Outcome, err)
+	if o.made {
+		in.targets[p.trip.target].count(res.Verdict)
+	}
 	p.watch.tried(res.Outcome)
 	return res
 }

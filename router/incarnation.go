@@ -23,6 +23,8 @@ type incarnation struct {
 	observer Observer
 	flow     *flow
 	source   *supervisor
+	steps    []stepTally
+	targets  []targetTally
 	// out is where Watermill's handler reads. It has a place for each lane, so
 	// a hand-over never blocks.
 	out chan *message.Message
@@ -34,7 +36,7 @@ type incarnation struct {
 
 func newIncarnation(r Route, log *slog.Logger, observer Observer) *incarnation {
 	in := &incarnation{
-		route: r, observer: observer,
+		route: r, observer: observer, steps: make([]stepTally, len(r.Steps)), targets: make([]targetTally, len(r.Targets)),
 		log:     log.With("route", r.Name),
 		out:     make(chan *message.Message, r.Lanes),
 		stopped: make(chan struct{}),

@@ -78,7 +78,10 @@ type DeadLetter struct {
 type Route struct {
 	// Name is unique while the route runs: "subscription/bus/orders",
 	// "binding/github", "pipeline/archive".
-	Name   string
+	Name string
+	// From says to people where the events come from: "pubsub:bus/orders",
+	// "binding:github".
+	From   string
 	Source Source
 	// Decode sets d.Event when a source leaves that to the route; nil when the
 	// source always sets it. An error makes the delivery undecodable, one of

@@ -94,12 +94,16 @@ func TestStatus(t *testing.T) {
 		b, c := newBook(t), &cemetery{}
 		s := newScript(ack, drop, cloudevents.Left("away"), nope, nope)
 		r := running(t, Options{})
-		mustAdd(t, r, Route{Name: "r", Source: b, Targets: []Target{{Name: "target", Send: s.send}}})
+		decode := func(d *cloudevents.Delivery) error { d.Event = event(t); return nil }
+		mustAdd(t, r, Route{
+			Name: "r", From: "book", Source: b, Decode: decode, Steps: []Step{{Name: "not the first", Do: endsFirst()}},
+			Targets: []Target{{Name: "target", Send: s.send}},
+		})
 		mustAdd(t, r, Route{Name: "s", Source: b, Targets: to(newScript(drop).send), DeadLetter: c.bury})
 		if err := r.Remove(t.Context(), "s"); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"1", "2", "3", "4"} {
+		for _, name := range []string{"0", "1", "2", "3", "4"} {
 			b.put(name)
 			synctest.Wait()
 		}
@@ -109,13 +113,27 @@ func TestStatus(t *testing.T) {
 		}
 		got.LastError, got.LastErrorAt = "", time.Time{}
 		want := Status{
-			Name: "r", Lanes: 1, Window: 64, WindowBytes: 64 << 20, Held: 1, HeldBytes: 1, Waiting: 1,
-			Counts: Counts{Acked: 1, Dropped: 1, Left: 1, Retried: 1},
+			Name: "r", From: "book", Lanes: 1, Window: 64, WindowBytes: 64 << 20, Held: 1, HeldBytes: 1, Waiting: 1,
+			Counts:  Counts{Acked: 1, Dropped: 2, Left: 1, Retried: 1},
+			Steps:   []StepStatus{{Name: "not the first", Passed: 4, Ended: 1}},
+			Targets: []TargetStatus{{Name: "target", Tries: 4, Taken: 1}},
 		}
-		if got != want {
-			t.Error(cmp.Diff(want, got))
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
 		}
 	})
+}
+
+// endsFirst is a step that drops the first event.
+func endsFirst() func(context.Context, *cloudevents.Event) (*cloudevents.Event, *cloudevents.Outcome) {
+	n := 0
+	return func(context.Context, *cloudevents.Event) (*cloudevents.Event, *cloudevents.Outcome) {
+		if n++; n > 1 {
+			return nil, nil
+		}
+		o := cloudevents.Dropped("it is the first", nil)
+		return nil, &o
+	}
 }
 
 func TestEmitRefusesNonsense(t *testing.T) {

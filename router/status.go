@@ -12,6 +12,11 @@ import (
 // Status is what a route is doing, at one moment.
 type Status struct {
 	Name string
+	// From is where the events come from, as in Route.
+	From string
+	// Steps and Targets are those of the route, in order.
+	Steps   []StepStatus
+	Targets []TargetStatus
 	// Lanes is how many deliveries may be under way, InFlight how many are.
 	Lanes, InFlight int
 	// Waiting is how many wait for their back-off to pass.
@@ -35,6 +40,20 @@ type Status struct {
 	LastErrorAt time.Time
 }
 
+// StepStatus counts what became of events in one step.
+type StepStatus struct {
+	Name string
+	// Passed went on, Ended were dropped or acked there, Retried are to come
+	// again.
+	Passed, Ended, Retried uint64
+}
+
+// TargetStatus counts the calls of one target: Tries, of which Taken were taken.
+type TargetStatus struct {
+	Name         string
+	Tries, Taken uint64
+}
+
 // Counts says how deliveries ended.
 type Counts struct {
 	Acked, Dropped, Left uint64
@@ -52,6 +71,31 @@ type Counts struct {
 // troublePause is the shortest time between two log lines about deliveries that
 // fail and will be tried again.
 const troublePause = 10 * time.Second
+
+// stepTally counts what a step does.
+type stepTally struct{ passed, ended, retried atomic.Uint64 }
+
+func (t *stepTally) count(o *cloudevents.Outcome) {
+	switch {
+	case o == nil:
+		t.passed.Add(1)
+	case o.Verdict == cloudevents.Retry:
+		t.retried.Add(1)
+	default:
+		t.ended.Add(1)
+	}
+}
+
+// targetTally counts the calls of a target.
+type targetTally struct{ tries, taken atomic.Uint64 }
+
+// count counts calls and how many of them were taken.
+func (t *targetTally) count(v cloudevents.Verdict) {
+	t.tries.Add(1)
+	if v == cloudevents.Ack {
+		t.taken.Add(1)
+	}
+}
 
 // tally counts what a route does.
 type tally struct {
@@ -112,8 +156,16 @@ func (t *tally) setSource(text string) {
 func (in *incarnation) status() Status {
 	f, t := in.flow, in.flow.tally
 	s := Status{
-		Name: in.route.Name, Lanes: in.route.Lanes,
+		Name: in.route.Name, From: in.route.From, Lanes: in.route.Lanes,
 		Window: in.route.Window, WindowBytes: in.route.WindowBytes, Counts: t.counts(),
+	}
+	for i := range in.steps {
+		c := &in.steps[i]
+		s.Steps = append(s.Steps, StepStatus{in.route.Steps[i].Name, c.passed.Load(), c.ended.Load(), c.retried.Load()})
+	}
+	for i := range in.targets {
+		c := &in.targets[i]
+		s.Targets = append(s.Targets, TargetStatus{in.route.Targets[i].Name, c.tries.Load(), c.taken.Load()})
 	}
 	s.Held, s.HeldBytes = f.window.use()
 	f.mu.Lock()

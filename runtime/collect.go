@@ -150,7 +150,7 @@ func (r *Runtime) collector(ctx context.Context, name string, t topic) (router.R
 	}
 	src := bus.Forwarded(pubsub.Subscription{Topic: t.name, Group: bus.Group() + collectors})
 	return router.Route{
-		Name: name, Source: src, Lanes: defaultLanes, GiveBack: bus.Features().GiveBack, Gate: r.keeper.Room, Key: deadletters.Key,
+		Name: name, From: fromTopic(t.pubsub, t.name), Source: src, Lanes: defaultLanes, GiveBack: bus.Features().GiveBack, Gate: r.keeper.Room, Key: deadletters.Key,
 		Targets: []router.Target{{Name: "deadletters", Send: r.keeper.Collect(t.pubsub, t.name)}},
 	}, src.Prepare(ctx)
 }

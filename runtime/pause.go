@@ -20,6 +20,11 @@ func (r *Runtime) Routes() []api.Route {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for i := range out {
+		if l := r.running[out[i].Name].letters; l != (topic{}) {
+			out[i].DeadLetter = fromTopic(l.pubsub, l.name)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.unstarted)) {
 		out = append(out, api.Route{Name: name, State: "waiting", SourceError: r.unstarted[name].Error()})
 	}
@@ -29,11 +34,17 @@ func (r *Runtime) Routes() []api.Route {
 
 func routeInfo(s router.Status) api.Route {
 	out := api.Route{
-		Name: s.Name, State: "running", Concurrency: s.Lanes, InFlight: s.InFlight, Waiting: s.Waiting,
+		Name: s.Name, From: s.From, State: "running", Concurrency: s.Lanes, InFlight: s.InFlight, Waiting: s.Waiting,
 		Held: s.Held, MaxInFlight: s.Window, HeldBytes: s.HeldBytes,
 		Delivered: s.Counts.Acked, Dropped: s.Counts.Dropped, DeadLettered: s.Counts.DeadLettered,
 		Retried: s.Counts.Retried, GivenBack: s.Counts.GivenBack, Left: s.Counts.Left, Duplicates: s.Counts.Duplicates,
 		SourceError: s.SourceError, LastError: s.LastError,
+	}
+	for _, step := range s.Steps {
+		out.Steps = append(out.Steps, api.RouteStep(step))
+	}
+	for _, t := range s.Targets {
+		out.Targets = append(out.Targets, api.RouteTarget(t))
 	}
 	switch {
 	case s.Stopping:

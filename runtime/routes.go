@@ -80,7 +80,7 @@ func (rs *routes) topic(ctx context.Context, name string, s config.Subscription)
 		return r, err
 	}
 	r = router.Route{
-		Name: name, Lanes: cmp.Or(flow.Concurrency, defaultLanes), Window: flow.MaxInFlight,
+		Name: name, From: fromTopic(s.PubSub, s.Topic), Lanes: cmp.Or(flow.Concurrency, defaultLanes), Window: flow.MaxInFlight,
 		GiveBack: bus.Features().GiveBack,
 		Steps:    []router.Step{expiryStep()},
 		Targets:  []router.Target{{Policy: rs.inbound(s.PubSub, pubsubPolicies)}},
@@ -130,6 +130,12 @@ func source(ctx context.Context, bus *pubsub.Bus, s pubsub.Subscription) (*pubsu
 	return src, src.Prepare(ctx)
 }
 
+// fromTopic and fromBinding are how people read where events come from; targets
+// are named alike.
+func fromTopic(bus, topic string) string { return "pubsub:" + bus + "/" + topic }
+
+func fromBinding(name string) string { return "binding:" + name }
+
 func subscriptionName(s config.Subscription) string {
 	return "subscription/" + s.PubSub + "/" + s.Topic
 }
@@ -150,7 +156,7 @@ func (rs *routes) input(name string) (router.Route, error) {
 	}
 	to := inputAddress(p)
 	return router.Route{
-		Name: "binding/" + name, Source: rs.sourceOf(p), Lanes: defaultLanes, GiveBack: true,
+		Name: "binding/" + name, From: fromBinding(name), Source: rs.sourceOf(p), Lanes: defaultLanes, GiveBack: true,
 		Gate: rs.app.Ready,
 		Targets: []router.Target{{
 			Name: "app:" + to.Path, Send: toHandler(rs.app, rs.parts, to, p.binding.Replies()),
@@ -178,7 +184,7 @@ func (rs *routes) pipeline(ctx context.Context, p config.Pipeline) (router.Route
 		if from == nil || from.binding == nil {
 			return r, fault.New(fault.NotFound, "read binding %s: no such component", p.From.Binding)
 		}
-		r.Source, r.GiveBack = rs.sourceOf(from), true
+		r.Source, r.From, r.GiveBack = rs.sourceOf(from), fromBinding(p.From.Binding), true
 		return r, rs.deliverOnce(ctx, &r, p)
 	}
 	bus, err := rs.parts.bus(p.From.PubSub)
@@ -194,6 +200,7 @@ func (rs *routes) pipeline(ctx context.Context, p config.Pipeline) (router.Route
 		return r, err
 	}
 	r.Source, r.Decode, r.GiveBack = src, src.Decode, bus.Features().GiveBack
+	r.From = fromTopic(p.From.PubSub, p.From.Topic)
 	r.Steps = append([]router.Step{expiryStep()}, r.Steps...)
 	return r, rs.deliverOnce(ctx, &r, p)
 }
