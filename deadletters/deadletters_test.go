@@ -285,6 +285,37 @@ func TestReplayHandsOverTheOriginal(t *testing.T) {
 	}
 }
 
+func TestReplayWithAnotherBody(t *testing.T) {
+	t.Parallel()
+	r := &routes{}
+	k := keeper(t, r, nil)
+	collect(t, k, many(2)...)
+	for _, s := range []deadletters.Selection{all(), {Query: deadletters.Query{Topic: "graves"}}} {
+		if _, err := k.Replay(t.Context(), &deadletters.Replay{Selection: s, Body: []byte("mended")}); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("of several: %v", err)
+		}
+	}
+	one := list(t, k, deadletters.Query{})[0]
+	s := deadletters.Selection{Query: deadletters.Query{IDs: []string{one.ID}}}
+	r.say = func(*cloudevents.Delivery) (cloudevents.Outcome, error) {
+		return cloudevents.Retried(fault.New(fault.Unavailable, "down"), 0), nil
+	}
+	if _, err := k.Replay(t.Context(), &deadletters.Replay{Selection: s, Body: []byte("mended")}); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := k.Get(t.Context(), one.ID); err != nil || string(kept.Body) != string(letter(2).Body) {
+		t.Errorf("the letter has become %q, %v", kept.Body, err)
+	}
+	r.say = nil
+	res, err := k.Replay(t.Context(), &deadletters.Replay{Selection: s, Body: []byte("mended")})
+	if err != nil || res.Replayed != 1 {
+		t.Errorf("result %+v, %v", res, err)
+	}
+	if d := cmp.Diff([]string{"mended", "mended"}, r.bodies()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
 func TestReplayKeepsWhatWasNotTaken(t *testing.T) {
 	t.Parallel()
 	down := fault.New(fault.Unavailable, "the app is down")

@@ -44,6 +44,10 @@ type Replay struct {
 	// To is "pubsub/topic": publish there instead of handing the event to the
 	// route that gave it up.
 	To string
+	// Body, when not nil, is what goes in place of the body of the letter; the
+	// selection is then one id. What is given up again has it, and where nothing
+	// keeps that the letter stays as it was.
+	Body []byte
 	// Progress, when not nil, is told now and then how far it is.
 	Progress func(Result)
 }
@@ -149,6 +153,9 @@ func (r *Replay) check() error {
 	if r.Rate < 0 || r.Rate > MaxRate || math.IsNaN(r.Rate) {
 		return fault.New(fault.Invalid, "replay dead letters: a rate of %v; use events per second, 0 for no limit", r.Rate)
 	}
+	if r.Body != nil && len(r.IDs) != 1 {
+		return fault.New(fault.Invalid, "replay dead letters with another body: give the id of one")
+	}
 	if bus, topic, ok := strings.Cut(r.To, "/"); r.To != "" && (!ok || bus == "" || topic == "") {
 		return fault.New(fault.Invalid, "replay dead letters to %.80q: write pubsub/topic", r.To)
 	}
@@ -245,6 +252,9 @@ func (x *run) one(ctx context.Context, seq int64) error {
 	if !x.k.claim(seq) {
 		x.res.fail(l.ID, "another replay has it under way")
 		return nil
+	}
+	if x.r.Body != nil {
+		l.Body = x.r.Body
 	}
 	if x.r.To != "" {
 		return x.publish(ctx, l)

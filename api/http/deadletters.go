@@ -174,15 +174,20 @@ func (h *handler) onDeadLetter(w http.ResponseWriter, r *http.Request) {
 func (h *handler) onReplay(w http.ResponseWriter, r *http.Request) {
 	var in struct {
 		selection
-		Rate float64 `json:"rate"`
-		To   string  `json:"to"`
+		Rate   float64 `json:"rate"`
+		To     string  `json:"to"`
+		Body   *string `json:"body"`
+		Base64 []byte  `json:"bodyBase64"`
 	}
 	q, err := h.selected(w, r, &in, &in.selection)
 	if err != nil {
 		respondError(w, err)
 		return
 	}
-	replay := &deadletters.Replay{Selection: *q, Rate: in.Rate, To: in.To}
+	replay := &deadletters.Replay{Selection: *q, Rate: in.Rate, To: in.To, Body: in.Base64}
+	if in.Body != nil {
+		replay.Body = []byte(*in.Body)
+	}
 	lines := &lineWriter{w: w}
 	if strings.Contains(r.Header.Get("Accept"), lineType) {
 		replay.Progress = func(res deadletters.Result) { lines.write(res) }

@@ -126,7 +126,7 @@ func TestReplayAndDiscardDeadLetters(t *testing.T) {
 		}
 	}
 	for body, want := range map[string]int{
-		`{"all":true,"rate":-1}`: http.StatusBadRequest, `{"all":true,"to":"bus"}`: http.StatusBadRequest,
+		`{"all":true,"body":"x"}`: http.StatusBadRequest, `{"all":true,"rate":-1}`: http.StatusBadRequest, `{"all":true,"to":"bus"}`: http.StatusBadRequest,
 		`{"all":true,"to":"coach/t"}`: http.StatusNotFound, `{"all":true,"to":"bus/secret"}`: http.StatusForbidden,
 	} {
 		if w := ask(h, "POST", lettersPath+"/replay", body); w.Code != want {
