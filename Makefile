@@ -70,6 +70,17 @@ test-sdk: build ## run the official SDKs that need another language
 	cd test/sdk/python && python3 -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
 	cd test/sdk/python && PENSTOCK=$(abspath $(BIN)) .venv/bin/python -W ignore -m unittest -b
 
+console: ## build the console's page; the files are committed
+	cd console/web && npm ci --no-audit --no-fund --loglevel=error && npx vite build --logLevel error
+
+console-check: console ## fail when the committed page is not what its source makes
+	@git diff --exit-code --stat -- console/dist && test -z "$$(git status --porcelain console/dist)"
+	@test $$(tar -cz console/dist | wc -c) -le 409600 || { echo "the page has more than 400 KiB"; exit 1; }
+
+test-console: build ## look at the console with a real browser (Debian's chromium), screenshots in SHOTS
+	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || apt-get install -y -q chromium >/dev/null
+	cd test/console && npm ci --no-audit --no-fund --loglevel=error && PENSTOCK=$(abspath $(BIN)) node --test
+
 test-services: ## install and start the real servers, run the tests that need them, the ledger too
 	$(GO) build -o bin/services ./test/services/run
 	bin/services -test
@@ -94,4 +105,4 @@ fuzz: ## let every fuzz target look for FUZZTIME, 10s unless it is given
 clean: ## remove what was built
 	rm -rf bin .penstock
 
-.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers bench-state test-sdk test-services test-interop crash ledger fuzz clean
+.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers bench-state test-sdk console console-check test-console test-services test-interop crash ledger fuzz clean

@@ -6,8 +6,10 @@ import "strings"
 // {} stands for one name, and a * at the end for one or more.
 type rule struct {
 	method, path string
-	// shared answers are the same for everybody, and may be a moment old.
+	// shared answers are the same for everybody, and may be a moment old; query is
+	// what they are asked with, anything else is asked for itself.
 	shared bool
+	query  string
 	// watch is a request that ends when the page goes.
 	watch bool
 }
@@ -18,7 +20,7 @@ func rules() []rule {
 	const own = "/v1.0-penstock"
 	return []rule{
 		{method: "GET", path: "/v1.0/metadata", shared: true},
-		{method: "GET", path: own + "/routes", shared: true},
+		{method: "GET", path: own + "/routes", shared: true, query: "window=10s"},
 		{method: "POST", path: own + "/routes/pause/*"},
 		{method: "POST", path: own + "/routes/resume/*"},
 		{method: "GET", path: own + "/events"},

@@ -127,7 +127,7 @@ func (c *console) pass(w http.ResponseWriter, r *http.Request, path string) {
 		}
 	}
 	switch {
-	case rule.shared && r.URL.RawQuery == "":
+	case rule.shared && r.URL.RawQuery == rule.query:
 		c.answers.serve(w, ask, path, c.api)
 	case rule.watch:
 		c.watch(w, ask)
