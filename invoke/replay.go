@@ -134,6 +134,14 @@ func (v *view) Close() error {
 	return b.src.Close()
 }
 
+// Again returns the body from its beginning, see [message.RoundTrip].
+func (v *view) Again() (io.ReadCloser, error) {
+	if !v.b.again() {
+		return nil, fault.New(fault.Unavailable, "send request body once more: more than %d bytes of it were sent", Replay)
+	}
+	return v.b.view(), nil
+}
+
 // keep reads the body of an answer that is a failure and lets go of the
 // connection, so that nothing is held while waiting for the next try. It returns
 // false, with the body as it was, when it is long.

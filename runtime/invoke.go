@@ -3,10 +3,12 @@ package runtime
 import (
 	"context"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 
 	"github.com/penstock-io/penstock/api"
+	apihttp "github.com/penstock-io/penstock/api/http"
 	"github.com/penstock-io/penstock/config"
 	calling "github.com/penstock-io/penstock/invoke"
 	"github.com/penstock-io/penstock/invoke/access"
@@ -76,6 +78,10 @@ func (r *Runtime) limitCalls(c config.AccessControl) {
 	}
 }
 
+// maxPeerHead bounds the headers of a call of another sidecar, in bytes: more than
+// that one takes of its app, since it adds some.
+const maxPeerHead = 1 << 20
+
 // servePeers takes calls of other sidecars until ctx ends.
 func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 	o := sidecars.ServerOptions{
@@ -83,6 +89,13 @@ func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 	}
 	if r.app != nil {
 		o.App = r.app
+	}
+	if r.app != nil && !strings.HasPrefix(r.o.App.Protocol, "grpc") {
+		o.Direct = func(ctx context.Context, h http.Handler, l net.Listener) error {
+			return apihttp.NewServer(h, apihttp.ServerOptions{
+				ReadBuffer: maxPeerHead, Context: sidecars.DirectContext, Drain: r.o.Grace, Cut: cut, Logger: r.log,
+			}).Run(ctx, l)
+		}
 	}
 	return sidecars.NewServer(o).Run(ctx, r.o.Internal...)
 }

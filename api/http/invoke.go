@@ -1,14 +1,8 @@
 package http
 
 import (
-	"io"
-	"maps"
 	"net/http"
-	"slices"
-	"strconv"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -71,26 +65,13 @@ func (h *handler) invoke(w http.ResponseWriter, r *http.Request, c callee) {
 		respondError(w, err)
 		return
 	}
-	m := &message.Request{
-		Verb: r.Method, Path: path, Query: r.URL.RawQuery, Header: r.Header.Clone(), Length: r.ContentLength, Trailer: r.Trailer,
-	}
+	m, received := message.Receive(w, r, path)
 	m.Upgrade = upgrade(r)
-	message.Clean(m.Header)
 	if c.basic {
 		delete(m.Header, "Authorization")
 	}
-	arrival := http.NewResponseController(w)
-	_ = arrival.SetReadDeadline(time.Time{}) // a call may take as long as it likes
-	var body *timed
-	if r.ContentLength != 0 {
-		_ = arrival.EnableFullDuplex() // HTTP/2 always is
-		body = &timed{ReadCloser: r.Body, w: arrival}
-		m.Body = body
-	}
 	answer, err := h.api.Invoke(r.Context(), c.target, m)
-	if r.ContentLength < 0 && !body.ended.Load() {
-		leave(w, r)
-	}
+	received()
 	if err != nil {
 		respondError(w, err)
 		return
@@ -104,45 +85,12 @@ func (h *handler) invoke(w http.ResponseWriter, r *http.Request, c callee) {
 		tunnel(w, answer, m.Upgrade)
 		return
 	}
-	relay(w, answer)
-}
-
-// pieceTime is how long the next piece of a body may be on its way.
-const pieceTime = 5 * time.Minute
-
-// leave makes a connection end with the answer. In full duplex net/http goes on
-// behind a body of chunks that it could not read to its end, and takes what comes
-// there for another request.
-func leave(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor == 1 {
-		w.Header().Set("Connection", "close")
-	}
-}
-
-// timed is a request's body, each piece of which must arrive in time.
-type timed struct {
-	io.ReadCloser
-	w     *http.ResponseController
-	ended atomic.Bool // it was read to its end
-}
-
-// Read implements [io.Reader].
-func (u *timed) Read(p []byte) (int, error) {
-	// It fails where there is no connection, as in tests.
-	_ = u.w.SetReadDeadline(time.Now().Add(pieceTime))
-	n, err := u.ReadCloser.Read(p)
-	if err != nil {
-		_ = u.w.SetReadDeadline(time.Time{})
-	}
-	if err == io.EOF {
-		u.ended.Store(true)
-	}
-	return n, err
+	message.Relay(w, answer)
 }
 
 // respondStatus answers with the status of an app that speaks gRPC.
 func respondStatus(w http.ResponseWriter, answer *message.Response) {
-	header(w, answer)
+	message.Head(w.Header(), answer)
 	body, err := protojson.Marshal(answer.RPC.Proto())
 	if err != nil { // a detail of a type that is not known here
 		plain := answer.RPC.Proto()
@@ -151,74 +99,4 @@ func respondStatus(w http.ResponseWriter, answer *message.Response) {
 	}
 	w.Header().Del("Trailer")
 	respond(w, answer.Status, "application/json", body)
-}
-
-// header copies the headers of an answer.
-func header(w http.ResponseWriter, answer *message.Response) {
-	message.ForHTTP(answer.Header)
-	h := w.Header()
-	maps.Copy(h, answer.Header)
-	if _, set := h["Content-Type"]; !set {
-		h["Content-Type"] = nil // lest net/http guesses
-	}
-	if answer.RPC == nil {
-		for name := range answer.Trailer {
-			h.Add("Trailer", name)
-		}
-	}
-}
-
-// relay writes an answer. Pieces of a body of unknown length are sent as they
-// come; a body that breaks off ends the connection, so that it is not taken for
-// whole.
-func relay(w http.ResponseWriter, answer *message.Response) {
-	header(w, answer)
-	if answer.Length >= 0 && len(answer.Trailer) == 0 && answer.Status != http.StatusNoContent && answer.Status != http.StatusNotModified {
-		w.Header().Set("Content-Length", strconv.FormatInt(answer.Length, 10))
-	}
-	w.WriteHeader(answer.Status)
-	flush := func() error { return nil }
-	if answer.Length < 0 {
-		flush = http.NewResponseController(w).Flush
-		_ = flush() // the head; it fails when the client is gone, as the next one will
-	}
-	if err := pump(w, answer.Body, flush); err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	if answer.RPC != nil {
-		return
-	}
-	announced := w.Header()["Trailer"]
-	for name, values := range answer.Trailer {
-		if !message.Good(name, values) || message.OneHop(name) {
-			continue
-		}
-		if !slices.Contains(announced, name) {
-			name = http.TrailerPrefix + name
-		}
-		w.Header()[name] = values
-	}
-}
-
-// pump copies a body, with a flush after each piece.
-func pump(w io.Writer, body io.Reader, flush func() error) error {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := body.Read(buf)
-		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
-				return err
-			}
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-		switch err {
-		case nil:
-		case io.EOF:
-			return nil
-		default:
-			return err
-		}
-	}
 }

@@ -32,6 +32,8 @@ type ServerOptions struct {
 	Drain time.Duration
 	// Cut ends the drain at once when it is closed; may be nil.
 	Cut <-chan struct{}
+	// Context, when not nil, makes the context of a connection's requests.
+	Context func(context.Context, net.Conn) context.Context
 	// Logger gets what net/http has to say; nil discards it.
 	Logger *slog.Logger
 }
@@ -64,6 +66,7 @@ func NewServer(h http.Handler, o ServerOptions) *Server {
 		IdleTimeout:       either(o.IdleTimeout, 120*time.Second),
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		Protocols:         new(http.Protocols),
+		ConnContext:       o.Context,
 		// Else net/http would answer OPTIONS * by itself, before any check.
 		DisableGeneralOptionsHandler: true,
 		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},

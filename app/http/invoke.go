@@ -1,9 +1,7 @@
 package http
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"net/http"
 
 	"github.com/penstock-io/penstock/app"
@@ -36,7 +34,7 @@ func (c *Channel) direct(ctx context.Context, r *msg.Request) (*msg.Response, er
 	case c.token != nil:
 		r.Header["Dapr-Api-Token"] = c.token
 	}
-	if err := repeatable(r); err != nil {
+	if err := msg.Hold(r); err != nil {
 		return nil, fault.Wrap(err, "call app at /%s", r.Path)
 	}
 	answer, err := msg.RoundTrip(ctx, c.transport, c.method(r), r)
@@ -45,30 +43,3 @@ func (c *Channel) direct(ctx context.Context, r *msg.Request) (*msg.Response, er
 	}
 	return answer, nil
 }
-
-// repeatable reads a small body, so that the transport can send the request once
-// more when the app had closed the connection before it read anything.
-func repeatable(r *msg.Request) error {
-	if r.Body == nil || r.Length <= 0 || r.Length > smallBody {
-		return nil
-	}
-	body := make([]byte, r.Length)
-	_, err := io.ReadFull(r.Body, body)
-	_ = r.Body.Close() // what is behind the length belongs to nobody
-	r.Body = newRepeated(body)
-	return fault.Wrap(err, "read request body")
-}
-
-// repeated is a body in memory; see [msg.RoundTrip].
-type repeated struct {
-	*bytes.Reader
-	data []byte
-}
-
-func newRepeated(data []byte) repeated { return repeated{bytes.NewReader(data), data} }
-
-// Close implements [io.Closer].
-func (repeated) Close() error { return nil }
-
-// Again returns the body from its beginning.
-func (r repeated) Again() (io.ReadCloser, error) { return newRepeated(r.data), nil }

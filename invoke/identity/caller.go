@@ -26,13 +26,17 @@ func Caller(ctx context.Context) (ID, bool) {
 	return info.id, ok
 }
 
-// WithCaller returns the ctx of a call that id makes, for tests of what [Caller]
-// decides.
-func WithCaller(ctx context.Context, id ID) context.Context {
+// WithProof returns the ctx of a call on a connection on which somebody proved who
+// they are: info is what the handshake of [ServerCredentials] returned.
+func WithProof(ctx context.Context, info credentials.AuthInfo) context.Context {
 	p := peer.Peer{}
 	if known, ok := peer.FromContext(ctx); ok {
 		p = *known
 	}
-	p.AuthInfo = proven{id: id}
+	p.AuthInfo = info
 	return peer.NewContext(ctx, &p)
 }
+
+// WithCaller returns the ctx of a call that id makes, for tests of what [Caller]
+// decides.
+func WithCaller(ctx context.Context, id ID) context.Context { return WithProof(ctx, proven{id: id}) }

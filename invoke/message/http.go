@@ -1,6 +1,7 @@
 package message
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -38,6 +39,9 @@ func RoundTrip(ctx context.Context, t http.RoundTripper, u *url.URL, r *Request)
 		req.Body = http.NoBody
 	default:
 		req.Body = r.Body
+		if h, ok := r.Body.(Held); ok {
+			req.Body = io.NopCloser(h.Reader) // which net/http sends together with the head
+		}
 		if a, ok := r.Body.(again); ok {
 			req.GetBody = a.Again
 		}
@@ -68,6 +72,37 @@ func RoundTrip(ctx context.Context, t http.RoundTripper, u *url.URL, r *Request)
 	}
 	return answer, nil
 }
+
+// small is how long a body may be that is read before it is sent, in bytes.
+const small = 64 << 10
+
+// Hold reads a small body of known length, so that the request can be sent once more
+// when the other side had closed the connection before it read anything. It closes
+// the body; what is behind the length belongs to nobody.
+func Hold(r *Request) error {
+	if _, held := r.Body.(Held); held || r.Body == nil || r.Length <= 0 || r.Length > small {
+		return nil
+	}
+	data := make([]byte, r.Length)
+	_, err := io.ReadFull(r.Body, data)
+	_ = r.Body.Close() // it was read
+	r.Body = hold(data)
+	return fault.Wrap(err, "read request body")
+}
+
+// Held is a body in memory.
+type Held struct {
+	*bytes.Reader
+	data []byte
+}
+
+func hold(data []byte) Held { return Held{bytes.NewReader(data), data} }
+
+// Close implements [io.Closer].
+func (Held) Close() error { return nil }
+
+// Again returns the body from its beginning; it never fails.
+func (h Held) Again() (io.ReadCloser, error) { return hold(h.data), nil }
 
 // again is a body that can be read once more.
 type again interface{ Again() (io.ReadCloser, error) }

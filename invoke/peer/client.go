@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
@@ -63,10 +65,22 @@ type peerApp struct {
 // conn is the connection to one of them.
 type conn struct {
 	*grpc.ClientConn
+	at    peerApp
 	calls int // under way
 	since time.Time
 	// old tells that the other side knows only calls of one message.
 	old bool
+	// direct is the way of direct calls; nil where the other side did not say that
+	// there is one.
+	direct atomic.Pointer[way]
+}
+
+// close closes the connection, the direct way too.
+func (k *conn) close() {
+	if w := k.direct.Load(); w != nil {
+		w.close()
+	}
+	_ = k.Close() // it fails only when it is closed already
 }
 
 // NewClient makes a client; it opens no connection.
@@ -92,7 +106,7 @@ func (c *Client) Close() {
 		c.sweep.Stop()
 	}
 	for at, k := range c.conns {
-		_ = k.Close() // it fails only when it is closed already
+		k.close()
 		delete(c.conns, at)
 	}
 }
@@ -100,10 +114,17 @@ func (c *Client) Close() {
 // minConnect is what a connection gets to open.
 const minConnect = 5 * time.Second
 
-func (c *Client) dialOptions(app identity.ID) []grpc.DialOption {
-	creds := insecure.NewCredentials()
-	if c.o.Identity != nil {
-		creds = identity.ClientCredentials(c.o.Identity, app)
+// credentials are what turns mutual TLS on; nil: it is off.
+func (c *Client) credentials(app identity.ID) credentials.TransportCredentials {
+	if c.o.Identity == nil {
+		return nil
+	}
+	return identity.ClientCredentials(c.o.Identity, app)
+}
+
+func (c *Client) dialOptions(creds credentials.TransportCredentials) []grpc.DialOption {
+	if creds == nil {
+		creds = insecure.NewCredentials()
 	}
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
@@ -132,11 +153,11 @@ func (c *Client) take(address string, app names.App) (*conn, error) {
 	}
 	k, ok := c.conns[at]
 	if !ok {
-		cc, err := grpc.NewClient("passthrough:///"+address, c.dialOptions(at.app)...)
+		cc, err := grpc.NewClient("passthrough:///"+address, c.dialOptions(c.credentials(at.app))...)
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "connect to %s: %w", address, err)
 		}
-		k = &conn{ClientConn: cc}
+		k = &conn{ClientConn: cc, at: at}
 		c.conns[at] = k
 	}
 	k.calls++
@@ -161,7 +182,7 @@ func (c *Client) closeIdle() {
 	c.sweep = nil
 	for at, k := range c.conns {
 		if k.calls == 0 && time.Since(k.since) >= c.o.Idle {
-			_ = k.Close() // it fails only when it is closed already
+			k.close()
 			delete(c.conns, at)
 		}
 	}
@@ -198,11 +219,7 @@ func (c *Client) Call(ctx context.Context, address string, app names.App, r *mes
 	if err != nil {
 		return nil, errors.Join(err, r.Body.Close())
 	}
-	call := c.stream
-	if k.old {
-		call = c.unary
-	}
-	answer, err := call(ctx, k, app.ID, r)
+	answer, err := c.send(ctx, k, app.ID, r)
 	if err != nil {
 		if e, ok := errors.AsType[statusError](err); ok && e.Code() == codes.Unavailable {
 			k.ResetConnectBackoff()
@@ -212,6 +229,33 @@ func (c *Client) Call(ctx context.Context, address string, app names.App, r *mes
 	}
 	answer.OnClose(func() { c.give(k) })
 	return answer, nil
+}
+
+// send makes a call the best way that the other side knows.
+func (c *Client) send(ctx context.Context, k *conn, id string, r *message.Request) (*message.Response, error) {
+	if w := k.direct.Load(); w != nil && !r.RPC && r.Verb != http.MethodConnect && !w.lost.Load() {
+		if answer, err := w.call(ctx, r); !errors.Is(err, errLost) {
+			return answer, err
+		}
+	}
+	c.mu.Lock()
+	old := k.old
+	c.mu.Unlock()
+	if old {
+		return c.unary(ctx, k, id, r)
+	}
+	return c.stream(ctx, k, id, r)
+}
+
+// maybeDirect hears from the end of a call whether the other side takes direct ones.
+func (c *Client) maybeDirect(k *conn, md metadata.MD) {
+	w := k.direct.Load()
+	if len(md[directKey]) == 0 || w != nil && !w.lost.Load() {
+		return
+	}
+	if k.direct.CompareAndSwap(w, newWay(k.at.address, c.credentials(k.at.app))) && w != nil {
+		w.close()
+	}
 }
 
 // stream makes a call whose bodies are streams.
@@ -244,7 +288,9 @@ func (c *Client) stream(ctx context.Context, k *conn, id string, r *message.Requ
 		cancel()
 		return nil, err
 	}
-	answer.Body = &download{s: s, ctx: outer, cancel: cancel, left: first.GetPayload(), answer: answer}
+	answer.Body = &download{
+		s: s, ctx: outer, cancel: cancel, left: first.GetPayload(), answer: answer, end: func(md metadata.MD) { c.maybeDirect(k, md) },
+	}
 	return answer, nil
 }
 
@@ -367,6 +413,7 @@ type download struct {
 	left   *commonv1.StreamPayload // nil: nothing
 	seq    uint64
 	answer *message.Response
+	end    func(metadata.MD) // hears the trailer
 	err    error
 }
 
@@ -392,6 +439,7 @@ func (d *download) next() error {
 	m, err := d.s.Recv()
 	switch {
 	case errors.Is(err, io.EOF):
+		d.end(d.s.Trailer())
 		d.trailer()
 		return io.EOF
 	case err != nil:

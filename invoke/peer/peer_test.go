@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	apihttp "github.com/penstock-io/penstock/api/http"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke"
 	"github.com/penstock-io/penstock/invoke/message"
@@ -33,17 +35,54 @@ func (f appFunc) Invoke(ctx context.Context, r *message.Request) (*message.Respo
 	return f(ctx, r)
 }
 
+// way is how calls go: as messages of the protocol, or directly. Both promise the
+// same.
+type way string
+
+const (
+	messages way = "messages"
+	direct   way = "direct"
+)
+
+func bothWays(t *testing.T, run func(*testing.T, way)) {
+	t.Parallel()
+	for _, w := range []way{messages, direct} {
+		t.Run(string(w), func(t *testing.T) {
+			t.Parallel()
+			run(t, w)
+		})
+	}
+}
+
+// prime is the path of the call that tells a client of the direct way; the app does
+// not see it.
+const prime = "prime"
+
 // listen serves an app to other sidecars until the test ends.
 func listen(t testing.TB, a invoke.App, maxBody int64) string {
 	t.Helper()
-	return serve(t, peer.ServerOptions{App: a, MaxBody: maxBody, Drain: 10 * time.Second})
+	return messages.serve(t, peer.ServerOptions{App: a, MaxBody: maxBody, Drain: 10 * time.Second})
+}
+
+// listen is the same for calls that go this way, and none other.
+func (w way) listen(t testing.TB, a invoke.App, maxBody int64) string {
+	t.Helper()
+	return w.serve(t, peer.ServerOptions{App: a, MaxBody: maxBody, Drain: 10 * time.Second})
 }
 
 func serve(t testing.TB, o peer.ServerOptions) string {
 	t.Helper()
+	return messages.serve(t, o)
+}
+
+func (w way) serve(t testing.TB, o peer.ServerOptions) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if w == direct && o.App != nil {
+		o = withDirect(t, o)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -56,6 +95,53 @@ func serve(t testing.TB, o peer.ServerOptions) string {
 		}
 	})
 	return l.Addr().String()
+}
+
+// withDirect adds the direct way, and sees to it that calls go there.
+func withDirect(t testing.TB, o peer.ServerOptions) peer.ServerOptions {
+	var served atomic.Int64
+	app := o.App
+	o.App = appFunc(func(ctx context.Context, r *message.Request) (*message.Response, error) {
+		if r.Path == prime {
+			return text(200, ""), nil
+		}
+		return app.Invoke(ctx, r)
+	})
+	o.Direct = func(ctx context.Context, h http.Handler, l net.Listener) error {
+		counted := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			served.Add(1)
+			h.ServeHTTP(w, r)
+		})
+		return apihttp.NewServer(counted, apihttp.ServerOptions{Context: peer.DirectContext, Drain: o.Drain}).Run(ctx, l)
+	}
+	t.Cleanup(func() {
+		if served.Load() == 0 {
+			t.Error("no call went the direct way")
+		}
+	})
+	return o
+}
+
+// client makes a client that calls whoever is at an address this way.
+func (w way) client(t testing.TB, at ...string) *peer.Client {
+	t.Helper()
+	c := client(t)
+	w.prime(t, c, at...)
+	return c
+}
+
+func (w way) prime(t testing.TB, c *peer.Client, at ...string) {
+	t.Helper()
+	for _, address := range at {
+		if w != direct {
+			continue
+		}
+		answer, err := c.Call(t.Context(), address, there, &message.Request{Verb: "GET", Path: prime, Header: http.Header{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all(t, answer.Body)
+	}
 }
 
 // there is the app that is called.
@@ -81,11 +167,12 @@ func all(t testing.TB, body io.ReadCloser) string {
 	return string(data)
 }
 
-func TestARequestArrivesAsItWasSent(t *testing.T) {
-	t.Parallel()
+func TestARequestArrivesAsItWasSent(t *testing.T) { bothWays(t, aRequestArrivesAsItWasSent) }
+
+func aRequestArrivesAsItWasSent(t *testing.T, w way) {
 	got := make(chan *message.Request, 1)
 	bodies := make(chan string, 1)
-	at := listen(t, appFunc(func(_ context.Context, r *message.Request) (*message.Response, error) {
+	at := w.listen(t, appFunc(func(_ context.Context, r *message.Request) (*message.Response, error) {
 		body, err := io.ReadAll(r.Body)
 		got <- r
 		bodies <- string(body)
@@ -102,7 +189,7 @@ func TestARequestArrivesAsItWasSent(t *testing.T) {
 		},
 	}
 	want := sent.Header.Clone()
-	answer, err := client(t).Call(t.Context(), at, there, sent)
+	answer, err := w.client(t, at).Call(t.Context(), at, there, sent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +201,7 @@ func TestARequestArrivesAsItWasSent(t *testing.T) {
 	if diff := cmp.Diff(want, r.Header); diff != "" {
 		t.Error(diff)
 	}
-	if answer.Status != 207 || answer.RPC != nil || body != "the answer" || answer.Length != 10 {
+	if answer.Status != 207 || answer.RPC != nil || body != "the answer" || w == messages && answer.Length != 10 {
 		t.Errorf("%+v %q", answer, body)
 	}
 	if diff := cmp.Diff(http.Header{"X-Reply": {"a", "b"}, "Content-Type": {"text/x"}, "Set-Cookie": {"c=1", "d=2"}}, answer.Header); diff != "" {
@@ -125,15 +212,16 @@ func TestARequestArrivesAsItWasSent(t *testing.T) {
 	}
 }
 
-func TestBothBodiesStreamAtOnce(t *testing.T) {
-	t.Parallel()
-	at := listen(t, appFunc(func(_ context.Context, r *message.Request) (*message.Response, error) {
+func TestBothBodiesStreamAtOnce(t *testing.T) { bothWays(t, bothBodiesStreamAtOnce) }
+
+func bothBodiesStreamAtOnce(t *testing.T, w way) {
+	at := w.listen(t, appFunc(func(_ context.Context, r *message.Request) (*message.Response, error) {
 		answer := text(200, "")
 		answer.Body, answer.Length = r.Body, -1 // every piece comes back before the next is sent
 		return answer, nil
 	}), 0)
 	pr, pw := io.Pipe()
-	answer, err := client(t).Call(t.Context(), at, there, &message.Request{Verb: "POST", Path: "echo", Header: http.Header{}, Body: pr, Length: -1})
+	answer, err := w.client(t, at).Call(t.Context(), at, there, &message.Request{Verb: "POST", Path: "echo", Header: http.Header{}, Body: pr, Length: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,16 +257,17 @@ func (p *pattern) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-func TestABodyLargerThanAnyMessage(t *testing.T) {
-	t.Parallel()
+func TestABodyLargerThanAnyMessage(t *testing.T) { bothWays(t, aBodyLargerThanAnyMessage) }
+
+func aBodyLargerThanAnyMessage(t *testing.T, w way) {
 	const size = 24 << 20 // with messages of 1 MiB at most
-	at := listen(t, appFunc(func(_ context.Context, r *message.Request) (*message.Response, error) {
+	at := w.listen(t, appFunc(func(_ context.Context, r *message.Request) (*message.Response, error) {
 		answer := text(200, "")
 		answer.Body, answer.Length = r.Body, r.Length
 		return answer, nil
 	}), 1<<20)
 	for _, length := range []int64{size, -1} {
-		answer, err := client(t).Call(t.Context(), at, there, &message.Request{Verb: "POST", Path: "echo", Header: http.Header{}, Body: io.NopCloser(&pattern{size: size}), Length: length})
+		answer, err := w.client(t, at).Call(t.Context(), at, there, &message.Request{Verb: "POST", Path: "echo", Header: http.Header{}, Body: io.NopCloser(&pattern{size: size}), Length: length})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,15 +290,16 @@ func TestABodyLargerThanAnyMessage(t *testing.T) {
 	}
 }
 
-func TestErrorsOfTheWayHaveTheirCodes(t *testing.T) {
-	t.Parallel()
+func TestErrorsOfTheWayHaveTheirCodes(t *testing.T) { bothWays(t, errorsOfTheWayHaveTheirCodes) }
+
+func errorsOfTheWayHaveTheirCodes(t *testing.T, w way) {
 	dead, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	dead.Close()
 	fails := func(err error) string {
-		return listen(t, appFunc(func(context.Context, *message.Request) (*message.Response, error) { return nil, err }), 0)
+		return w.listen(t, appFunc(func(context.Context, *message.Request) (*message.Response, error) { return nil, err }), 0)
 	}
 	rows := []struct {
 		name, at string
@@ -221,10 +311,13 @@ func TestErrorsOfTheWayHaveTheirCodes(t *testing.T) {
 		{"app not reached", fails(fault.New(fault.Unavailable, "no app")), codes.Internal, fault.Internal},
 		{"denied", fails(fault.New(fault.Denied, "no")), codes.PermissionDenied, fault.Denied},
 		{"invalid", fails(fault.New(fault.Invalid, "no")), codes.InvalidArgument, fault.Invalid},
-		{"panic", listen(t, appFunc(func(context.Context, *message.Request) (*message.Response, error) { panic("bug") }), 0), codes.Internal, fault.Internal},
+		{"panic", w.listen(t, appFunc(func(context.Context, *message.Request) (*message.Response, error) { panic("bug") }), 0), codes.Internal, fault.Internal},
 	}
 	c := client(t)
-	for _, row := range rows {
+	for i, row := range rows {
+		if i > 1 {
+			w.prime(t, c, row.at)
+		}
 		_, err := c.Call(t.Context(), row.at, there, &message.Request{Verb: "GET", Path: "x", Header: http.Header{}})
 		var coded interface{ GRPCCode() uint32 }
 		if !errors.As(err, &coded) || codes.Code(coded.GRPCCode()) != row.code || fault.KindOf(err) != row.kind {
@@ -233,10 +326,11 @@ func TestErrorsOfTheWayHaveTheirCodes(t *testing.T) {
 	}
 }
 
-func TestTheEndOfACallerEndsTheCall(t *testing.T) {
-	t.Parallel()
+func TestTheEndOfACallerEndsTheCall(t *testing.T) { bothWays(t, theEndOfACallerEndsTheCall) }
+
+func theEndOfACallerEndsTheCall(t *testing.T, w way) {
 	ended := make(chan struct{})
-	at := listen(t, appFunc(func(ctx context.Context, _ *message.Request) (*message.Response, error) {
+	at := w.listen(t, appFunc(func(ctx context.Context, _ *message.Request) (*message.Response, error) {
 		answer := text(200, "")
 		pr, pw := io.Pipe()
 		go func() {
@@ -249,7 +343,7 @@ func TestTheEndOfACallerEndsTheCall(t *testing.T) {
 		return answer, nil
 	}), 0)
 	ctx, cancel := context.WithCancel(t.Context())
-	answer, err := client(t).Call(ctx, at, there, &message.Request{Verb: "GET", Path: "x", Header: http.Header{}})
+	answer, err := w.client(t, at).Call(ctx, at, there, &message.Request{Verb: "GET", Path: "x", Header: http.Header{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,10 +358,11 @@ func TestTheEndOfACallerEndsTheCall(t *testing.T) {
 	<-ended
 }
 
-func TestABodyThatBreaksIsNoWholeRequest(t *testing.T) {
-	t.Parallel()
+func TestABodyThatBreaksIsNoWholeRequest(t *testing.T) { bothWays(t, aBodyThatBreaksIsNoWholeRequest) }
+
+func aBodyThatBreaksIsNoWholeRequest(t *testing.T, w way) {
 	broke, begun := make(chan error, 1), make(chan struct{})
-	at := listen(t, appFunc(func(_ context.Context, r *message.Request) (*message.Response, error) {
+	at := w.listen(t, appFunc(func(_ context.Context, r *message.Request) (*message.Response, error) {
 		close(begun)
 		_, err := io.ReadAll(r.Body)
 		broke <- err
@@ -279,7 +374,7 @@ func TestABodyThatBreaksIsNoWholeRequest(t *testing.T) {
 		_, _ = io.WriteString(pw, "half")
 		pw.CloseWithError(errBroken)
 	}()
-	_, err := client(t).Call(t.Context(), at, there, &message.Request{Verb: "POST", Path: "x", Header: http.Header{}, Body: pr, Length: -1})
+	_, err := w.client(t, at).Call(t.Context(), at, there, &message.Request{Verb: "POST", Path: "x", Header: http.Header{}, Body: pr, Length: -1})
 	if !errors.Is(err, errBroken) {
 		t.Errorf("%v", err)
 	}

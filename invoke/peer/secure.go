@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/penstock-io/penstock/invoke/identity"
@@ -25,18 +26,26 @@ func (s *Server) keepalive() keepalive.ServerParameters {
 	return p
 }
 
-// secure returns what turns mutual TLS on.
-func (s *Server) secure() []grpc.ServerOption {
+// credentials are what turns mutual TLS on.
+func (s *Server) credentials() credentials.TransportCredentials {
 	if s.o.Identity == nil {
 		return nil
 	}
 	var said atomic.Int64 // when somebody was refused, in the log
-	return []grpc.ServerOption{grpc.Creds(identity.ServerCredentials(s.o.Identity, func(from net.Addr, err error) {
+	return identity.ServerCredentials(s.o.Identity, func(from net.Addr, err error) {
 		now, last := time.Now().UnixNano(), said.Load()
 		if now-last > int64(sayRefused) && said.CompareAndSwap(last, now) {
 			s.o.Logger.Warn("Connection of another sidecar refused", "from", from.String(), "error", err)
 		}
-	}))}
+	})
+}
+
+// secure tells gRPC that the handshake was made.
+func (s *Server) secure() []grpc.ServerOption {
+	if s.creds == nil {
+		return nil
+	}
+	return []grpc.ServerOption{grpc.Creds(opened{s.creds})}
 }
 
 // sayRefused is how often refused connections are logged, at most.

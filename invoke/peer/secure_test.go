@@ -158,7 +158,12 @@ func named(app string) func(*x509.Certificate) { return uris("spiffe://public/ns
 // listenAs serves an app to sidecars that prove who they are.
 func listenAs(t testing.TB, a invoke.App, who identity.Source) string {
 	t.Helper()
-	return serve(t, peer.ServerOptions{AppID: "there", App: a, Identity: who, Drain: 10 * time.Second})
+	return messages.listenAs(t, a, who)
+}
+
+func (w way) listenAs(t testing.TB, a invoke.App, who identity.Source) string {
+	t.Helper()
+	return w.serve(t, peer.ServerOptions{AppID: "there", App: a, Identity: who, Drain: 10 * time.Second})
 }
 
 func clientAs(t testing.TB, who identity.Source) *peer.Client {
@@ -180,11 +185,14 @@ func answers(calls *atomic.Int64) invoke.App {
 	})
 }
 
-func TestEachSideProvesWhoItIs(t *testing.T) {
-	t.Parallel()
+func TestEachSideProvesWhoItIs(t *testing.T) { bothWays(t, eachSideProvesWhoItIs) }
+
+func eachSideProvesWhoItIs(t *testing.T, w way) {
 	a, calls := newIssuer(t), new(atomic.Int64)
-	at := listenAs(t, answers(calls), show(a.sign(t, nil)))
-	answer, err := clientAs(t, show(a.sign(t, named("here")))).Call(t.Context(), at, there, get())
+	at := w.listenAs(t, answers(calls), show(a.sign(t, nil)))
+	c := clientAs(t, show(a.sign(t, named("here"))))
+	w.prime(t, c, at)
+	answer, err := c.Call(t.Context(), at, there, get())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,13 +366,14 @@ func renew(t *testing.T, issuers []issuer, all map[string]*shown) {
 
 // Both sides get another certificate all the time, now and then of another
 // authority, and connections open and close meanwhile.
-func TestRotationFailsNoCall(t *testing.T) {
-	t.Parallel()
+func TestRotationFailsNoCall(t *testing.T) { bothWays(t, rotationFailsNoCall) }
+
+func rotationFailsNoCall(t *testing.T, w way) {
 	const every, lasts, most, enough = 20 * time.Millisecond, 1500 * time.Millisecond, 30 * time.Second, 10
 	issuers := []issuer{newIssuer(t)}
 	server, caller := show(issuers[0].sign(t, nil)), show(issuers[0].sign(t, named("here")))
 	calls := new(atomic.Int64)
-	at := listenAs(t, answers(calls), server)
+	at := w.listenAs(t, answers(calls), server)
 	ctx, stop := context.WithTimeout(t.Context(), most)
 	defer stop()
 	var load sync.WaitGroup
@@ -382,7 +391,7 @@ func TestRotationFailsNoCall(t *testing.T) {
 						t.Errorf("call %d: %v", calls.Load(), err)
 						return
 					}
-					answer.Body.Close()
+					all(t, answer.Body)
 				}
 				if n > 0 {
 					c.Close()

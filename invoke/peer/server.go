@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -44,6 +46,10 @@ type ServerOptions struct {
 	// MaxBody bounds one message of a request, and the whole body of a call that
 	// is one message, in bytes; default 4 MiB.
 	MaxBody int64
+	// Direct serves a handler of HTTP/1.1 on a listener, with [DirectContext], until
+	// ctx ends; then it lets calls under way finish. Nil: there are no direct calls.
+	// It is for an app that speaks HTTP.
+	Direct func(ctx context.Context, h http.Handler, l net.Listener) error
 	// Drain is how long calls under way may take once the server is to stop,
 	// default 5 s.
 	Drain time.Duration
@@ -54,8 +60,9 @@ type ServerOptions struct {
 
 // Server takes the calls of other sidecars. It is used once.
 type Server struct {
-	o    ServerOptions
-	grpc *grpc.Server
+	o     ServerOptions
+	creds credentials.TransportCredentials // nil: plain text
+	grpc  *grpc.Server
 }
 
 // The bounds of connections, as for the API.
@@ -79,6 +86,7 @@ func NewServer(o ServerOptions) *Server {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{o: o}
+	s.creds = s.credentials()
 	s.grpc = grpc.NewServer(append(s.secure(),
 		grpc.MaxRecvMsgSize(int(o.MaxBody)+slack), grpc.MaxSendMsgSize(int(o.MaxBody)+slack),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(handshake),
@@ -96,15 +104,24 @@ func NewServer(o ServerOptions) *Server {
 // breaks. Then it takes no more calls, lets those under way finish for the drain
 // time and cuts off the rest. It returns nil after a stop on demand.
 func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
-	g, gctx := errgroup.WithContext(ctx)
-	for _, l := range listeners {
-		g.Go(func() error {
-			if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-				return fault.Wrap(err, "serve other sidecars on %s", l.Addr())
-			}
-			return nil
-		})
+	if len(listeners) == 0 {
+		return nil
 	}
+	split := &splitter{creds: s.creds, grpc: newArrivals(listeners[0].Addr())}
+	g, gctx := errgroup.WithContext(ctx)
+	if s.o.Direct != nil && s.o.App != nil {
+		split.direct = newArrivals(split.grpc.addr)
+		g.Go(func() error { return s.o.Direct(gctx, http.HandlerFunc(s.serveDirect), split.direct) })
+	}
+	for _, l := range listeners {
+		g.Go(func() error { return split.listen(gctx, l) })
+	}
+	g.Go(func() error {
+		if err := s.grpc.Serve(split.grpc); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			return fault.Wrap(err, "serve other sidecars")
+		}
+		return nil
+	})
 	g.Go(func() error {
 		<-gctx.Done()
 		s.stop(context.WithoutCancel(gctx))
@@ -137,7 +154,7 @@ type service struct {
 
 // CallLocal takes a call of one message.
 func (v *service) CallLocal(ctx context.Context, in *internalv1.InternalInvokeRequest) (out *internalv1.InternalInvokeResponse, err error) {
-	defer v.recovered(&err)
+	defer v.s.recovered(&err)
 	data := in.GetMessage().GetData().GetValue()
 	answer, err := v.call(ctx, in, io.NopCloser(bytes.NewReader(data)), int64(len(data)))
 	if err != nil {
@@ -154,7 +171,7 @@ func (v *service) CallLocal(ctx context.Context, in *internalv1.InternalInvokeRe
 
 // CallLocalStream takes a call whose bodies are streams.
 func (v *service) CallLocalStream(s internalv1.ServiceInvocation_CallLocalStreamServer) (err error) {
-	defer v.recovered(&err)
+	defer v.s.recovered(&err)
 	first, err := s.Recv()
 	if err != nil {
 		return err
@@ -176,7 +193,7 @@ func (v *service) CallLocalStream(s internalv1.ServiceInvocation_CallLocalStream
 		return statusOf(s.Context(), err)
 	}
 	if answer.RPC == nil {
-		s.SetTrailer(trailers(answer))
+		s.SetTrailer(v.trailers(answer))
 	}
 	return nil
 }
@@ -191,18 +208,11 @@ func (v *service) call(ctx context.Context, in *internalv1.InternalInvokeRequest
 	if err != nil {
 		return nil, statusOf(ctx, err)
 	}
-	caller, proven := identity.Caller(ctx)
-	if err := v.s.o.Access.Check(access.Call{Caller: caller, Path: r.Path, Verb: r.Verb}); err != nil {
-		return nil, statusOf(ctx, err)
-	}
-	if proven { // whatever the other sidecar wrote there
-		r.Header[message.CallerID], r.Header[message.CallerNamespace] = []string{caller.App}, []string{caller.Namespace}
-	}
 	r.Body = body
 	if length >= 0 {
 		r.Length = length
 	}
-	answer, err := v.s.o.App.Invoke(ctx, r)
+	answer, err := v.s.call(ctx, r)
 	if err != nil {
 		return nil, statusOf(ctx, err)
 	}
@@ -231,9 +241,9 @@ func text(err error) string {
 }
 
 // recovered turns a panic of ours into a status; the process goes on.
-func (v *service) recovered(err *error) {
+func (s *Server) recovered(err *error) {
 	if p := recover(); p != nil {
-		v.s.o.Logger.Error("call of another sidecar panicked", "panic", p, "stack", string(debug.Stack()))
+		s.o.Logger.Error("call of another sidecar panicked", "panic", p, "stack", string(debug.Stack()))
 		*err = status.Error(codes.Internal, "internal error")
 	}
 }
@@ -277,9 +287,13 @@ func send(s internalv1.ServiceInvocation_CallLocalStreamServer, answer *message.
 	}
 }
 
-// trailers are those of an app that speaks HTTP.
-func trailers(answer *message.Response) metadata.MD {
+// trailers are those of an app that speaks HTTP, and what tells that it may be called
+// directly.
+func (v *service) trailers(answer *message.Response) metadata.MD {
 	md := metadata.MD{}
+	if v.s.o.Direct != nil {
+		md.Set(directKey, "1")
+	}
 	for name, values := range answer.Trailer {
 		if message.Good(name, values) && !message.OneHop(name) {
 			md[trailerPrefix+strings.ToLower(name)] = values

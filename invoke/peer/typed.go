@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -42,12 +41,7 @@ func (c *Client) Forward(ctx context.Context, address string, app names.App, cal
 
 // forward takes a call of a service that is the app's own.
 func (s *Server) forward(_ any, in grpc.ServerStream) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.o.Logger.Error("call of another sidecar panicked", "panic", p, "stack", string(debug.Stack()))
-			err = status.Error(codes.Internal, "internal error")
-		}
-	}()
+	defer s.recovered(&err)
 	c := proxy.New(in)
 	id, namespace, named := strings.Cut(c.Target, ".")
 	switch {

@@ -1,0 +1,109 @@
+package peer
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/penstock-io/penstock/invoke/access"
+	"github.com/penstock-io/penstock/invoke/identity"
+	"github.com/penstock-io/penstock/invoke/message"
+)
+
+// Direct calls are those between two Penstocks of an app that speaks HTTP: HTTP/1.1
+// on connections of their own at the same port, so that a body passes without being
+// packed into messages. The protocol of everybody else is what the first call takes;
+// its trailer tells that there is this way too.
+const (
+	// directKey is that trailer.
+	directKey = "penstock-direct"
+	// statusHeader is 0 when the app answered, else the gRPC code of the error whose
+	// text is the body. Only a sidecar sets it.
+	statusHeader = "Penstock-Status"
+)
+
+type arrivalKey struct{}
+
+// DirectContext tells calls on a connection whose they are. It is what a server of
+// direct calls has as ConnContext.
+func DirectContext(ctx context.Context, c net.Conn) context.Context {
+	a, ok := c.(*arrival)
+	if !ok {
+		return ctx
+	}
+	ctx = context.WithValue(ctx, arrivalKey{}, a)
+	if a.info != nil {
+		ctx = identity.WithProof(ctx, a.info)
+	}
+	return ctx
+}
+
+// serveDirect takes a direct call.
+func (s *Server) serveDirect(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok && a.info != nil && time.Since(a.since) > maxAge {
+		w.Header().Set("Connection", "close")
+	}
+	if r.RequestURI == aliveURI {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	answer, err := s.direct(w, r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	defer answer.Body.Close()
+	if answer.RPC != nil { // nobody was told that there is this way
+		refuse(w, status.Error(codes.Unimplemented, "direct calls are those of apps that speak HTTP"))
+		return
+	}
+	answer.Header[statusHeader] = []string{"0"}
+	w.Header()["Date"] = nil // the app's is to arrive, or none
+	message.Relay(w, answer)
+}
+
+func (s *Server) direct(w http.ResponseWriter, r *http.Request) (answer *message.Response, err error) {
+	defer s.recovered(&err)
+	path, err := message.Path(r.URL.EscapedPath())
+	if err != nil {
+		return nil, statusOf(r.Context(), err)
+	}
+	m, received := message.Receive(w, r, path)
+	defer received()
+	if answer, err = s.call(r.Context(), m); err != nil {
+		return nil, statusOf(r.Context(), err)
+	}
+	return answer, nil
+}
+
+// refuse answers a call that did not get to the app, or got no answer of it.
+func refuse(w http.ResponseWriter, err error) {
+	said := status.Convert(err)
+	h := w.Header()
+	h.Set(statusHeader, strconv.Itoa(int(said.Code())))
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(message.HTTPStatus(said.Code()))
+	_, _ = io.WriteString(w, said.Message()) // the caller may be gone
+}
+
+// call checks who calls what, and calls the app.
+func (s *Server) call(ctx context.Context, r *message.Request) (*message.Response, error) {
+	caller, proven := identity.Caller(ctx)
+	if err := s.o.Access.Check(access.Call{Caller: caller, Path: r.Path, Verb: r.Verb}); err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close() // nothing is read from it
+		}
+		return nil, err
+	}
+	if proven { // whatever the other sidecar wrote there
+		r.Header[message.CallerID], r.Header[message.CallerNamespace] = []string{caller.App}, []string{caller.Namespace}
+	}
+	return s.o.App.Invoke(ctx, r)
+}
