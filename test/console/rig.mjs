@@ -74,6 +74,12 @@ function resources(hook, extra) {
     document('tick', 'bindings.cron', { schedule: '@every 1h' }),
     document('hook', 'bindings.webhook', { path: '/hooks/shop', listen: `127.0.0.1:${hook}`, answer: 'accepted' }),
     document('files', 'bindings.localstorage', { rootPath: join(folder, 'files') }),
+    `apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: quick}
+spec:
+  policies: {retries: {quick: {policy: constant, duration: 300ms, maxRetries: 3}}}
+  targets: {components: {bus: {inbound: {retry: quick}}}}`,
     `apiVersion: dapr.io/v2alpha1
 kind: Subscription
 metadata: {name: orders}
