@@ -24,6 +24,7 @@ import (
 	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // App is the user's program that is served here.
@@ -77,6 +78,8 @@ type Options struct {
 	Access *access.Guard
 	// Policies may be nil.
 	Policies Policies
+	// Tracer makes spans of calls; nil: none.
+	Tracer *trace.Tracer
 	// Address and Host are this machine's, for the headers of forwarded requests;
 	// may be empty.
 	Address, Host string
@@ -112,7 +115,11 @@ func (v *Invoker) Do(ctx context.Context, target string, r *message.Request) (*m
 			one := *r
 			one.Header = r.Header.Clone()
 			one.Body = body.view()
-			return to.send(ctx, &one, not)
+			ctx, span := v.begin(ctx, target, trace.FromHeader(one.Header))
+			span.Context().Header(one.Header)
+			answer, err := to.send(ctx, &one, not)
+			endTry(span, answer, err)
+			return answer, err
 		},
 		failure: failure,
 		over:    (*message.Response).OnClose,

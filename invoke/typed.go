@@ -2,6 +2,7 @@ package invoke
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc/status"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/proxy"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Forwarder is an [App] that takes calls of its own services.
@@ -42,12 +44,20 @@ func (v *Invoker) Forward(ctx context.Context, target string, c *proxy.Call) err
 	local := id == v.o.AppID && namespace == v.o.Namespace
 	c.Introduce(v.o.AppID, v.o.Namespace, id)
 	app := names.App{ID: id, Namespace: namespace}
+	from := trace.FromMetadata(c.Metadata)
 	tries := call[*ending]{
 		send: func(ctx context.Context, not []string) (*ending, error) {
-			if local {
-				return ended(v.forwardToApp(ctx, c))
+			ctx, span := v.begin(ctx, target, from)
+			span.Context().Metadata(c.Metadata)
+			answer, err := ended(v.forwardOnce(ctx, local, app, c, not))
+			switch {
+			case !span.Recording() || errors.Is(err, errNoOther):
+			case answer != nil:
+				EndRPC(span, answer.status)
+			default:
+				span.Done(err)
 			}
-			return ended(v.forwardToPeer(ctx, app, c, not))
+			return answer, err
 		},
 		failure: (*ending).failure,
 		over:    func(_ *ending, end func()) { end() },
@@ -81,6 +91,14 @@ func (e *ending) failure() error {
 		return nil
 	}
 	return fault.As(fault.Unavailable, rpcAnswered{uint32(status.Code(e.status))})
+}
+
+// forwardOnce is one try.
+func (v *Invoker) forwardOnce(ctx context.Context, local bool, app names.App, c *proxy.Call, not []string) error {
+	if local {
+		return v.forwardToApp(ctx, c)
+	}
+	return v.forwardToPeer(ctx, app, c, not)
 }
 
 func (v *Invoker) forwardToApp(ctx context.Context, c *proxy.Call) error {

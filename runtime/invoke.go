@@ -37,7 +37,7 @@ func (r *Runtime) connectCalls() {
 	r.calls.peers = sidecars.NewClient(sidecars.ClientOptions{Identity: r.calls.identity, MaxBody: r.o.MaxBody, Logger: r.log})
 	o := calling.Options{
 		AppID: r.o.AppID, Namespace: r.o.Namespace, Finder: r.names.directory, Peers: r.calls.peers, Policies: r.parts.policies,
-		Endpoints: r.endpoints, Access: r.calls.access, Address: r.ownHost(),
+		Endpoints: r.endpoints, Access: r.calls.access, Address: r.ownHost(), Tracer: r.tracer,
 	}
 	if r.app != nil {
 		o.App = r.app
@@ -85,7 +85,7 @@ const maxPeerHead = 1 << 20
 // servePeers takes calls of other sidecars until ctx ends.
 func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 	o := sidecars.ServerOptions{
-		AppID: r.o.AppID, Namespace: r.o.Namespace, Access: r.calls.access, Identity: r.calls.identity, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Logger: r.log,
+		AppID: r.o.AppID, Namespace: r.o.Namespace, Access: r.calls.access, Identity: r.calls.identity, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Tracer: r.tracer, Logger: r.log,
 	}
 	if r.app != nil {
 		o.App = r.app

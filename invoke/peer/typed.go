@@ -16,6 +16,7 @@ import (
 	"github.com/penstock-io/penstock/invoke/identity"
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/proxy"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 var _ invoke.PeerForwarder = (*Client)(nil)
@@ -61,7 +62,12 @@ func (s *Server) forward(_ any, in grpc.ServerStream) (err error) {
 	if proven { // whatever the other sidecar wrote there
 		c.Introduce(caller.App, caller.Namespace, id)
 	}
-	err = app.Forward(in.Context(), c)
+	ctx, span := s.begin(in.Context(), trace.FromMetadata(c.Metadata))
+	span.Context().Metadata(c.Metadata)
+	err = app.Forward(ctx, c)
+	if span.Recording() {
+		invoke.EndRPC(span, err)
+	}
 	if err != nil && !proxy.IsAnswer(err) && in.Context().Err() == nil && fault.KindOf(err) == fault.Unavailable {
 		return status.Error(codes.Unavailable, "error invoking app channel: "+text(err))
 	}

@@ -1,0 +1,64 @@
+package invoke
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/penstock-io/penstock/invoke/message"
+	"github.com/penstock-io/penstock/telemetry/trace"
+)
+
+// begin begins the span of one try.
+func (v *Invoker) begin(ctx context.Context, target string, from trace.Context) (context.Context, trace.Span) {
+	if !v.o.Tracer.On() {
+		return ctx, trace.Span{}
+	}
+	if isURL(target) { // the rest may hold what nobody else should read
+		if u, err := url.Parse(target); err == nil {
+			target = u.Host
+		}
+	}
+	ctx, span := v.o.Tracer.Start(ctx, trace.Begin{Kind: trace.Client, Group: "invoke ", Name: target, From: from})
+	span.Set(trace.AppID, target)
+	return ctx, span
+}
+
+// endTry ends it when the answer begins, whose body may last. A try that found
+// nobody else to ask was none.
+func endTry(s trace.Span, answer *message.Response, err error) {
+	switch {
+	case !s.Recording() || errors.Is(err, errNoOther):
+		return
+	case err == nil && answer.RPC != nil:
+		EndRPC(s, answer.RPC.Err())
+	case err == nil:
+		EndHTTP(s, answer.Status, http.StatusBadRequest)
+	default:
+		s.Done(err)
+	}
+}
+
+// EndHTTP ends the span of what was answered with a status, which is a failure from
+// that one on.
+func EndHTTP(s trace.Span, code, failure int) {
+	s.SetInt(trace.HTTPStatus, code)
+	if code >= failure {
+		s.Fail(http.StatusText(code))
+	}
+	s.End()
+}
+
+// EndRPC ends the span of what ended with a status of gRPC.
+func EndRPC(s trace.Span, err error) {
+	code := status.Code(err)
+	s.SetInt(trace.RPCStatus, int(code))
+	if code != codes.OK {
+		s.Fail(code.String())
+	}
+	s.End()
+}
