@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // BulkOptions say how deliveries are put together.
@@ -34,6 +35,7 @@ type Bulk struct {
 // outcome is Leave, so a call that never was loses nothing.
 type batch struct {
 	deliveries []*cloudevents.Delivery
+	traces     []trace.Context // of those that are recorded
 	full, done chan struct{}
 	outcomes   []cloudevents.Outcome
 }
@@ -48,7 +50,7 @@ func (a *App) NewBulk(o BulkOptions) *Bulk {
 // its entry in the answer, a retry when the answer leaves it out, and that of
 // the call when the app did not answer for each.
 func (k *Bulk) Event(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
-	b, i := k.join(d)
+	b, i := k.join(d, trace.Current(ctx).Context())
 	if i == 0 {
 		k.lead(ctx, b)
 		return b.outcomes[0]
@@ -62,7 +64,7 @@ func (k *Bulk) Event(ctx context.Context, d *cloudevents.Delivery) cloudevents.O
 }
 
 // join puts d into the batch that fills up and returns its place there.
-func (k *Bulk) join(d *cloudevents.Delivery) (*batch, int) {
+func (k *Bulk) join(d *cloudevents.Delivery, of trace.Context) (*batch, int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	b := k.filling
@@ -71,6 +73,9 @@ func (k *Bulk) join(d *cloudevents.Delivery) (*batch, int) {
 		k.filling = b
 	}
 	b.deliveries = append(b.deliveries, d)
+	if of.Parent != "" {
+		b.traces = append(b.traces, of)
+	}
 	if len(b.deliveries) == k.o.Max {
 		k.filling = nil
 		close(b.full)
@@ -94,7 +99,23 @@ func (k *Bulk) lead(ctx context.Context, b *batch) {
 	b.outcomes = make([]cloudevents.Outcome, len(b.deliveries))
 	k.mu.Unlock()
 	defer close(b.done)
+	ctx, span := k.begin(ctx, b)
 	k.send(ctx, b)
+	span.End()
+}
+
+// begin begins the span of a call, with a link to each delivery in it that is
+// recorded. It belongs to the first of those.
+func (k *Bulk) begin(ctx context.Context, b *batch) (context.Context, trace.Span) {
+	if len(b.traces) == 0 {
+		return ctx, trace.Span{}
+	}
+	ctx, span := k.app.tracer.Start(ctx, trace.Begin{Kind: trace.Client, Group: "bulk ", Name: k.o.To.Topic, From: b.traces[0], Links: b.traces})
+	span.Set(trace.MessagingDestination, k.o.To.Topic)
+	span.Set(trace.MessagingOperation, "process")
+	span.Set(trace.MessagingType, "process")
+	span.SetInt(trace.MessagingCount, len(b.deliveries))
+	return ctx, span
 }
 
 func (k *Bulk) send(ctx context.Context, b *batch) {

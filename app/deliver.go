@@ -10,6 +10,7 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Options are what an [App] is made of.
@@ -20,7 +21,9 @@ type Options struct {
 	Health         HealthOptions
 	// Timeout bounds a call whose context has no deadline; default 60 s.
 	Timeout time.Duration
-	Logger  *slog.Logger
+	// Tracer makes spans of calls with several events; nil: none.
+	Tracer *trace.Tracer
+	Logger *slog.Logger
 }
 
 // App is the user's program. It is safe for concurrent use.
@@ -29,6 +32,7 @@ type App struct {
 	slots   *slots // nil without a bound
 	timeout time.Duration
 	health  HealthOptions
+	tracer  *trace.Tracer
 	log     *slog.Logger
 
 	gate
@@ -48,9 +52,9 @@ func New(o Options) *App {
 			Timeout:   orElse(o.Health.Timeout, 500*time.Millisecond),
 			Threshold: orElse(o.Health.Threshold, 3),
 		},
-		slots: newSlots(o.MaxConcurrency),
-		log:   o.Logger,
-		lost:  make(chan struct{}, 1),
+		slots:  newSlots(o.MaxConcurrency),
+		tracer: o.Tracer, log: o.Logger,
+		lost: make(chan struct{}, 1),
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

@@ -34,6 +34,10 @@ type Delivery struct {
 	// Origin names where it came from, for logs and dead letters:
 	// "bus/orders" or "github".
 	Origin string
+	// Began is the traceparent of a trace that began with the delivery, which came
+	// with none, so that all tries of it are of one trace. Whoever makes spans sets
+	// it.
+	Began string
 	// Answer, when it is not nil, is told what a target answered to the event,
 	// before Settle; the last answer counts. Sources that can answer set it. The
 	// bytes are not changed afterwards; contentType may be empty.
@@ -42,6 +46,21 @@ type Delivery struct {
 	// goroutine, and does not block on the network: a source that must write
 	// to acknowledge does so in a batch of its own.
 	Settle func(Outcome)
+}
+
+// Trace returns the trace context that the event came with, in itself or beside it:
+// traceparent and tracestate, as they were written. Both may be empty.
+func (d *Delivery) Trace() (parent, state string) {
+	if d.Event != nil {
+		if parent, _ = d.Event.Attr("traceparent"); parent != "" {
+			state, _ = d.Event.Attr("tracestate")
+			return parent, state
+		}
+	}
+	if len(d.Metadata) == 0 {
+		return "", ""
+	}
+	return d.Metadata["traceparent"], d.Metadata["tracestate"]
 }
 
 // EmitFunc hands one delivery to the router. It blocks while the router's

@@ -20,7 +20,7 @@ func (r *Runtime) connectApp() error {
 		return err
 	}
 	r.app = app.New(app.Options{
-		Channel: r.client, MaxConcurrency: a.MaxConcurrency, Logger: r.log,
+		Channel: r.client, MaxConcurrency: a.MaxConcurrency, Tracer: r.tracer, Logger: r.log,
 		Health: app.HealthOptions{
 			Enabled: a.HealthCheck, Interval: a.HealthInterval, Timeout: a.HealthTimeout, Threshold: a.HealthThreshold,
 		},

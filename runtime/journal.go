@@ -1,8 +1,6 @@
 package runtime
 
 import (
-	"cmp"
-
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/router"
 	"github.com/penstock-io/penstock/telemetry/journal"
@@ -28,11 +26,8 @@ func (r raw) Data() []byte { return r.Body }
 
 // traceOf is the id of the trace that an event came with, in itself or beside it.
 func traceOf(d *cloudevents.Delivery) string {
-	parent := ""
-	if d.Event != nil {
-		parent, _ = d.Event.Attr("traceparent")
-	}
-	return cloudevents.TraceID(cmp.Or(parent, d.Metadata["traceparent"]))
+	parent, _ := d.Trace()
+	return cloudevents.TraceID(parent)
 }
 
 // outcomeWord is the journal's word for what came of a try.

@@ -141,7 +141,7 @@ func New(o Options) (*Runtime, error) {
 	compiler := expr.New()
 	r.parts.policies = newPolicies(compiler, o.Logger)
 	var err error
-	if r.router, err = router.New(router.Options{Logger: o.Logger, DrainTimeout: o.Grace, Observer: &observer{metrics: r.metrics, journal: r.journal}}); err != nil {
+	if r.router, err = router.New(router.Options{Logger: o.Logger, DrainTimeout: o.Grace, Observer: &observer{metrics: r.metrics, journal: r.journal, tracer: r.tracer, system: r.parts.kindOf}}); err != nil {
 		return nil, err
 	}
 	if err := r.connectApp(); err != nil {

@@ -2,8 +2,10 @@ package runtime
 
 import (
 	"context"
+	"strings"
 	"time"
 
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/telemetry"
@@ -35,6 +37,65 @@ func (r *Runtime) trace(ctx context.Context, t config.Tracing) error {
 		r.log.Info("Traces are recorded", "exporters", to)
 	}
 	return nil
+}
+
+// beginSpan begins the span of a try: a consumer of the event. It goes on in the
+// event's trace, or in one that begins with the first try.
+func (r *observed) beginSpan(ctx context.Context, target string) context.Context {
+	d := r.delivery
+	from := trace.Context{}
+	if from.Parent, from.State = d.Trace(); from.Parent == "" {
+		from.Parent = d.Began
+	}
+	component, topic, subscribed := strings.Cut(d.Origin, "/")
+	b := trace.Begin{Kind: trace.Consumer, Group: "bindings/", Name: component, From: from, Root: true}
+	if subscribed {
+		b.Group, b.Name = "pubsub/", topic
+	}
+	ctx, r.span = r.of.tracer.Start(ctx, b)
+	if from.Parent == "" {
+		d.Began = r.span.Context().Parent
+	}
+	if !r.span.Recording() {
+		return ctx
+	}
+	r.span.Set(trace.MessagingSystem, r.of.system(component))
+	r.span.Set(trace.MessagingDestination, topic)
+	r.span.Set(trace.MessagingOperation, "process")
+	r.span.Set(trace.MessagingType, "process")
+	if d.Event != nil {
+		r.span.Set(trace.MessagingID, d.Event.ID())
+	}
+	r.span.Set(trace.Component, component)
+	r.span.Set(trace.Route, r.route)
+	r.span.Set(trace.Target, target)
+	r.span.SetInt(trace.Attempt, d.Attempt)
+	return ctx
+}
+
+// endSpan ends it with what came of the try.
+func (r *observed) endSpan(o cloudevents.Outcome) {
+	r.span.Set(trace.Outcome, o.Verdict.String())
+	switch {
+	case o.Err != nil:
+		r.span.Fail(fault.KindOf(o.Err).String())
+	case o.Verdict == cloudevents.Retry:
+		r.span.Fail("retry")
+	case o.Verdict == cloudevents.Drop:
+		r.span.Fail("drop")
+	}
+	r.span.End()
+	r.span = trace.Span{}
+}
+
+// kindOf is the last part of a component's type; empty when there is none.
+func (ps *parts) kindOf(name string) string {
+	p := ps.find(name)
+	if p == nil {
+		return ""
+	}
+	_, kind, _ := strings.Cut(p.def.Type, ".")
+	return kind
 }
 
 // lastSpans is how long a stop waits for the last spans to be taken.

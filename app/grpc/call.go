@@ -22,6 +22,7 @@ import (
 	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // method is one of the app's, with the name that people know it by.
@@ -196,6 +197,9 @@ func (c *Channel) outgoing(ctx context.Context, e *cloudevents.Event, more map[s
 	if c.token != nil {
 		md["dapr-api-token"] = c.token
 	}
+	if s := trace.Current(ctx); s.Recording() {
+		addSpan(md, s.Context())
+	}
 	if e != nil {
 		addTrace(md, e)
 	}
@@ -212,7 +216,7 @@ func addTrace(md metadata.MD, e *cloudevents.Event) {
 		md["baggage"] = []string{app.Escape(baggage, isPlain)}
 	}
 	parent, _ := e.Attr("traceparent")
-	if !cloudevents.ValidTraceParent(parent) {
+	if md["traceparent"] != nil || !cloudevents.ValidTraceParent(parent) {
 		return
 	}
 	child := cloudevents.ChildTraceParent(parent)
@@ -221,6 +225,12 @@ func addTrace(md metadata.MD, e *cloudevents.Event) {
 	if state, ok := e.Attr("tracestate"); ok && len(state) <= maxTraceState {
 		md["tracestate"] = []string{app.Escape(state, isPlain)}
 	}
+}
+
+// addSpan adds the context of a span, in both forms that apps look for.
+func addSpan(md metadata.MD, c trace.Context) {
+	c.Metadata(md)
+	md["grpc-trace-bin"] = []string{traceBin(c.Parent)}
 }
 
 // traceBin is the binary form of a valid traceparent: a version, and the trace,

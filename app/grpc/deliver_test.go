@@ -235,7 +235,7 @@ func TestMetadata(t *testing.T) {
 	if agent := got["user-agent"]; len(agent) != 1 || !strings.HasPrefix(agent[0], "penstock") {
 		t.Errorf("user-agent = %q", agent)
 	}
-	for _, name := range []string{"traceparent", "grpc-trace-bin", "user-agent", ":authority", "content-type"} {
+	for _, name := range []string{"traceparent", "grpc-trace-bin", "user-agent", ":authority", "content-type", "grpc-accept-encoding"} {
 		delete(got, name)
 	}
 	want := metadata.MD{

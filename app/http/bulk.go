@@ -10,6 +10,7 @@ import (
 	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Bulk delivers several events in one request, whose answer has a status for
@@ -19,10 +20,9 @@ import (
 func (c *Channel) Bulk(ctx context.Context, to *app.Address, ds []*cloudevents.Delivery, limit time.Duration) []cloudevents.Outcome {
 	body, ids := bulkBody(to, ds)
 	outcomes := make([]cloudevents.Outcome, len(ds))
-	answer, err := c.Call(ctx, &Request{
-		Path: to.Path, ContentType: "application/json", Body: body,
-		Header: http.Header{"Idempotency-Key": nil}, Timeout: limit,
-	})
+	h := http.Header{"Idempotency-Key": nil}
+	trace.Current(ctx).Context().Header(h)
+	answer, err := c.Call(ctx, &Request{Path: to.Path, ContentType: "application/json", Body: body, Header: h, Timeout: limit})
 	if err != nil {
 		return fill(outcomes, app.Unanswered(ctx, to.Path, err))
 	}

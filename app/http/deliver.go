@@ -7,6 +7,7 @@ import (
 
 	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/cloudevents"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Event delivers an event as structured JSON with the delivery's metadata and a
@@ -17,7 +18,7 @@ func (c *Channel) Event(ctx context.Context, to *app.Address, d *cloudevents.Del
 	answer, err := c.Call(ctx, &Request{
 		Path:        to.Path,
 		ContentType: structuredType,
-		Header:      headerFor(d.Event),
+		Header:      headerFor(ctx, d),
 		Metadata:    d.Metadata,
 		Body:        d.Event.JSON(),
 		Timeout:     limit,
@@ -32,8 +33,8 @@ func (c *Channel) Event(ctx context.Context, to *app.Address, d *cloudevents.Del
 // is a JSON object with "to" or "state".
 func (c *Channel) Binding(ctx context.Context, to *app.Address, d *cloudevents.Delivery, limit time.Duration) (*app.Reply, cloudevents.Outcome) {
 	r := &Request{Path: to.Path, ContentType: "application/json", Metadata: d.Metadata, Body: d.Body, Timeout: limit}
+	r.Header = headerFor(ctx, d)
 	if e := d.Event; e != nil {
-		r.Header = headerFor(e)
 		r.Body = e.Data()
 		if ct := e.DataContentType(); ct != "" {
 			r.ContentType = ct
@@ -67,12 +68,16 @@ func tellAnswer(d *cloudevents.Delivery, a *Answer, r *app.Reply) {
 // are made at least once, so the transport may repeat one on a fresh connection
 // when an old one turns out to be dead: the empty Idempotency-Key, which is
 // never sent, tells it so.
-func headerFor(e *cloudevents.Event) http.Header {
+func headerFor(ctx context.Context, d *cloudevents.Delivery) http.Header {
 	h := make(http.Header, 8)
 	h["Idempotency-Key"] = nil
-	if parent, _ := e.Attr("traceparent"); cloudevents.ValidTraceParent(parent) {
+	if s := trace.Current(ctx); s.Recording() {
+		s.Context().Header(h)
+		return h
+	}
+	if parent, state := d.Trace(); cloudevents.ValidTraceParent(parent) {
 		h["Traceparent"] = []string{cloudevents.ChildTraceParent(parent)}
-		if state, ok := e.Attr("tracestate"); ok {
+		if state != "" {
 			h["Tracestate"] = []string{state}
 		}
 	}
