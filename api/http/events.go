@@ -51,7 +51,7 @@ const (
 // stops: each message is one entry, "lost" says how many were left out, "end" that
 // nothing more comes.
 func (h *handler) onWatchEvents(w http.ResponseWriter, r *http.Request) {
-	q, err := readEventQuery(r.URL.RawQuery, "payload", "rate", "after")
+	q, err := readEventQuery(r.URL.RawQuery, "since", "payload", "rate", "after")
 	if after, aerr := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64); aerr == nil {
 		q.watching.After = after
 	}

@@ -36,6 +36,9 @@ type commands struct {
 	Console  consoleCommand     `cmd:"" help:"Print the address of the console of a running Penstock, to open in a browser."`
 	Routes   routesCommand      `cmd:"" help:"List, pause and resume the routes of a running Penstock."`
 	Letters  deadLettersCommand `cmd:"" name:"deadletters" help:"List, show, replay and discard events that were given up."`
+	Tail     followCommand      `cmd:"" help:"Follow what happens to events in a running Penstock."`
+	Trace    traceCommand       `cmd:"" help:"Show the whole way of one event: rounds, tries, dead letter."`
+	Top      topCommand         `cmd:"" help:"Show what the routes do now: rates, latencies, errors."`
 	Publish  publishCommand     `cmd:"" help:"Publish an event through a running Penstock."`
 	CA       caCommand          `cmd:"" name:"ca" help:"Make a certificate authority for development, and issue identities of apps."`
 	Check    checkCommand       `cmd:"" help:"Check a configuration and report every error in it."`

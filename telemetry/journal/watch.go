@@ -33,8 +33,9 @@ type Watching struct {
 	Rate int
 	// Payload asks for previews of payloads, at most [MaxPreview] bytes each.
 	Payload bool
-	// After goes on behind the entry of that number, as far as it is still
-	// there; zero begins now.
+	// After goes on behind the entry of that number, as far as it is still there;
+	// the Since of Filter begins with what happened then. Without either a
+	// watcher begins now.
 	After uint64
 }
 
@@ -48,6 +49,7 @@ type Watcher struct {
 	buf     []byte
 
 	forgotten uint64 // before the first look
+	more      int    // entries that the first look may have above limit
 }
 
 // Watch begins to follow; Close must be called. Kind Exhausted when
@@ -59,8 +61,9 @@ func (j *Journal) Watch(o Watching) (*Watcher, error) {
 	if o.Rate <= 0 {
 		o.Rate = DefaultRate
 	}
+	o.Rate = min(o.Rate, MaxRate)
 	w := &Watcher{journal: j, o: o, buf: make([]byte, 0, segmentBytes)}
-	w.limit = max(1, min(o.Rate, MaxRate)*int(interval/time.Millisecond)/1000)
+	w.limit = max(1, o.Rate*int(interval/time.Millisecond)/1000)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.watchers >= MaxWatchers {
@@ -68,7 +71,7 @@ func (j *Journal) Watch(o Watching) (*Watcher, error) {
 	}
 	j.watchers++
 	w.at = j.ring.end(j.seq)
-	if o.After > 0 {
+	if o.After > 0 || !o.Filter.Since.IsZero() {
 		w.resume()
 	}
 	if o.Payload {
@@ -95,6 +98,7 @@ func (w *Watcher) resume() {
 	if w.o.After > 0 && w.at.seq > w.o.After {
 		w.forgotten = w.at.seq - w.o.After
 	}
+	w.more = w.o.Rate // of one second, at once
 }
 
 // Close ends it. It may be called twice.
@@ -182,6 +186,8 @@ func (j *Journal) more(seq uint64) <-chan struct{} {
 func (w *Watcher) look() (b Batch) {
 	j := w.journal
 	b.Lost, w.forgotten = w.forgotten, 0
+	limit := w.limit + w.more
+	w.more = 0
 	for {
 		j.mu.Lock()
 		data, lost := j.ring.next(&w.at, w.buf)
@@ -196,7 +202,7 @@ func (w *Watcher) look() (b Batch) {
 			w.at.seq = rec.seq()
 			switch {
 			case w.at.seq <= w.o.After || !w.o.Filter.matches(rec):
-			case len(b.Entries) >= w.limit:
+			case len(b.Entries) >= limit:
 				b.Lost++
 			default:
 				e := rec.entry()

@@ -135,11 +135,17 @@ func TestResume(t *testing.T) {
 		if got := next(t, watch(t, j, journal.Watching{After: 100})); len(got.Entries) != 5 {
 			t.Errorf("after one of another process %+v", got)
 		}
-		for n := range 10_000 {
+		pass(time.Minute)
+		since := time.Now()
+		happen(j, "r", "new", journal.Ack)
+		if got := next(t, watch(t, j, journal.Watching{Filter: journal.Filter{Since: since}})); !cmp.Equal(ids(got.Entries), []string{"new"}) {
+			t.Errorf("since then %+v", got)
+		}
+		for n := range 9_999 {
 			happen(j, "r", fmt.Sprint(n), journal.Ack)
 		}
-		got := next(t, watch(t, j, journal.Watching{After: 3, Rate: journal.MaxRate}))
-		if int(got.Lost)+len(got.Entries) != 10_002 || len(got.Entries) != 1000 {
+		got := next(t, watch(t, j, journal.Watching{After: 3, Rate: 500}))
+		if int(got.Lost)+len(got.Entries) != 10_002 || len(got.Entries) != 550 {
 			t.Errorf("%d entries, %d lost", len(got.Entries), got.Lost)
 		}
 	})
