@@ -275,10 +275,6 @@ func (v *Invoker) toApp(ctx context.Context, r *message.Request, _ []string) (*m
 // toPeer sends r to an instance of another app, whose address is not among those
 // of not; without one it is errNoOther.
 func (v *Invoker) toPeer(ctx context.Context, app names.App, r *message.Request, not []string) (*message.Response, error) {
-	if r.Upgrade != "" {
-		closeBody(r)
-		return nil, message.ErrNoUpgrade
-	}
 	at, err := v.pick(ctx, app, v.o.Peers != nil, not)
 	if err != nil {
 		closeBody(r)

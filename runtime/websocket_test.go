@@ -2,20 +2,22 @@ package runtime_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+
+	namesfile "github.com/penstock-io/penstock/invoke/names/file"
 )
 
-// A WebSocket passes to the app and to web servers, and to another sidecar it does
-// not.
-func TestWebSocket(t *testing.T) {
-	t.Parallel()
+// chat answers WebSockets, in capitals.
+func chat(t *testing.T) *app {
 	a := newApp(t, "[]")
 	a.answer("/ws", func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"chat"}, InsecureSkipVerify: true})
@@ -36,17 +38,38 @@ func TestWebSocket(t *testing.T) {
 		}
 	})
 	a.answer("/plain", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) })
+	return a
+}
+
+// A WebSocket passes to the app, to web servers and through another sidecar that is a
+// Penstock.
+func TestWebSocket(t *testing.T) {
+	t.Parallel()
+	a := chat(t)
 	server := "http://127.0.0.1:" + strconv.Itoa(a.port)
-	in := start(t, a, `
+	other, o := prepare(t, chat(t), "")
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.AppID, o.Internal, o.App.Port = "chat", []net.Listener{inner}, chat(t).port
+	other.run(t, o)
+	in, o := prepare(t, a, `
 apiVersion: dapr.io/v1alpha1
 kind: HTTPEndpoint
 metadata: {name: web}
 spec: {baseUrl: "`+server+`"}
 `)
-	for target, path := range map[string]string{"shop": "ws", "web": "ws?a=b", server: "ws"} {
+	known := filepath.Join(in.dir, "apps.yaml")
+	in.write(t, "apps.yaml", "chat: "+inner.Addr().String()+"\n")
+	in.write(t, "names.yaml", resolving("file", "path", known))
+	o.Resources, o.Configs = []string{filepath.Join(in.dir, "resources.yaml")}, []string{filepath.Join(in.dir, "names.yaml")}
+	o.Components = append(components(), namesfile.Component)
+	in.run(t, o)
+	for target, path := range map[string]string{"shop": "ws", "web": "ws?a=b", server: "ws", "chat": "ws"} {
 		echoes(t, in.url+"/invoke/"+url.PathEscape(target)+"/method/"+path)
 	}
-	for path, want := range map[string]int{"shop/method/plain": 403, "other/method/ws": 501} {
+	for path, want := range map[string]int{"shop/method/plain": 403, "chat/method/plain": 403, "chat/method/other": 200} {
 		conn, resp, err := websocket.Dial(t.Context(), in.url+"/invoke/"+path, nil)
 		if err == nil {
 			conn.CloseNow()
@@ -57,13 +80,16 @@ spec: {baseUrl: "`+server+`"}
 		}
 	}
 	// One that is open does not hold the end up.
-	conn, resp, err := websocket.Dial(t.Context(), in.url+"/invoke/shop/method/ws", nil)
-	if err != nil {
-		t.Fatalf("%v, %v", resp, err)
-	}
-	defer conn.CloseNow()
-	if err := in.end(); err != nil {
-		t.Errorf("stopped: %v", err)
+	for _, of := range []*instance{other, in} {
+		target := map[*instance]string{other: "chat", in: "shop"}[of]
+		conn, resp, err := websocket.Dial(t.Context(), in.url+"/invoke/"+target+"/method/ws", nil)
+		if err != nil {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		defer conn.CloseNow()
+		if err := of.end(); err != nil {
+			t.Errorf("stopped: %v", err)
+		}
 	}
 }
 

@@ -66,7 +66,6 @@ func (h *handler) invoke(w http.ResponseWriter, r *http.Request, c callee) {
 		return
 	}
 	m, received := message.Receive(w, r, path)
-	m.Upgrade = upgrade(r)
 	if c.basic {
 		delete(m.Header, "Authorization")
 	}
@@ -82,7 +81,9 @@ func (h *handler) invoke(w http.ResponseWriter, r *http.Request, c callee) {
 		return
 	}
 	if answer.Upgraded != nil {
-		tunnel(w, answer, m.Upgrade)
+		if err := message.Tunnel(w, answer, m.Upgrade); err != nil {
+			respondError(w, err)
+		}
 		return
 	}
 	message.Relay(w, answer)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/invoke/message"
 )
 
 // upgrades turns connections that began as HTTP/1.1 into HTTP/2 when their first
@@ -81,23 +82,12 @@ func (u *upgrades) take(w http.ResponseWriter, r *http.Request) bool {
 func asksForHTTP2(r *http.Request) bool {
 	settings := r.Header["Http2-Settings"]
 	if !r.ProtoAtLeast(1, 1) || r.ProtoMajor != 1 || len(settings) != 1 ||
-		!hasToken(r.Header["Upgrade"], "h2c") || !hasToken(r.Header["Connection"], "Upgrade") || !hasToken(r.Header["Connection"], "HTTP2-Settings") {
+		!message.HasToken(r.Header["Upgrade"], "h2c") || !message.HasToken(r.Header["Connection"], "Upgrade") || !message.HasToken(r.Header["Connection"], "HTTP2-Settings") {
 		return false
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(settings[0], "="))
 	const setting = 6 // bytes
 	return err == nil && len(raw)%setting == 0
-}
-
-func hasToken(values []string, token string) bool {
-	for _, v := range values {
-		for part := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(strings.Trim(part, " \t"), token) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // What is needed of HTTP/2 here.

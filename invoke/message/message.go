@@ -101,7 +101,7 @@ func (c *closing) Close() error {
 
 // ErrNoUpgrade is the error of a call whose connection cannot become another one on
 // its way.
-var ErrNoUpgrade = fault.New(fault.Invalid, "upgrade the connection: a WebSocket passes to the app that is served here, to HTTPEndpoints and to URLs, not to another sidecar")
+var ErrNoUpgrade = fault.New(fault.Invalid, "upgrade the connection: a WebSocket passes to apps, HTTPEndpoints and URLs, not to an app that speaks gRPC or whose sidecar is no Penstock")
 
 // errUnsent marks the error of a request of which nothing was sent.
 var errUnsent = errors.New("unsent")

@@ -17,6 +17,7 @@ import (
 // out, before the answer is written.
 func Receive(w http.ResponseWriter, r *http.Request, path string) (call *Request, received func()) {
 	call = &Request{Verb: r.Method, Path: path, Query: r.URL.RawQuery, Header: r.Header.Clone(), Length: r.ContentLength, Trailer: r.Trailer}
+	call.Upgrade = Upgrade(r)
 	Clean(call.Header)
 	arrival := http.NewResponseController(w)
 	_ = arrival.SetReadDeadline(time.Time{}) // a call may take as long as it likes

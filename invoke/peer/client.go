@@ -233,10 +233,16 @@ func (c *Client) Call(ctx context.Context, address string, app names.App, r *mes
 
 // send makes a call the best way that the other side knows.
 func (c *Client) send(ctx context.Context, k *conn, id string, r *message.Request) (*message.Response, error) {
+	if r.Upgrade != "" { // no message can carry it, so it is tried without being asked for
+		c.tryDirect(k)
+	}
 	if w := k.direct.Load(); w != nil && !r.RPC && r.Verb != http.MethodConnect && !w.lost.Load() {
 		if answer, err := w.call(ctx, r); !errors.Is(err, errLost) {
 			return answer, err
 		}
+	}
+	if r.Upgrade != "" {
+		return nil, errors.Join(message.ErrNoUpgrade, r.Body.Close())
 	}
 	c.mu.Lock()
 	old := k.old
@@ -249,8 +255,15 @@ func (c *Client) send(ctx context.Context, k *conn, id string, r *message.Reques
 
 // maybeDirect hears from the end of a call whether the other side takes direct ones.
 func (c *Client) maybeDirect(k *conn, md metadata.MD) {
+	if len(md[directKey]) > 0 {
+		c.tryDirect(k)
+	}
+}
+
+// tryDirect makes the next call a direct one.
+func (c *Client) tryDirect(k *conn) {
 	w := k.direct.Load()
-	if len(md[directKey]) == 0 || w != nil && !w.lost.Load() {
+	if w != nil && !w.lost.Load() {
 		return
 	}
 	if k.direct.CompareAndSwap(w, newWay(k.at.address, c.credentials(k.at.app))) && w != nil {

@@ -54,7 +54,7 @@ func (s *Server) serveDirect(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	answer, err := s.direct(w, r)
+	answer, upgrade, err := s.direct(w, r)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -66,21 +66,25 @@ func (s *Server) serveDirect(w http.ResponseWriter, r *http.Request) {
 	}
 	answer.Header[statusHeader] = []string{"0"}
 	w.Header()["Date"] = nil // the app's is to arrive, or none
-	message.Relay(w, answer)
+	if answer.Upgraded == nil {
+		message.Relay(w, answer)
+	} else if err := message.Tunnel(w, answer, upgrade); err != nil {
+		refuse(w, statusOf(ctx, err))
+	}
 }
 
-func (s *Server) direct(w http.ResponseWriter, r *http.Request) (answer *message.Response, err error) {
+func (s *Server) direct(w http.ResponseWriter, r *http.Request) (answer *message.Response, upgrade string, err error) {
 	defer s.recovered(&err)
 	path, err := message.Path(r.URL.EscapedPath())
 	if err != nil {
-		return nil, statusOf(r.Context(), err)
+		return nil, "", statusOf(r.Context(), err)
 	}
 	m, received := message.Receive(w, r, path)
 	defer received()
 	if answer, err = s.call(r.Context(), m); err != nil {
-		return nil, statusOf(r.Context(), err)
+		return nil, "", statusOf(r.Context(), err)
 	}
-	return answer, nil
+	return answer, m.Upgrade, nil
 }
 
 // refuse answers a call that did not get to the app, or got no answer of it.

@@ -146,6 +146,30 @@ func TestTheOtherSideIsReplaced(t *testing.T) {
 	}
 }
 
+// A sidecar that takes no direct calls cannot pass a WebSocket on, and is none the
+// worse for having been asked.
+func TestAWebSocketNeedsTheDirectWay(t *testing.T) {
+	t.Parallel()
+	calls := new(atomic.Int64)
+	at := listen(t, answers(calls), 0)
+	c := client(t)
+	for range 2 {
+		r := get()
+		r.Upgrade = "websocket"
+		if _, err := c.Call(t.Context(), at, there, r); !errors.Is(err, message.ErrNoUpgrade) {
+			t.Errorf("%v", err)
+		}
+		answer, err := c.Call(t.Context(), at, there, get())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all(t, answer.Body)
+	}
+	if calls.Load() != 2 {
+		t.Errorf("%d calls got through", calls.Load())
+	}
+}
+
 // What is no sidecar's answer is no app's either.
 func TestTheAnswerOfSomebodyElse(t *testing.T) {
 	t.Parallel()
