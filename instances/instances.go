@@ -53,6 +53,8 @@ type Instance struct {
 	// ConsoleToken lets its user in: only that user can read this.
 	Console      string `json:"console"`
 	ConsoleToken string `json:"consoleToken"`
+	// DataDir is the folder of embedded storage, in full.
+	DataDir string `json:"dataDir"`
 	// Grace is how long a clean stop may take.
 	Grace time.Duration `json:"grace"`
 	// Host is the machine: a home folder may be shared.

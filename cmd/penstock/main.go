@@ -41,6 +41,7 @@ type commands struct {
 	Top      topCommand         `cmd:"" help:"Show what the routes do now: rates, latencies, errors."`
 	Publish  publishCommand     `cmd:"" help:"Publish an event through a running Penstock."`
 	CA       caCommand          `cmd:"" name:"ca" help:"Make a certificate authority for development, and issue identities of apps."`
+	Doctor   doctorCommand      `cmd:"" help:"Look for what keeps Penstock from working, and say what to do."`
 	Check    checkCommand       `cmd:"" help:"Check a configuration and report every error in it."`
 	Describe describeCommand    `cmd:"" help:"Describe a component, or list those of this build."`
 	Schema   schemaCommand      `cmd:"" help:"Print the JSON schema of the YAML documents."`

@@ -120,6 +120,9 @@ func (f *serveFlags) instance() instances.Instance {
 		Grace:   f.BlockShutdownDuration + f.grace() + componentsClose,
 		Console: f.console.address, ConsoleToken: f.console.token,
 	}
+	if full, err := filepath.Abs(f.DataDir); err == nil {
+		i.DataDir = full
+	}
 	if f.UnixDomainSocket != "" {
 		i.HTTPPort, i.GRPCPort = 0, 0
 	}
