@@ -34,7 +34,6 @@ func rules() []rule {
 		{method: "GET", path: own + "/webhooks", shared: true},
 		{method: "GET", path: own + "/state/{}"},
 		{method: "GET", path: "/v1.0/state/{}/{}"},
-		{method: "POST", path: own + "/configuration/check"},
 		{method: "POST", path: "/v1.0/publish/{}/*"},
 	}
 }

@@ -36,6 +36,9 @@ type Options struct {
 	AllowedHosts []string
 	// AppID and Version are shown on the page.
 	AppID, Version string
+	// Check judges YAML documents that somebody writes; it must not show secrets.
+	// Nil: there is no check.
+	Check func(text []byte) Draft
 	// Ending ends what is watched when it is closed, so that a stop need not
 	// wait for pages; nil never does.
 	Ending <-chan struct{}
@@ -51,6 +54,7 @@ type console struct {
 	seal    seal
 	about   about
 	answers answers
+	judge   func(text []byte) Draft
 	ending  <-chan struct{}
 	log     *slog.Logger
 }
@@ -72,7 +76,7 @@ func New(api http.Handler, o Options) (http.Handler, error) {
 	}
 	c := &console{
 		api: api, assets: readAssets(), hosts: middleware.NewHosts(o.AllowedHosts), seal: newSeal(o.Token),
-		about: about{AppID: o.AppID, Version: o.Version, Started: time.Now()}, ending: o.Ending, log: o.Logger,
+		about: about{AppID: o.AppID, Version: o.Version, Started: time.Now()}, judge: o.Check, ending: o.Ending, log: o.Logger,
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -105,6 +109,8 @@ func (c *console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.session(w, r)
 	case c.asset(w, r, path):
 	case !c.signedIn(w, r):
+	case path == checkPath && c.judge != nil:
+		c.check(w, r)
 	default:
 		c.pass(w, r, path)
 	}

@@ -137,6 +137,7 @@ describe('the map and the routes', () => {
   test('several routes are paused together', async () => {
     await open('#/routes')
     await page.getByLabel('Filter routes').fill('tick')
+    await page.getByRole('button', { name: 'Pause binding/tick' }).waitFor()
     await page.getByRole('button', { name: 'Pause these' }).click()
     await page.getByRole('button', { name: 'Yes' }).click()
     await page.getByRole('button', { name: 'Resume binding/tick' }).click()
@@ -296,6 +297,39 @@ describe('inputs and stores', () => {
   })
 })
 
+describe('writing', () => {
+  test('an event is published and followed', async () => {
+    await open('#/publish')
+    await page.getByLabel('Topic').fill('orders')
+    await page.getByLabel('Data, JSON').fill('{"big": 12345678901234567890')
+    assert.ok(await page.getByRole('button', { name: 'Publish' }).isDisabled())
+    await page.getByLabel('Data, JSON').fill('{"big": 12345678901234567890}')
+    await page.getByRole('button', { name: 'Publish' }).click()
+    const id = await page.getByLabel('Published').getByRole('link').first().textContent()
+    await until('the app has it', () => sidecar.app.orders.some((o) => o.id === id))
+    await page.getByLabel('Published').getByRole('link').first().click()
+    await page.locator('.rounds').getByText('delivered').first().waitFor()
+    await open('#/publish')
+    await shot('publish')
+  })
+
+  test('documents are checked as they are written', async () => {
+    await open('#/check')
+    const text = page.getByLabel('YAML documents')
+    await text.fill('apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec:\n  type: pubsub.in-memry\n  version: v1\n')
+    await page.getByText('1 problem', { exact: true }).waitFor()
+    await page.getByText(/pubsub.in-memory/).first().waitFor()
+    await page.getByRole('button', { name: /^5:/ }).click()
+    assert.equal(await text.evaluate((t) => t.value.slice(0, t.selectionStart).split('\n').length), 5)
+    await shot('check')
+    await text.fill('apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: more}\nspec:\n  type: state.in-memory\n  version: v1\n')
+    await page.getByText('No problem').waitFor()
+    await page.getByText('Component more').waitFor()
+    await text.fill('')
+    assert.equal((await sidecar.api('GET', '/v1.0/metadata')).components.some((c) => c.name === 'more'), false)
+  })
+})
+
 test('markup in topics, types, reasons and payloads is text', async () => {
   sidecar.app.answer = (e) => (e.data?.bad ? { status: 'DROP' } : { status: 'SUCCESS' })
   await open('#/tail')
@@ -320,7 +354,7 @@ test('markup in topics, types, reasons and payloads is text', async () => {
   assert.equal(await page.evaluate(() => window.hit), undefined)
 })
 
-const views = ['map', 'routes', 'tail', 'event', 'deadletters', 'components', 'triggers', 'webhooks', 'state']
+const views = ['map', 'routes', 'tail', 'event', 'deadletters', 'components', 'triggers', 'webhooks', 'state', 'publish', 'check']
 for (const theme of ['light', 'dark']) {
   test(`nothing serious for axe, ${theme}`, async () => {
     await page.emulateMedia({ colorScheme: theme })
