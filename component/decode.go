@@ -128,6 +128,9 @@ func (d *decoder) item(it config.Item) {
 	}
 	into := d.rest
 	if start := d.start(it.Name); start != nil {
+		if d.common[start] {
+			return // a field of the other struct
+		}
 		into = start.field
 	}
 	switch {
@@ -168,14 +171,21 @@ func (d *decoder) twice(it, first config.Item) {
 	d.add(namePlace(it), text, hint)
 }
 
+// unknownShown is the length from which the value of an unknown option is not shown.
+const unknownShown = 8
+
 func (d *decoder) strange(it config.Item) {
 	d.unknown++
 	hint := config.DidYouMean(it.Name, d.words)
 	if hint == "" {
 		hint = fmt.Sprintf("see penstock describe %s", d.typ)
 	}
+	at := namePlace(it)
+	if len(it.Value) >= unknownShown { // it may be a secret whose option is misspelt
+		at.Text = strings.ReplaceAll(at.Text, it.Value, "***")
+	}
 	d.problems = append(d.problems, config.Problem{
-		Place: namePlace(it), Lenient: true, Hint: hint,
+		Place: at, Lenient: true, Hint: hint,
 		Text: fmt.Sprintf("%s has no option %q", d.typ, short(it.Name)),
 	})
 }

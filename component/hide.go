@@ -1,6 +1,7 @@
 package component
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,17 +10,24 @@ import (
 	"github.com/penstock-io/penstock/fault"
 )
 
-// secretValues are the values that must not be shown, the longest first: one
-// may hold another.
+// shortest is the length of the shortest secret that is found wherever it stands.
+const shortest = 4
+
+// secretValues are the values that must not be shown, and what is secret of the
+// others, the longest first: one may hold another.
 func secretValues(items []config.Item, option func(name string) *Option) []string {
 	var out []string
 	for _, it := range items {
-		if opt := option(it.Name); it.Value != "" && (it.Secret || opt != nil && opt.Type == "secret") {
+		if it.Value == "" {
+			continue
+		}
+		if opt := option(it.Name); it.Secret || opt != nil && opt.Type == "secret" || (opt == nil || opt.Type == "any") && config.SpeaksOfSecret(it.Name) {
 			out = append(out, it.Value)
 		}
+		out = append(out, pieces(it.Value)...)
 	}
-	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) })
-	return out
+	slices.SortFunc(out, func(a, b string) int { return cmp.Or(len(b)-len(a), cmp.Compare(a, b)) })
+	return slices.DeleteFunc(slices.Compact(out), func(s string) bool { return s == "" })
 }
 
 // hide takes the secret values out of a text. A very short one is only found in
@@ -28,7 +36,7 @@ func hide(secrets []string, text string) string {
 	for _, s := range secrets {
 		quoted := strconv.Quote(s)
 		text = strings.ReplaceAll(text, quoted, "***")
-		if len(s) >= 4 {
+		if len(s) >= shortest {
 			text = strings.ReplaceAll(text, s, "***")
 			text = strings.ReplaceAll(text, quoted[1:len(quoted)-1], "***")
 		}

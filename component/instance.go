@@ -68,8 +68,10 @@ func NewInstance[D Driver](def Definition, env Env, items []config.Item, timeout
 	if timeout <= 0 {
 		timeout = openTimeout
 	}
+	secrets := def.secrets(items)
+	env.Logger = discreet(env.Logger, secrets)
 	return &Instance[D]{
-		def: def, env: env, items: items, secrets: def.secrets(items), timeout: timeout, outcome: make(chan struct{}), idle: make(chan struct{}, 1),
+		def: def, env: env, items: items, secrets: secrets, timeout: timeout, outcome: make(chan struct{}), idle: make(chan struct{}, 1),
 		state: State{Word: Opening, Since: time.Now()},
 	}
 }
@@ -277,5 +279,5 @@ func (i *Instance[D]) shut(ctx context.Context) error {
 	}
 	<-stopped // at once: Run had nothing left to do
 	i.awaitIdle(ctx)
-	return fault.Wrap((*live).Close(ctx), "close component %s", i.env.Name)
+	return fault.Wrap(i.Hide((*live).Close(ctx)), "close component %s", i.env.Name)
 }

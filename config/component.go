@@ -17,6 +17,10 @@ func (r *reader) component(d *fields, h header) Component {
 	}
 	c.IgnoreErrors = spec.bool("ignoreErrors")
 	c.InitTimeout = spec.duration("initTimeout", 0)
+	if n := spec.get("metadata"); n != nil && n.kind != listNode {
+		r.cover(n)
+		r.filled = append(r.filled, n.text)
+	}
 	for i, n := range spec.items("metadata") {
 		if it, ok := r.item(n, fmt.Sprintf("spec.metadata[%d]", i)); ok {
 			c.Metadata = append(c.Metadata, it)
@@ -27,11 +31,68 @@ func (r *reader) component(d *fields, h header) Component {
 	c.SecretStore = auth.text("secretStore")
 	c.StorePlace = auth.place("secretStore")
 	auth.done()
+	r.veil(&c)
 	return c
+}
+
+// veil takes values out of the source lines of places that are about something
+// else: whoever writes a document in one line has all of its secrets there.
+func (r *reader) veil(c *Component) {
+	places := []*Place{&c.Place, &c.TypePlace, &c.StorePlace}
+	for i := range c.Metadata {
+		it := &c.Metadata[i]
+		for _, p := range places {
+			p.Text = without(p.Text, it.Value)
+		}
+		for j := range c.Metadata {
+			if other := &c.Metadata[j]; i != j && other.Place.Line == it.Place.Line {
+				other.Place.Text, other.NamePlace.Text = without(other.Place.Text, it.Value), without(other.NamePlace.Text, it.Value)
+			}
+		}
+	}
+	for i := range c.Metadata {
+		places = append(places, &c.Metadata[i].Place, &c.Metadata[i].NamePlace)
+	}
+	for _, p := range places {
+		r.hide(p)
+	}
+}
+
+// cover notes every text below n that is no name, and long enough for a secret, as
+// something that is not shown in source lines.
+func (r *reader) cover(n *node) {
+	before := len(r.secret)
+	r.keep(n)
+	for _, text := range r.secret[before:] {
+		if len(text) >= shortestSecret {
+			r.covered = append(r.covered, text)
+		}
+	}
+	r.secret = r.secret[:before]
+}
+
+// without returns a source line without a value, unless that is too short to be a
+// secret.
+func without(line, value string) string {
+	if len(value) < shortestSecret {
+		return line
+	}
+	return strings.ReplaceAll(line, value, "***")
 }
 
 // item reads one entry of spec.metadata.
 func (r *reader) item(n *node, path string) (Item, bool) {
+	if n.kind == scalarNode {
+		r.cover(n)
+		r.hard(n.at, "write {name: NAME, value: VALUE}", "%s is a text, want a mapping", path)
+		return Item{}, false
+	}
+	before := len(r.problems)
+	defer func() {
+		if len(r.problems) > before { // what is wrong may show a secret
+			r.cover(n)
+		}
+	}()
 	f := r.table(n, path, n.at, false)
 	it := Item{Name: f.need("name"), NamePlace: f.place("name")}
 	v := f.get("value")

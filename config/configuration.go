@@ -80,6 +80,10 @@ func (r *reader) secretScope(n *node, i int) SecretScope {
 	return s
 }
 
+// shortestSecret is the length of the shortest value of the environment that may be
+// a secret; shorter ones are words such as http.
+const shortestSecret = 8
+
 // expand puts environment variables into every text below n. It works on values,
 // not on the file, so what a variable holds cannot change the structure.
 func (r *reader) expand(n *node) {
@@ -99,6 +103,9 @@ func (r *reader) expand(n *node) {
 		value, ok := r.o.Env(name)
 		if !ok {
 			r.lenient(n.at, "", "environment variable %s is not set", cut(name, 80))
+		}
+		if len(value) >= shortestSecret {
+			r.filled = append(r.filled, value)
 		}
 		return value
 	})

@@ -114,6 +114,9 @@ func (f *fields) done() (clean bool) {
 			continue
 		}
 		clean = false
+		if SpeaksOfSecret(p.key) {
+			f.r.cover(p.value)
+		}
 		near := Nearest(p.key, f.known)
 		// Without it the document is of no use.
 		needed := slices.Contains(f.lacks, near)

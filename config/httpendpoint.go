@@ -148,10 +148,13 @@ func (r *reader) conceal(e *HTTPEndpoint) {
 }
 
 // hide takes the source line out of a place when it holds a secret of the
-// document.
+// document, and out of the line what is covered.
 func (r *reader) hide(p *Place) {
 	if slices.ContainsFunc(r.secret, func(s string) bool { return strings.Contains(p.Text, s) }) {
 		p.Text = ""
+	}
+	for _, text := range r.covered {
+		p.Text = without(p.Text, text)
 	}
 }
 

@@ -120,10 +120,17 @@ func (r *reader) skip(n *node, kind, why string) {
 // ours reads a document of a known kind and version.
 func (r *reader) ours(n *node, version, kind string) {
 	before := len(r.problems)
-	r.secret = nil
+	r.secret, r.covered, r.filled = nil, nil, nil
 	defer func() {
 		for i := range r.problems[before:] {
-			r.hide(&r.problems[before+i].Place)
+			p := &r.problems[before+i]
+			r.hide(&p.Place)
+			for _, v := range r.filled {
+				if v == "" {
+					continue
+				}
+				p.Text, p.Hint = strings.ReplaceAll(p.Text, v, "***"), strings.ReplaceAll(p.Hint, v, "***")
+			}
 		}
 	}()
 	d := r.table(n, "", n.at, kind == "Pipeline")

@@ -54,11 +54,13 @@ type reader struct {
 	names    map[string]Place // kind and name of documents that were taken
 	problems Problems
 
-	file   string
-	lines  []string
-	tokens int      // of this file so far
-	config bool     // this file was given as a configuration file
-	secret []string // what no message may show of the document being read
+	file    string
+	lines   []string
+	tokens  int      // of this file so far
+	config  bool     // this file was given as a configuration file
+	secret  []string // what no message may show of the document being read
+	covered []string // what its source lines are shown without
+	filled  []string // values that no message may quote
 }
 
 // Bounds for one file.

@@ -16,7 +16,8 @@ func (r *reader) nameResolution(spec *fields) NameResolution {
 		if n.kind == tableNode {
 			v.Metadata = r.flat("", n, nil)
 		} else {
-			f.wrong(n, "configuration", "a mapping")
+			r.cover(n)
+			r.hard(n.at, "", "spec.nameResolution.configuration is a text, want a mapping")
 		}
 	}
 	f.done()

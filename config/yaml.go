@@ -112,6 +112,21 @@ func (c *converter) fail(tk *token.Token, hint, format string, args ...any) *nod
 	return &node{kind: scalarNode, at: c.place(tk)}
 }
 
+// strangeAlias reports an alias without an anchor. One that is like none is most
+// likely a text, such as a password, that lacks its quotes, and is not shown.
+func (c *converter) strangeAlias(tk *token.Token, name, hint string) *node {
+	if hint != "" {
+		return c.fail(tk, hint, "alias *%s has no anchor above it", name)
+	}
+	before := len(c.r.problems)
+	n := c.fail(tk, "put a text that begins with * into quotes", "alias has no anchor above it")
+	for i := range c.r.problems[before:] {
+		at := &c.r.problems[before+i].Place
+		at.Text = masked(at.Text)
+	}
+	return n
+}
+
 // syntax reports an error of the parser.
 func (c *converter) syntax(err error) {
 	type placed interface {
@@ -124,6 +139,7 @@ func (c *converter) syntax(err error) {
 		at, text = c.place(p.GetToken()), p.GetMessage()
 	}
 	words, hint := plainSyntax(text)
+	at.Text = masked(at.Text)
 	c.r.hard(at, hint, "YAML syntax: %s", words)
 }
 
@@ -308,7 +324,7 @@ func (c *converter) alias(from *ast.AliasNode, depth int) *node {
 		for k := range c.anchors {
 			known = append(known, k)
 		}
-		return c.fail(from.Start, DidYouMean(name, sorted(known)), "alias *%s has no anchor above it", name)
+		return c.strangeAlias(from.Start, name, DidYouMean(name, sorted(known)))
 	case c.open[name]:
 		return c.fail(from.Start, "", "alias *%s stands inside its own anchor", name)
 	}
