@@ -62,6 +62,8 @@ const (
 	Malformed
 	// BadRequest: something else in the request is wrong.
 	BadRequest
+	// LogPartNotFound: no part of the log of that name.
+	LogPartNotFound
 	// RouteNotFound: no route of that name.
 	RouteNotFound
 	// TriggerNotFound: no input binding of that name has a schedule.
@@ -223,6 +225,7 @@ func (p Problem) row() row {
 		BodyRead:            {"ERR_BODY_READ", "", 400, grpcInvalidArgument, fault.Invalid},
 		Malformed:           {"ERR_MALFORMED_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
 		BadRequest:          {"ERR_BAD_REQUEST", "", 400, grpcInvalidArgument, fault.Invalid},
+		LogPartNotFound:     {"ERR_LOG_PART_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
 		RouteNotFound:       {"ERR_ROUTE_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
 		TriggerNotFound:     {"ERR_TRIGGER_NOT_FOUND", "", 404, grpcNotFound, fault.NotFound},
 		TriggerBusy:         {"ERR_TRIGGER_BUSY", "", 409, grpcAborted, fault.Conflict},

@@ -76,7 +76,7 @@ func (f *fields) oneOf(field, word string, known []string) {
 // apiGroups are Dapr's words for groups of APIs, and ours.
 func apiGroups() []string {
 	return []string{
-		"actors", "bindings", "configuration", "conversation", "crypto", "deadletters", "events", "healthz", "invoke", "jobs", "lock", "metadata",
-		"publish", "routes", "secrets", "shutdown", "state", "subscribe", "subtlecrypto", "triggers", "unlock", "webhooks", "workflows",
+		"actors", "bindings", "configuration", "conversation", "crypto", "deadletters", "events", "healthz", "invoke", "jobs", "lock", "loglevels",
+		"metadata", "publish", "routes", "secrets", "shutdown", "state", "subscribe", "subtlecrypto", "triggers", "unlock", "webhooks", "workflows",
 	}
 }

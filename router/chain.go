@@ -245,7 +245,7 @@ func (in *incarnation) panicked(p *passage, v any) result {
 	p.trip.panics++
 	p.trip.failed = true
 	if p.trip.panics == 1 {
-		in.log.Error("panic while handling an event", "id", p.id(), "origin", p.d.Origin,
+		in.log.Error("panic while handling an event", "id", p.id(), told("trace", p.traceID()), "origin", p.d.Origin,
 			told("target", in.targetName(p)), "panic", v, "stack", string(debug.Stack()))
 	}
 	o := cloudevents.Retried(fault.New(fault.Internal, "handle event: panic: %v", v), 0)

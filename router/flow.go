@@ -242,7 +242,7 @@ func (f *flow) tell(p *passage, o cloudevents.Outcome, seen cloudevents.Verdict)
 	}
 	err := guard(func() error { p.d.Settle(o); return nil })
 	if err != nil {
-		f.log.Error("settle event", "id", p.id(), "origin", p.d.Origin, "error", err)
+		f.log.Error("settle event", "id", p.id(), told("trace", p.traceID()), "origin", p.d.Origin, "error", err)
 	}
 	f.tally.count(seen)
 	f.window.leave(p.size)

@@ -82,7 +82,7 @@ func (in *incarnation) setKey(p *passage) {
 	}
 	err := guard(func() error { p.key = in.route.Key(p.d); return nil })
 	if err != nil {
-		in.log.Error("find ordering key", "id", p.id(), "origin", p.d.Origin, "error", err)
+		in.log.Error("find ordering key", "id", p.id(), told("trace", p.traceID()), "origin", p.d.Origin, "error", err)
 	}
 }
 

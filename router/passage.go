@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents"
@@ -80,4 +81,11 @@ func (p *passage) id() string {
 		return ""
 	}
 	return p.d.Event.ID()
+}
+
+// traceID names the trace that the delivery belongs to, for logs; empty when it
+// belongs to none.
+func (p *passage) traceID() string {
+	parent, _ := p.d.Trace()
+	return cloudevents.TraceID(cmp.Or(parent, p.d.Began))
 }

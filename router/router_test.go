@@ -185,6 +185,37 @@ func TestLogIsQuiet(t *testing.T) {
 	})
 }
 
+// TestLogNamesTheTrace: a line about a delivery has the ids by which the rest is
+// found, in other logs too.
+func TestLogNamesTheTrace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		r := running(t, Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+		const trace = "0af7651916cd43dd8448eb211c80319c"
+		mustAdd(t, r, Route{Name: "r", Targets: to(newScript(nope).send), Source: SourceFunc(func(ctx context.Context, emit cloudevents.EmitFunc) error {
+			for _, d := range []*cloudevents.Delivery{
+				{Metadata: map[string]string{"traceparent": "00-" + trace + "-b7ad6b7169203331-01"}},
+				{Began: "00-" + trace + "-b7ad6b7169203331-00"},
+				{Metadata: map[string]string{"traceparent": "garbage\n"}},
+			} {
+				d.Settle = func(cloudevents.Outcome) {}
+				if err := emit(ctx, d); err != nil {
+					return err
+				}
+				pass(time.Minute)
+			}
+			<-ctx.Done()
+			return nil
+		})})
+		pass(10 * time.Minute)
+		text := out.String()
+		if !strings.Contains(text, " trace="+trace+" ") || strings.Contains(text, "garbage") || strings.Count(text, " trace=") == strings.Count(text, "\n") {
+			t.Errorf("the log is\n%s", text)
+		}
+	})
+}
+
 func TestToldOnlyWhenThereIsSomething(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -82,7 +82,7 @@ func (in *incarnation) settleDrop(ctx context.Context, p *passage, res result) d
 	}
 	// What a filter leaves out is no news.
 	if !res.Discard || res.Err != nil {
-		in.log.Warn("event dropped", "id", p.id(), "origin", p.d.Origin,
+		in.log.Warn("event dropped", "id", p.id(), told("trace", p.traceID()), "origin", p.d.Origin,
 			told("target", in.targetName(p)), "attempt", p.d.Attempt, "reason", res.Reason, "error", res.Err)
 	}
 	return decision{tell: cloudevents.Outcome{Verdict: cloudevents.Ack, Reason: res.Reason}, seen: res.Outcome}
@@ -126,7 +126,7 @@ func (in *incarnation) settleUndecodable(ctx context.Context, p *passage, res re
 	if !p.trip.alarmed {
 		p.trip.alarmed = true
 		in.log.Error("event held: it cannot be decoded and the route has no dead letter",
-			"origin", p.d.Origin, "bytes", len(p.d.Body), "error", res.Err)
+			told("trace", p.traceID()), "origin", p.d.Origin, "bytes", len(p.d.Body), "error", res.Err)
 	}
 	p.trip.decoded = false
 	res.Verdict = cloudevents.Retry
@@ -141,7 +141,7 @@ func (in *incarnation) settleLetter(ctx context.Context, p *passage, l *DeadLett
 	err := guard(func() error { return in.route.DeadLetter(ctx, l) })
 	if err == nil {
 		in.flow.tally.buried.Add(1)
-		in.log.Warn("event dead-lettered", "id", p.id(), "origin", p.d.Origin,
+		in.log.Warn("event dead-lettered", "id", p.id(), told("trace", p.traceID()), "origin", p.d.Origin,
 			told("target", l.Target), "attempts", l.Attempts, "reason", l.Reason)
 		return decision{tell: cloudevents.Outcome{Verdict: cloudevents.Ack, Reason: l.Reason}, seen: seen, buried: true}
 	}

@@ -185,7 +185,7 @@ func (in *incarnation) status() Status {
 // trouble notes that a round failed and logs it, not more often than bearable.
 func (in *incarnation) trouble(what string, p *passage, reason string) {
 	if log, muted := in.flow.tally.fail(reason); log {
-		in.log.Warn(what, "id", p.id(), "origin", p.d.Origin, told("target", in.targetName(p)),
+		in.log.Warn(what, "id", p.id(), told("trace", p.traceID()), "origin", p.d.Origin, told("target", in.targetName(p)),
 			"attempt", p.d.Attempt, "reason", reason, told("not_logged", muted))
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/router"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // topic is one of a pub/sub.
@@ -39,7 +40,7 @@ func deadLettersOf(p config.Pipeline) topic {
 // newKeeper makes what keeps dead letters, with the ways back out of it.
 func (r *Runtime) newKeeper() *deadletters.Keeper {
 	return deadletters.New(deadletters.Options{
-		App: r.o.AppID, Env: r.parts.env, Expr: r.routes.expr, Logger: r.log,
+		App: r.o.AppID, Env: r.parts.env, Expr: r.routes.expr, Logger: telemetry.Part(r.log, "deadletters"),
 		Inject: r.inject, Routes: r.routesWith,
 		Publish: func(ctx context.Context, name, topic string, body []byte, metadata map[string]string) error {
 			bus, err := r.parts.bus(name)

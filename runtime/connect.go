@@ -4,6 +4,7 @@ import (
 	"github.com/penstock-io/penstock/app"
 	appgrpc "github.com/penstock-io/penstock/app/grpc"
 	apphttp "github.com/penstock-io/penstock/app/http"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // connectApp makes the channel to the app, when there is one.
@@ -20,7 +21,7 @@ func (r *Runtime) connectApp() error {
 		return err
 	}
 	r.app = app.New(app.Options{
-		Channel: r.client, MaxConcurrency: a.MaxConcurrency, Tracer: r.tracer, Logger: r.log,
+		Channel: r.client, MaxConcurrency: a.MaxConcurrency, Tracer: r.tracer, Logger: telemetry.Part(r.log, "app"),
 		Health: app.HealthOptions{
 			Enabled: a.HealthCheck, Interval: a.HealthInterval, Timeout: a.HealthTimeout, Threshold: a.HealthThreshold,
 		},
@@ -32,7 +33,7 @@ func (r *Runtime) connectHTTP() error {
 	a := r.o.App
 	client, err := apphttp.New(apphttp.Options{
 		Port: a.Port, Address: a.Address, Protocol: a.Protocol, Token: a.Token, MaxConcurrency: a.MaxConcurrency,
-		MaxBody: r.o.MaxBody, HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Pipeline: r.toApp, Logger: r.log,
+		MaxBody: r.o.MaxBody, HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Pipeline: r.toApp, Logger: telemetry.Part(r.log, "app"),
 	})
 	if err != nil {
 		return err
@@ -45,7 +46,7 @@ func (r *Runtime) connectGRPC() error {
 	a := r.o.App
 	client, err := appgrpc.New(appgrpc.Options{
 		Port: a.Port, Address: a.Address, Protocol: a.Protocol, Token: a.Token,
-		MaxBody: r.o.MaxBody, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Logger: r.log,
+		MaxBody: r.o.MaxBody, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Logger: telemetry.Part(r.log, "app"),
 	})
 	if err != nil {
 		return err

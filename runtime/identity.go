@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/invoke/identity/files"
 	"github.com/penstock-io/penstock/invoke/identity/sentry"
 	"github.com/penstock-io/penstock/invoke/identity/workload"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // IdentityOptions are how this instance proves to others who it is.
@@ -66,7 +67,7 @@ func (r *Runtime) identitySource(c config.MTLS) (identity.Source, error) {
 	case o.Dir != "" && o.Socket != "":
 		return nil, fault.New(fault.Invalid, "turn on mutual TLS: --identity-dir and --identity-socket are two identities; leave one out")
 	case o.Dir != "":
-		return files.Open(files.Options{Dir: o.Dir, Namespace: r.namespace(), AppID: r.o.AppID, Logger: r.log})
+		return files.Open(files.Options{Dir: o.Dir, Namespace: r.namespace(), AppID: r.o.AppID, Logger: telemetry.Part(r.log, "identity")})
 	case o.Socket != "":
 		return r.workloadIdentity(o.Socket)
 	}
@@ -91,12 +92,12 @@ func (r *Runtime) identitySource(c config.MTLS) (identity.Source, error) {
 	}
 	return sentry.New(sentry.Options{
 		Address: address, Anchors: anchors, AnchorsFile: file, TrustDomain: cmp.Or(o.ControlPlaneTrustDomain, c.ControlPlaneTrustDomain),
-		Namespace: o.ControlPlaneNamespace, App: identity.ID{Namespace: r.namespace(), App: r.o.AppID}, TokenFile: token, Kubernetes: o.Kubernetes, Logger: r.log,
+		Namespace: o.ControlPlaneNamespace, App: identity.ID{Namespace: r.namespace(), App: r.o.AppID}, TokenFile: token, Kubernetes: o.Kubernetes, Logger: telemetry.Part(r.log, "identity"),
 	})
 }
 
 func (r *Runtime) workloadIdentity(socket string) (identity.Source, error) {
-	return workload.New(workload.Options{Socket: socket, Namespace: r.namespace(), AppID: r.o.AppID, Logger: r.log})
+	return workload.New(workload.Options{Socket: socket, Namespace: r.namespace(), AppID: r.o.AppID, Logger: telemetry.Part(r.log, "identity")})
 }
 
 func (r *Runtime) namespace() string { return cmp.Or(r.o.Namespace, identity.DefaultNamespace) }

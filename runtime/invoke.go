@@ -16,6 +16,7 @@ import (
 	"github.com/penstock-io/penstock/invoke/message"
 	sidecars "github.com/penstock-io/penstock/invoke/peer"
 	"github.com/penstock-io/penstock/invoke/proxy"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // calls are the way from app to app.
@@ -33,8 +34,8 @@ var (
 
 // connectCalls makes the way to other apps. Nothing is opened.
 func (r *Runtime) connectCalls() {
-	r.calls.access = access.NewGuard(r.log)
-	r.calls.peers = sidecars.NewClient(sidecars.ClientOptions{Identity: r.calls.identity, MaxBody: r.o.MaxBody, Logger: r.log})
+	r.calls.access = access.NewGuard(telemetry.Part(r.log, "invoke"))
+	r.calls.peers = sidecars.NewClient(sidecars.ClientOptions{Identity: r.calls.identity, MaxBody: r.o.MaxBody, Logger: telemetry.Part(r.log, "invoke")})
 	o := calling.Options{
 		AppID: r.o.AppID, Namespace: r.o.Namespace, Finder: r.names.directory, Peers: r.calls.peers, Policies: r.parts.policies,
 		Endpoints: r.endpoints, Access: r.calls.access, Address: r.ownHost(), Tracer: r.tracer,
@@ -85,7 +86,7 @@ const maxPeerHead = 1 << 20
 // servePeers takes calls of other sidecars until ctx ends.
 func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 	o := sidecars.ServerOptions{
-		AppID: r.o.AppID, Namespace: r.o.Namespace, Access: r.calls.access, Identity: r.calls.identity, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Tracer: r.tracer, Logger: r.log,
+		AppID: r.o.AppID, Namespace: r.o.Namespace, Access: r.calls.access, Identity: r.calls.identity, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Tracer: r.tracer, Logger: telemetry.Part(r.log, "invoke"),
 	}
 	if r.app != nil {
 		o.App = r.app
@@ -93,7 +94,7 @@ func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 	if r.app != nil && !strings.HasPrefix(r.o.App.Protocol, "grpc") {
 		o.Direct = func(ctx context.Context, h http.Handler, l net.Listener) error {
 			return apihttp.NewServer(h, apihttp.ServerOptions{
-				ReadBuffer: maxPeerHead, Context: sidecars.DirectContext, Drain: r.o.Grace, Cut: cut, Logger: r.log,
+				ReadBuffer: maxPeerHead, Context: sidecars.DirectContext, Drain: r.o.Grace, Cut: cut, Logger: telemetry.Part(r.log, "invoke"),
 			}).Run(ctx, l)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke/names"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // defaultNames is the resolver of a configuration that names none.
@@ -70,7 +71,7 @@ func (r *Runtime) openNames(ctx, life context.Context, c config.NameResolution) 
 		return nil, err
 	}
 	env := r.parts.env
-	env.Name, env.Logger = def.Type, r.log.With("component", def.Type)
+	env.Name, env.Logger = def.Type, telemetry.Part(r.log, "names").With("component", def.Type)
 	life, stop := context.WithCancel(life)
 	o := &openResolver{config: c, instance: component.NewInstance[names.Driver](def, env, c.Metadata, 0), stop: stop, done: make(chan struct{})}
 	go func() {

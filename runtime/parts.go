@@ -22,6 +22,7 @@ import (
 	"github.com/penstock-io/penstock/pubsub"
 	"github.com/penstock-io/penstock/secrets"
 	"github.com/penstock-io/penstock/state"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // life is what every part has, whatever its kind.
@@ -135,7 +136,7 @@ func (ps *parts) make(c config.Component) (*part, error) {
 	ps.mu.Unlock()
 	env := ps.env
 	env.Name = c.Name
-	env.Logger = ps.log.With("component", c.Name, "type", c.Type)
+	env.Logger = telemetry.Part(ps.log, telemetry.ComponentPart+c.Name).With("component", c.Name, "type", c.Type)
 	p := &part{config: c, def: def, serial: serial}
 	kind, _, _ := strings.Cut(def.Type, ".")
 	switch kind {

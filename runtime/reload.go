@@ -9,6 +9,7 @@ import (
 	"github.com/penstock-io/penstock/bindings"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // reload reads the configuration and swaps it in. A bad one changes nothing and
@@ -56,9 +57,7 @@ func (r *Runtime) reload(ctx, life context.Context) {
 	if !config.Equal(r.set.Configuration.MTLS, set.Configuration.MTLS) {
 		r.log.Warn("spec.mtls of the Configuration has changed; it is taken over with the next start")
 	}
-	r.set = set
-	r.parts.limit(set.Configuration.SecretScopes)
-	r.parts.obey(set.Resiliencies)
+	r.adopt(set)
 	r.limitAPI(set.Configuration)
 	if err := r.trace(life, set.Configuration.Tracing); err != nil {
 		r.log.Error("Tracing not taken over; it stays as it was", "error", err)
@@ -263,4 +262,17 @@ func (r *Runtime) closeAll(ctx context.Context, list []*part) {
 		})
 	}
 	wg.Wait()
+}
+
+// adopt takes over what needs nothing to be opened. The levels of components that
+// are gone are forgotten.
+func (r *Runtime) adopt(set *config.Set) {
+	r.set = set
+	r.parts.limit(set.Configuration.SecretScopes)
+	r.parts.obey(set.Resiliencies)
+	names := make([]string, len(set.Components))
+	for i, c := range set.Components {
+		names[i] = c.Name
+	}
+	telemetry.LevelsOf(r.log).Keep(names)
 }

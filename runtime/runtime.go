@@ -134,14 +134,14 @@ func New(o Options) (*Runtime, error) {
 	}
 	r.endpoints = &endpoints{made: r.parted, byName: map[string]*endpoint{}}
 	r.parts.endpoints = r.endpoints
-	r.names.directory = names.New(o.Logger)
+	r.names.directory = names.New(telemetry.Part(o.Logger, "names"))
 	r.delays = &delays{parts: r.parts}
 	r.parts.delays = r.delays
 	r.inbound, r.toApp = middleware.NewPipeline(r.parts.middlewareOf), middleware.NewPipeline(r.parts.middlewareOf)
 	compiler := expr.New()
-	r.parts.policies = newPolicies(compiler, o.Logger)
+	r.parts.policies = newPolicies(compiler, telemetry.Part(o.Logger, "resilience"))
 	var err error
-	if r.router, err = router.New(router.Options{Logger: o.Logger, DrainTimeout: o.Grace, Observer: &observer{metrics: r.metrics, journal: r.journal, tracer: r.tracer, system: r.parts.kindOf}}); err != nil {
+	if r.router, err = router.New(router.Options{Logger: telemetry.Part(o.Logger, "router"), DrainTimeout: o.Grace, Observer: &observer{metrics: r.metrics, journal: r.journal, tracer: r.tracer, system: r.parts.kindOf}}); err != nil {
 		return nil, err
 	}
 	if err := r.connectApp(); err != nil {

@@ -12,6 +12,7 @@ import (
 	apigrpc "github.com/penstock-io/penstock/api/grpc"
 	apihttp "github.com/penstock-io/penstock/api/http"
 	"github.com/penstock-io/penstock/config"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // servers are those of the API. They stop on their own signal, after the
@@ -32,13 +33,13 @@ func (r *Runtime) listen() *servers {
 	}
 	settings := apihttp.Options{
 		Tokens: tokens, MaxBody: r.o.MaxBody, AllowedHosts: r.o.AllowedHosts,
-		AllowedOrigins: r.o.AllowedOrigins, Pipeline: r.inbound, Logger: r.log, Metrics: r.metrics, Tracer: r.tracer,
+		AllowedOrigins: r.o.AllowedOrigins, Pipeline: r.inbound, Logger: telemetry.Part(r.log, "api"), Metrics: r.metrics, Tracer: r.tracer,
 	}
 	handler := apihttp.New(r.api, settings)
 	s := &servers{stop: make(chan struct{}), cut: make(chan struct{}), done: make(chan struct{})}
-	options := apihttp.ServerOptions{ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log}
+	options := apihttp.ServerOptions{ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: telemetry.Part(r.log, "api")}
 	calls := apigrpc.Options{
-		Tokens: tokens, MaxBody: r.o.MaxBody, ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: r.log, Metrics: r.metrics, Tracer: r.tracer,
+		Tokens: tokens, MaxBody: r.o.MaxBody, ReadBuffer: r.o.ReadBuffer, Drain: r.o.Grace, Cut: s.cut, Logger: telemetry.Part(r.log, "api"), Metrics: r.metrics, Tracer: r.tracer,
 	}
 	s.serve = func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // background runs tasks of the API for as long as the instance serves.
@@ -59,4 +60,4 @@ func (r *Runtime) TellApp(ctx context.Context, store, key string, body []byte) e
 }
 
 // Logger implements api.Updates.
-func (r *Runtime) Logger() *slog.Logger { return r.log }
+func (r *Runtime) Logger() *slog.Logger { return telemetry.Part(r.log, "api") }

@@ -237,13 +237,8 @@ func (h *handler) selected(w http.ResponseWriter, r *http.Request, v any, s *sel
 		return nil, err
 	}
 	if len(bytes.TrimSpace(body)) > 0 {
-		dec := json.NewDecoder(bytes.NewReader(body))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(v); err != nil {
-			return nil, api.Errorf(api.Malformed, "read body: %w", err)
-		}
-		if len(bytes.TrimSpace(body[dec.InputOffset():])) > 0 {
-			return nil, api.Errorf(api.Malformed, "read body: something follows the object")
+		if err := strictly(body, v); err != nil {
+			return nil, err
 		}
 	}
 	q, err := s.query()
@@ -251,6 +246,19 @@ func (h *handler) selected(w http.ResponseWriter, r *http.Request, v any, s *sel
 		return nil, err
 	}
 	return &deadletters.Selection{Query: *q, All: s.All}, nil
+}
+
+// strictly reads a JSON object that has no fields but those of v.
+func strictly(body []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return api.Errorf(api.Malformed, "read body: %w", err)
+	}
+	if len(bytes.TrimSpace(body[dec.InputOffset():])) > 0 {
+		return api.Errorf(api.Malformed, "read body: something follows the object")
+	}
+	return nil
 }
 
 const lineType = "application/x-ndjson"

@@ -43,6 +43,8 @@ func (h *handler) routes() *chi.Mux {
 	h.deadLetterRoutes(m)
 	h.eventRoutes(m)
 	h.sourceRoutes(m)
+	m.Get(ownPrefix+"/loglevels", h.onLogLevels)
+	m.Put(ownPrefix+"/loglevels", h.onSetLogLevel)
 	m.Get(ownPrefix+"/routes", h.onRoutes)
 	m.Post(ownPrefix+"/routes/pause/*", h.onPauseRoute)
 	m.Post(ownPrefix+"/routes/resume/*", h.onResumeRoute)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // serveFlags are those of `penstock serve`, which existing tooling starts with
@@ -72,7 +73,7 @@ type serveFlags struct {
 	ConsolePort          *int   `name:"console-port" help:"Port of the console, 0 for any; when it is not given, 3580, or any if somebody else has that."`
 	ConsoleListenAddress string `name:"console-listen-address" help:"Address of the console; loopback when empty."`
 
-	LogLevel  string `name:"log-level" default:"info" help:"debug, info, warn or error."`
+	LogLevel  string `name:"log-level" default:"info" help:"debug, info, warn or error; penstock loglevel changes it later, of each part."`
 	LogAsJSON bool   `name:"log-as-json" help:"Log JSON lines."`
 
 	Unused unusedFlags `embed:""`
@@ -113,22 +114,14 @@ func (u unusedFlags) given() []string {
 // Validate refuses words that kong cannot check, because their case does not
 // matter.
 func (f *serveFlags) Validate() error {
-	if _, err := f.parseLevel(); err != nil {
+	if _, err := telemetry.ParseLevel(f.LogLevel); err != nil {
 		return fault.New(fault.Invalid, "--log-level must be one of debug, info, warn, error but got %q", f.LogLevel)
 	}
 	return nil
 }
 
-func (f *serveFlags) parseLevel() (l slog.Level, err error) {
-	word := f.LogLevel
-	if strings.EqualFold(word, "fatal") {
-		word = "error" // Dapr's highest
-	}
-	return l, l.UnmarshalText([]byte(word))
-}
-
 func (f *serveFlags) level() slog.Level {
-	l, err := f.parseLevel()
+	l, err := telemetry.ParseLevel(f.LogLevel)
 	if err != nil {
 		return slog.LevelInfo
 	}

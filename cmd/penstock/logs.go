@@ -10,29 +10,35 @@ import (
 	"unicode"
 
 	"github.com/lmittmann/tint"
+
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // newLogger makes the process's logger: JSON when asked for, short lines for
 // people on a terminal and in run without a file, logfmt as Dapr writes it
 // otherwise.
 func newLogger(w io.Writer, f *serveFlags) *slog.Logger {
+	levels := telemetry.NewLevels(f.level())
 	if o, ours := w.(*output); ours && o.file == nil && !f.LogAsJSON {
-		return slog.New(forPeople(w, f, true))
+		return levels.Open(forPeople(w, true), corePart)
 	}
-	return slog.New(newHandler(w, f)).With("app_id", f.AppID)
+	return levels.Open(newHandler(w, f), corePart).With("app_id", f.AppID)
 }
 
-func forPeople(w io.Writer, f *serveFlags, plain bool) slog.Handler {
-	return tint.NewTextHandler(w, &tint.Options{Level: f.level(), TimeFormat: time.TimeOnly, NoColor: plain, ReplaceAttr: forEyes})
+// corePart is the part of the log whose lines are about the instance as a whole.
+const corePart = "runtime"
+
+func forPeople(w io.Writer, plain bool) slog.Handler {
+	return tint.NewTextHandler(w, &tint.Options{Level: slog.LevelDebug, TimeFormat: time.TimeOnly, NoColor: plain, ReplaceAttr: forEyes})
 }
 
 func newHandler(w io.Writer, f *serveFlags) slog.Handler {
-	o := &slog.HandlerOptions{Level: f.level(), ReplaceAttr: forMachines}
+	o := &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: forMachines}
 	switch {
 	case f.LogAsJSON:
 		return slog.NewJSONHandler(w, o)
 	case isTerminal(w):
-		return forPeople(w, f, false)
+		return forPeople(w, false)
 	default:
 		return slog.NewTextHandler(w, o)
 	}

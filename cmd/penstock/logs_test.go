@@ -15,7 +15,7 @@ func TestLogLinesAreBounded(t *testing.T) {
 	handlers := map[string]func(io.Writer) slog.Handler{
 		"logfmt": func(w io.Writer) slog.Handler { return newHandler(w, &serveFlags{}) },
 		"json":   func(w io.Writer) slog.Handler { return newHandler(w, &serveFlags{LogAsJSON: true}) },
-		"people": func(w io.Writer) slog.Handler { return forPeople(w, &serveFlags{}, true) },
+		"people": func(w io.Writer) slog.Handler { return forPeople(w, true) },
 	}
 	// A report has several lines where people read it.
 	breaks := map[string]int{"logfmt": 1, "json": 1, "people": 2}

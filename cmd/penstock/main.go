@@ -39,6 +39,7 @@ type commands struct {
 	Tail     followCommand      `cmd:"" help:"Follow what happens to events in a running Penstock."`
 	Trace    traceCommand       `cmd:"" help:"Show the whole way of one event: rounds, tries, dead letter."`
 	Top      topCommand         `cmd:"" help:"Show what the routes do now: rates, latencies, errors."`
+	LogLevel logLevelCommand    `cmd:"" name:"loglevel" help:"Show the levels of a running Penstock's log, or change one."`
 	Publish  publishCommand     `cmd:"" help:"Publish an event through a running Penstock."`
 	CA       caCommand          `cmd:"" name:"ca" help:"Make a certificate authority for development, and issue identities of apps."`
 	Doctor   doctorCommand      `cmd:"" help:"Look for what keeps Penstock from working, and say what to do."`
