@@ -60,11 +60,12 @@ func (a *API) BulkPublish(ctx context.Context, bulk *Bulk) ([]BulkFailure, error
 	if err := bulk.check(); err != nil {
 		return nil, err
 	}
+	common := bulk.Trace.Carry(bulk.Metadata)
 	rs := make([]pubsub.PublishRequest, len(bulk.Entries))
 	for i, e := range bulk.Entries {
 		rs[i] = pubsub.PublishRequest{
 			Topic: bulk.Topic, Data: e.Data, ContentType: e.ContentType,
-			Metadata:    under(bulk.Metadata, e.Metadata),
+			Metadata:    under(common, e.Metadata),
 			TraceParent: bulk.Trace.Parent, TraceState: bulk.Trace.State,
 		}
 	}

@@ -3,6 +3,8 @@ package api
 import (
 	"maps"
 	"strings"
+
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // The bounds of trace headers, from the W3C recommendations.
@@ -14,8 +16,9 @@ const (
 	maxBaggageItems = 180
 )
 
-// Trace is the W3C trace context of a request; both parts may be empty.
-type Trace struct{ Parent, State string }
+// Trace is the W3C trace context of a request, and its baggage; all parts may be
+// empty.
+type Trace struct{ Parent, State, Baggage string }
 
 // TraceHeaders are the W3C headers of a request with all their values.
 type TraceHeaders struct{ Parent, State, Baggage []string }
@@ -23,15 +26,17 @@ type TraceHeaders struct{ Parent, State, Baggage []string }
 // Trace reads the headers. A trace context that is wrong is left out, as the
 // recommendation says, and never grows; a wrong baggage is an error.
 func (h TraceHeaders) Trace() (Trace, error) {
+	var t Trace
 	if len(h.Baggage) > 0 {
 		if err := checkBaggage(h.Baggage); err != nil {
 			return Trace{}, err
 		}
+		t.Baggage = strings.Join(h.Baggage, ",")
 	}
 	if len(h.Parent) != 1 || !validTraceParent(h.Parent[0]) {
-		return Trace{}, nil
+		return t, nil
 	}
-	t := Trace{Parent: h.Parent[0]}
+	t.Parent = h.Parent[0]
 	switch len(h.State) {
 	case 0:
 	case 1:
@@ -45,17 +50,41 @@ func (h TraceHeaders) Trace() (Trace, error) {
 	return t, nil
 }
 
-// addTo returns metadata with the trace context; what the caller gave wins.
+// addTo returns metadata with the trace context and the baggage; what the caller
+// gave wins.
 func (t Trace) addTo(metadata map[string]string) map[string]string {
 	if t.Parent == "" {
-		return metadata
+		return t.Carry(metadata)
 	}
 	m := map[string]string{"traceparent": t.Parent}
 	if t.State != "" {
 		m["tracestate"] = t.State
 	}
+	if t.Baggage != "" {
+		m["baggage"] = t.Baggage
+	}
 	maps.Copy(m, metadata)
 	return m
+}
+
+// Carry returns metadata with the baggage, which is beside an event and never in
+// it; what the caller gave wins.
+func (t Trace) Carry(metadata map[string]string) map[string]string {
+	if t.Baggage == "" {
+		return metadata
+	}
+	m := map[string]string{"baggage": t.Baggage}
+	maps.Copy(m, metadata)
+	return m
+}
+
+// Context is the trace without the baggage.
+func (t Trace) Context() trace.Context { return trace.Context{Parent: t.Parent, State: t.State} }
+
+// In returns the trace with another context, that of a span.
+func (t Trace) In(c trace.Context) Trace {
+	t.Parent, t.State = c.Parent, c.State
+	return t
 }
 
 // validTraceParent checks "00-<32 hex>-<16 hex>-<2 hex>"; later versions may

@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"maps"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/telemetry/trace"
@@ -62,6 +63,21 @@ func (r *PublishRequest) in(s trace.Span) *PublishRequest {
 	}
 	out.Event = r.Event.With(cloudevents.Attr{Name: "traceparent", Value: c.Parent}, cloudevents.Attr{Name: "traceid", Value: c.Parent})
 	return &out
+}
+
+// beside returns the metadata with the trace that the request said, unless they say
+// one: it travels beside the event too, for those who look there.
+func (r *PublishRequest) beside() map[string]string {
+	if r.TraceParent == "" || lookup(r.Metadata, "traceparent") != "" {
+		return r.Metadata
+	}
+	out := make(map[string]string, len(r.Metadata)+2)
+	maps.Copy(out, r.Metadata)
+	out["traceparent"] = r.TraceParent
+	if r.TraceState != "" {
+		out["tracestate"] = r.TraceState
+	}
+	return out
 }
 
 // allIn is in for several.

@@ -44,7 +44,7 @@ func (s *service) PublishEvent(ctx context.Context, in *rtv1.PublishEventRequest
 		return nil, err
 	}
 	return new(emptypb.Empty), s.api.Publish(ctx, in.GetPubsubName(), &pubsub.PublishRequest{
-		Topic: in.GetTopic(), Data: in.GetData(), ContentType: in.GetDataContentType(), Metadata: in.GetMetadata(),
+		Topic: in.GetTopic(), Data: in.GetData(), ContentType: in.GetDataContentType(), Metadata: tr.Carry(in.GetMetadata()),
 		TraceParent: tr.Parent, TraceState: tr.State,
 	})
 }

@@ -27,10 +27,10 @@ func traceOf(ctx context.Context) (api.Trace, error) {
 		return t, err
 	}
 	if s := trace.Current(ctx); s.Recording() {
-		return api.Trace(s.Context()), nil
+		return t.In(s.Context()), nil
 	}
 	if given := trace.Given(ctx); given.Parent != "" {
-		return api.Trace(given), nil
+		return t.In(given), nil
 	}
 	return t, nil
 }
@@ -47,7 +47,7 @@ func (g *guard) begin(ctx context.Context, method string) (context.Context, trac
 	if !g.known[method] {
 		method = proxied
 	}
-	ctx, span := g.tracer.Start(ctx, trace.Begin{Kind: trace.Server, Name: method, From: trace.Context(from), Root: true})
+	ctx, span := g.tracer.Start(ctx, trace.Begin{Kind: trace.Server, Name: method, From: from.Context(), Root: true})
 	if !span.Recording() {
 		if c := span.Context(); c.Parent != from.Parent {
 			ctx = trace.Give(ctx, c)

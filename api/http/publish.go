@@ -50,7 +50,7 @@ func (h *handler) publishRequest(w http.ResponseWriter, r *http.Request, t targe
 		return nil, "", err
 	}
 	return &pubsub.PublishRequest{
-		Topic: topic, Data: body, ContentType: r.Header.Get("Content-Type"), Metadata: metadata,
+		Topic: topic, Data: body, ContentType: r.Header.Get("Content-Type"), Metadata: tr.Carry(metadata),
 		TraceParent: tr.Parent, TraceState: tr.State,
 	}, bus, nil
 }

@@ -15,7 +15,7 @@ func (h *handler) begin(r *http.Request) (*http.Request, trace.Span) {
 	if err != nil {
 		return r, trace.Span{}
 	}
-	ctx, span := h.tracer.Start(r.Context(), trace.Begin{Kind: trace.Server, From: trace.Context(from), Root: true})
+	ctx, span := h.tracer.Start(r.Context(), trace.Begin{Kind: trace.Server, From: from.Context(), Root: true})
 	if c := span.Context(); c.Parent != from.Parent {
 		r.Header["Traceparent"] = []string{c.Parent}
 	}

@@ -130,7 +130,7 @@ func isJSON(contentType string) bool {
 // passed are the headers that the app gets to see, by prefix. What is signed
 // or secret is left out by isPrivate.
 func passed(preset string) []string {
-	common := []string{"traceparent", "tracestate", "user-agent", "webhook-id", "webhook-timestamp", "idempotency-key"}
+	common := []string{"traceparent", "tracestate", "baggage", "user-agent", "webhook-id", "webhook-timestamp", "idempotency-key"}
 	switch preset {
 	case github, gitlab, slack, shopify:
 		return append(common, "x-"+preset+"-*")
