@@ -31,26 +31,26 @@ func (v *Invoker) begin(ctx context.Context, target string, from trace.Context) 
 // endTry ends it when the answer begins, whose body may last. A try that found
 // nobody else to ask was none.
 func endTry(s trace.Span, answer *message.Response, err error) {
-	switch {
-	case !s.Recording() || errors.Is(err, errNoOther):
-		return
-	case err == nil && answer.RPC != nil:
-		EndRPC(s, answer.RPC.Err())
-	case err == nil:
-		EndHTTP(s, answer.Status, http.StatusBadRequest)
-	default:
-		s.Done(err)
+	if !errors.Is(err, errNoOther) {
+		EndCall(s, answer, err, http.StatusBadRequest)
 	}
 }
 
-// EndHTTP ends the span of what was answered with a status, which is a failure from
-// that one on.
-func EndHTTP(s trace.Span, code, failure int) {
-	s.SetInt(trace.HTTPStatus, code)
-	if code >= failure {
-		s.Fail(http.StatusText(code))
+// EndCall ends the span of a call. A status of HTTP is a failure from that one on.
+func EndCall(s trace.Span, answer *message.Response, err error, failure int) {
+	switch {
+	case !s.Recording():
+	case err != nil:
+		s.Done(err)
+	case answer.RPC != nil:
+		EndRPC(s, answer.RPC.Err())
+	default:
+		s.SetInt(trace.HTTPStatus, answer.Status)
+		if answer.Status >= failure {
+			s.Fail(http.StatusText(answer.Status))
+		}
+		s.End()
 	}
-	s.End()
 }
 
 // EndRPC ends the span of what ended with a status of gRPC.

@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -121,8 +122,9 @@ type call struct {
 
 // app is a user's program whose answers the test decides.
 type app struct {
-	port  int
-	calls chan call
+	port     int
+	protocol string // http when it is empty
+	calls    chan call
 
 	mu      sync.Mutex
 	answers map[string]http.HandlerFunc
@@ -246,7 +248,7 @@ func prepare(t *testing.T, a *app, documents string) (*instance, runtime.Options
 		Logger: slog.New(slog.NewTextHandler(in.log, nil)),
 	}
 	if a != nil {
-		o.App = runtime.AppOptions{Port: a.port, Protocol: "http"}
+		o.App = runtime.AppOptions{Port: a.port, Protocol: cmp.Or(a.protocol, "http")}
 	}
 	return in, o
 }

@@ -63,7 +63,7 @@ func within(t *testing.T, of http.Header, method, url, body string) {
 		t.Error(err)
 		return
 	}
-	r.Header["Traceparent"] = of["Traceparent"]
+	r.Header["Traceparent"], r.Header["Baggage"] = of["Traceparent"], of["Baggage"]
 	r.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -116,22 +116,25 @@ func TestOneTrace(t *testing.T) {
 			folder, at := t.TempDir(), address(t)
 			shared := strings.ReplaceAll(durable, "DIR", folder)
 			till := newApp(t, `[{"pubsubname":"bus","topic":"orders","route":"/orders"}]`)
+			again := make(chan call, 1)
+			till.answer("/again", func(_ http.ResponseWriter, r *http.Request) { again <- call{header: r.Header} })
 			traced(t, till, "till", folder, settings, shared)
 			shop := newApp(t, `[]`)
 			in := traced(t, shop, "shop", folder, settings, shared+things+store+hook("hook", "/h", at))
 			shop.answer("/hook", func(_ http.ResponseWriter, r *http.Request) {
 				within(t, r.Header, http.MethodPost, in.url+"/publish/bus/orders", `{"n":1}`)
 				within(t, r.Header, http.MethodPost, in.url+"/invoke/till/method/price", `1`)
+				within(t, r.Header, http.MethodPost, in.url+"/invoke/till/method/again", `1`) // goes another way
 				within(t, r.Header, http.MethodPost, in.url+"/state/things", `[{"key":"k-4711","value":1}]`)
 				within(t, r.Header, http.MethodPost, in.url+"/bindings/store", `{"operation":"create","data":1,"metadata":{"fileName":"f-4711"}}`)
 			})
-			within(t, http.Header{"Traceparent": {"00-" + sentTrace + "-" + sentSpan + "-01"}}, http.MethodPost, "http://"+at+"/h", `{}`)
-			wantOneTrace(t, c, till)
+			within(t, http.Header{"Traceparent": {"00-" + sentTrace + "-" + sentSpan + "-01"}, "Baggage": {"tenant=blue"}}, http.MethodPost, "http://"+at+"/h", `{}`)
+			wantOneTrace(t, c, till, again)
 		})
 	}
 }
 
-func wantOneTrace(t *testing.T, c *collector.Collector, till *app) {
+func wantOneTrace(t *testing.T, c *collector.Collector, till *app, again <-chan call) {
 	t.Helper()
 	hook := find(t, c, "shop", "consumer", "bindings/hook")
 	below(t, hook, sentTrace, sentSpan)
@@ -150,13 +153,24 @@ func wantOneTrace(t *testing.T, c *collector.Collector, till *app) {
 	if a := consumed.Attributes; a["messaging.system"] != "sqlite" || a["messaging.destination.name"] != "orders" || a["messaging.message.id"] == "" {
 		t.Errorf("attributes %v", a)
 	}
-	wantHeader(t, till.next(t, "/orders"), consumed)
+	got := till.next(t, "/orders")
+	wantHeader(t, got, consumed)
+	if baggage := got.header.Get("Baggage"); baggage != "tenant=blue" {
+		t.Errorf("the other app got the baggage %q", baggage)
+	}
 
 	below(t, find(t, c, "shop", "server", "/v1.0/invoke/*"), sentTrace, hook.ID)
 	calling := find(t, c, "shop", "client", "invoke till")
 	below(t, calling, sentTrace, find(t, c, "shop", "server", "/v1.0/invoke/*").ID)
 	called := find(t, c, "till", "server", "invoke till")
 	below(t, called, sentTrace, calling.ID)
+
+	second := next(t, again)
+	eventually(t, "the second call has a span", func() bool {
+		return slices.ContainsFunc(c.Spans(), func(s collector.Span) bool {
+			return s.Service == "till" && s.Name == "invoke till" && second.header.Get("Traceparent") == "00-"+sentTrace+"-"+s.ID+"-01"
+		})
+	})
 
 	saved := find(t, c, "shop", "server", "/v1.0/state/{store}")
 	below(t, find(t, c, "shop", "client", "state/things"), sentTrace, saved.ID)

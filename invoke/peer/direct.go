@@ -11,9 +11,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/penstock-io/penstock/invoke"
 	"github.com/penstock-io/penstock/invoke/access"
 	"github.com/penstock-io/penstock/invoke/identity"
 	"github.com/penstock-io/penstock/invoke/message"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Direct calls are those between two Penstocks of an app that speaks HTTP: HTTP/1.1
@@ -109,5 +111,16 @@ func (s *Server) call(ctx context.Context, r *message.Request) (*message.Respons
 	if proven { // whatever the other sidecar wrote there
 		r.Header[message.CallerID], r.Header[message.CallerNamespace] = []string{caller.App}, []string{caller.Namespace}
 	}
-	return s.o.App.Invoke(ctx, r)
+	ctx, span := s.begin(ctx, trace.FromHeader(r.Header))
+	span.Context().Header(r.Header)
+	answer, err := s.o.App.Invoke(ctx, r)
+	invoke.EndCall(span, answer, err, http.StatusInternalServerError)
+	return answer, err
+}
+
+// begin begins the span of a call of the app.
+func (s *Server) begin(ctx context.Context, from trace.Context) (context.Context, trace.Span) {
+	ctx, span := s.o.Tracer.Start(ctx, trace.Begin{Kind: trace.Server, Group: "invoke ", Name: s.o.AppID, From: from, Root: true})
+	span.Set(trace.AppID, s.o.AppID)
+	return ctx, span
 }

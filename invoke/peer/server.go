@@ -215,29 +215,11 @@ func (v *service) call(ctx context.Context, in *internalv1.InternalInvokeRequest
 	if length >= 0 {
 		r.Length = length
 	}
-	ctx, span := v.s.begin(ctx, trace.FromHeader(r.Header))
-	span.Context().Header(r.Header)
 	answer, err := v.s.call(ctx, r)
-	switch {
-	case !span.Recording():
-	case err != nil:
-		span.Done(err)
-	case answer.RPC != nil:
-		invoke.EndRPC(span, answer.RPC.Err())
-	default:
-		invoke.EndHTTP(span, answer.Status, http.StatusInternalServerError)
-	}
 	if err != nil {
 		return nil, statusOf(ctx, err)
 	}
 	return answer, nil
-}
-
-// begin begins the span of a call of the app.
-func (s *Server) begin(ctx context.Context, from trace.Context) (context.Context, trace.Span) {
-	ctx, span := s.o.Tracer.Start(ctx, trace.Begin{Kind: trace.Server, Group: "invoke ", Name: s.o.AppID, From: from, Root: true})
-	span.Set(trace.AppID, s.o.AppID)
-	return ctx, span
 }
 
 // statusOf is the status of an error, in Dapr's words: whatever keeps the app from
