@@ -175,8 +175,7 @@ func (w *way) call(ctx context.Context, r *message.Request) (*message.Response, 
 	if r.Body != nil && !small {
 		one.Body = in
 	}
-	u := &url.URL{Scheme: "http", Host: w.address, Path: "/" + message.Plain(r.Path), RawPath: "/" + r.Path, RawQuery: r.Query}
-	answer, err := message.RoundTrip(ctx, w.http, u, &one)
+	answer, err := message.RoundTrip(ctx, w.http, w.method(r), &one)
 	if err == nil {
 		answer, err = judge(ctx, answer)
 	}
@@ -196,6 +195,11 @@ func (w *way) call(ctx context.Context, r *message.Request) (*message.Response, 
 		in.end()
 	})
 	return answer, nil
+}
+
+// method is where a method is called; the path arrives byte for byte.
+func (w *way) method(r *message.Request) *url.URL {
+	return &url.URL{Scheme: "http", Host: w.address, Path: "/" + message.Plain(r.Path), RawPath: "/" + r.Path, RawQuery: r.Query}
 }
 
 func isUnopened(err error) bool {

@@ -1,6 +1,8 @@
 package peer
 
 import (
+	"bufio"
+	"bytes"
 	"maps"
 	"net/http"
 	"slices"
@@ -70,6 +72,44 @@ func FuzzRequest(f *testing.F) {
 		maps.DeleteFunc(got.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Dapr-Grpc-") })
 		if !maps.EqualFunc(want, got.Header, slices.Equal) {
 			t.Fatalf("headers %q arrive as %q", want, got.Header)
+		}
+	})
+}
+
+// FuzzDirectPath: the path that one side read is the one that the other side reads,
+// and so are the query and the verb; access is decided on nothing else.
+func FuzzDirectPath(f *testing.F) {
+	for _, seed := range [][3]string{
+		{"orders/7", "a=b", "GET"},
+		{"a%2Fb/c%20d/", "x=1&y=%20;&&z", "PATCH"},
+		{"a b", "", "POST"},
+		{"%41/%c3%a4/ä", "?", "X-VERB"},
+		{"", "", "HEAD"},
+		{"a;b=c/d,e", "a#b", "GET"},
+		{"a'(b)*!$&+@:=", "%zz", "GET"},
+		{"[x]|^`{}\"<>", "", "GET"},
+		{"..", "", "GET"},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	f.Fuzz(func(t *testing.T, raw, query, verb string) {
+		path, err := message.Path(raw)
+		if err != nil || !goodVerb(verb) || strings.ContainsFunc(query, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }) {
+			return
+		}
+		w := &way{address: "127.0.0.1:1"}
+		out := &http.Request{Method: verb, URL: w.method(&message.Request{Path: path, Query: query}), Host: "x", Header: http.Header{}}
+		var wire bytes.Buffer
+		if err := out.Write(&wire); err != nil {
+			t.Fatal(err)
+		}
+		in, err := http.ReadRequest(bufio.NewReader(&wire))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := message.Path(in.URL.EscapedPath())
+		if err != nil || got != path || in.URL.RawQuery != query || in.Method != verb {
+			t.Fatalf("%s %q?%q arrives as %s %q?%q: %v", verb, path, query, in.Method, got, in.URL.RawQuery, err)
 		}
 	})
 }
