@@ -72,6 +72,9 @@ type seen struct{ target, text string }
 // ServeHTTP implements http.Handler. It answers with headers that no caller may
 // see.
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if hostile(w, r) {
+		return
+	}
 	if r.URL.Path == "/dapr/subscribe" || r.Method == http.MethodOptions || r.URL.Path == "/unsure" {
 		return // the sidecar asks, or nobody can tell whether it comes
 	}
@@ -144,7 +147,7 @@ spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: web}
-spec: {type: bindings.http, version: v1, metadata: [{name: url, value: "http://127.0.0.1:APPPORT/base"}]}
+spec: {type: bindings.http, version: v1, metadata: [{name: url, value: "http://127.0.0.1:APPPORT/base"}, {name: maxResponseBodySize, value: 64Ki}, {name: responseTimeout, value: 1s}]}
 ---
 apiVersion: dapr.io/v1alpha1
 kind: HTTPEndpoint
@@ -195,6 +198,7 @@ func newWorld(t testing.TB) *world {
 	dir := t.TempDir()
 	callee := w.prepare(t, "callee", dir)
 	callee.Internal = []net.Listener{listen(t)}
+	w.at["callee-internal"] = callee.Internal[0].Addr().String()
 	page := listen(t)
 	w.at["console"] = page.Addr().String()
 	callee.Console, callee.ConsoleToken = []net.Listener{page}, pageToken
