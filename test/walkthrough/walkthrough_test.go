@@ -139,7 +139,7 @@ func write(t *testing.T, path, text string) {
 }
 
 // copyProject copies what building the program and running the suites takes:
-// the module files and the Go files, without tests.
+// the module files, the Go files without tests, and the page of the console.
 func copyProject(t *testing.T) string {
 	t.Helper()
 	dir, copied := t.TempDir(), 0
@@ -157,7 +157,8 @@ func copyProject(t *testing.T) string {
 		}
 		isModule := rel == "go.mod" || rel == "go.sum"
 		isSource := strings.HasSuffix(rel, ".go") && !strings.HasSuffix(rel, "_test.go")
-		if !isModule && !isSource {
+		isPage := strings.HasPrefix(rel, "console/dist/") // it is part of the program
+		if !isModule && !isSource && !isPage {
 			return nil
 		}
 		text, err := os.ReadFile(path)
