@@ -312,7 +312,7 @@ func TestCollectorIsAway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			const spans = 20_000
+			const spans = 6_000
 			s.Rate = new(1.0)
 			tr, _ := tracer(t, s)
 			began := time.Now()

@@ -47,6 +47,7 @@ var others = map[string]string{
 	"test/services/azurite/":         "what npm fetches, with its sums",
 	"test/services/kafka/":           "what Maven fetches, and its sums",
 	"test/services/cassandra/":       "what Maven fetches, and its sums",
+	"test/services/zipkin/":          "what Maven fetches, and its sums",
 	"test/services/ferretdb/":        "a program with a module of its own, which is built where servers are kept",
 	"test/services/requirements.txt": "what pip fetches, with its sums",
 	"test/services/smtp.py":          "the SMTP server of the tests, made from aiosmtpd",

@@ -20,7 +20,7 @@ import (
 // into a cache folder, each in a folder that is named after the sum of what it
 // is made from: a new list makes a new folder.
 
-//go:embed requirements.txt kafka/pom.xml kafka/jars.sha256 cassandra/pom.xml cassandra/jars.sha256 azurite/package.json azurite/package-lock.json ferretdb/*.txt
+//go:embed requirements.txt kafka/pom.xml kafka/jars.sha256 cassandra/pom.xml cassandra/jars.sha256 zipkin/pom.xml zipkin/jars.sha256 azurite/package.json azurite/package-lock.json ferretdb/*.txt
 var lists embed.FS
 
 // cache is the folder of what was installed: PENSTOCK_SERVICES_CACHE, else
@@ -69,10 +69,11 @@ func python() tool {
 	}}
 }
 
-// kafkaJars is the folder of the jars of kafka/pom.xml, cassandraJars that of
-// those of cassandra/pom.xml.
+// kafkaJars is the folder of the jars of kafka/pom.xml, the others those of the
+// other servers'.
 func kafkaJars() tool     { return jars("kafka", "Kafka's jars") }
 func cassandraJars() tool { return jars("cassandra", "Cassandra's jars") }
+func zipkinJars() tool    { return jars("zipkin", "Zipkin's jar") }
 
 func jars(server, name string) tool {
 	return tool{name: name, cached: true, found: func() string {
@@ -93,6 +94,10 @@ func kafkaVersion() string {
 
 func cassandraVersion() string {
 	return regexp.MustCompile(`cassandra-all-([\d.]+)\.jar`).FindStringSubmatch(list("cassandra/jars.sha256"))[1]
+}
+
+func zipkinVersion() string {
+	return regexp.MustCompile(`zipkin-server-([\d.]+)-exec\.jar`).FindStringSubmatch(list("zipkin/jars.sha256"))[1]
 }
 
 // makePython makes the virtual environment.

@@ -51,6 +51,7 @@ func wanted(none map[string]tool) []tool {
 		python().name:         {program("python3", "python3"), venv()},
 		kafkaJars().name:      {program("mvn", "maven")},
 		cassandraJars().name:  {program("mvn", "maven")},
+		zipkinJars().name:     {program("mvn", "maven")},
 		azuriteModules().name: {program("npm", "npm")},
 	}
 	for name, tools := range makers {
@@ -122,6 +123,7 @@ func registries(ctx context.Context, none map[string]tool, say func(string)) err
 	makers := map[string]func(context.Context, func(string)) error{
 		python().name: makePython, azuriteModules().name: fetchAzurite, ferretdb().name: buildFerretDB,
 		kafkaJars().name: fetchJars("kafka"), cassandraJars().name: fetchJars("cassandra"),
+		zipkinJars().name: fetchJars("zipkin"),
 	}
 	var wg sync.WaitGroup
 	errs := make(chan error, len(makers))
