@@ -222,7 +222,7 @@ func (b *Bus) message(r *PublishRequest, f Features) (Message, error) {
 	if ttl > 0 && (f.TTL || raw && later(&m, f)) {
 		m.Expires = now.Add(ttl)
 	}
-	m.Metadata = r.beside()
+	m.Metadata = r.beside(raw)
 	if raw {
 		if r.Event != nil {
 			m.Data, m.ContentType = r.Event.JSON(), cloudevents.ContentType

@@ -94,9 +94,16 @@ func open(t *testing.T, s *shelf, items ...config.Item) *pubsub.Bus {
 // openIn is open in a namespace.
 func openIn(t *testing.T, namespace string, s *shelf, items ...config.Item) *pubsub.Bus {
 	t.Helper()
+	return openWith(t, component.Env{AppID: "shop", Namespace: namespace}, s, items...)
+}
+
+// openWith is open with what the runtime hands down.
+func openWith(t testing.TB, env component.Env, s *shelf, items ...config.Item) *pubsub.Bus {
+	t.Helper()
 	s.topics = map[string][]pubsub.Message{}
+	env.Name = "bus"
 	def := pubsub.Define("shelf", component.About{}, func(context.Context, component.Env, noOptions) (pubsub.Driver, error) { return s, nil })
-	b, err := pubsub.New(def, component.Env{AppID: "shop", Namespace: namespace, Name: "bus"}, config.Component{Name: "bus", Type: "pubsub.shelf", Metadata: items})
+	b, err := pubsub.New(def, env, config.Component{Name: "bus", Type: "pubsub.shelf", Metadata: items})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"maps"
+	"strings"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/telemetry/trace"
@@ -66,9 +67,10 @@ func (r *PublishRequest) in(s trace.Span) *PublishRequest {
 }
 
 // beside returns the metadata with the trace that the request said, unless they say
-// one: it travels beside the event too, for those who look there.
-func (r *PublishRequest) beside() map[string]string {
-	if r.TraceParent == "" || lookup(r.Metadata, "traceparent") != "" {
+// one. A raw payload has no other place for it; beside an event it is for those who
+// look there, and left out when nobody records it.
+func (r *PublishRequest) beside(raw bool) map[string]string {
+	if r.TraceParent == "" || !raw && strings.HasSuffix(r.TraceParent, "-00") || lookup(r.Metadata, "traceparent") != "" {
 		return r.Metadata
 	}
 	out := make(map[string]string, len(r.Metadata)+2)
