@@ -23,14 +23,6 @@ type Route struct {
 	// Name is kind and what it reads: "subscription/bus/orders",
 	// "binding/github", "pipeline/archive".
 	Name string `json:"name"`
-	// From is where its events come from: "pubsub:bus/orders", "binding:github";
-	// empty when it was not started. DeadLetter is where they are given up to,
-	// when that is a topic.
-	From       string `json:"from,omitempty"`
-	DeadLetter string `json:"deadLetter,omitempty"`
-	// Steps and Targets are its way, in order.
-	Steps   []RouteStep   `json:"steps,omitempty"`
-	Targets []RouteTarget `json:"targets,omitempty"`
 	// State is running, paused, failing (its source is broken), stopping or
 	// waiting (not started yet, SourceError says why).
 	State string `json:"state"`
@@ -52,6 +44,15 @@ type Route struct {
 	GivenBack    uint64 `json:"givenBack"`
 	Left         uint64 `json:"left"`
 	Duplicates   uint64 `json:"duplicates"`
+
+	// From is where its events come from: "pubsub:bus/orders", "binding:github";
+	// empty when it was not started. DeadLetter is where they are given up to,
+	// when that is a topic.
+	From       string `json:"from,omitempty"`
+	DeadLetter string `json:"deadLetter,omitempty"`
+	// Steps and Targets are its way, in order.
+	Steps   []RouteStep   `json:"steps,omitempty"`
+	Targets []RouteTarget `json:"targets,omitempty"`
 
 	SourceError string `json:"sourceError,omitempty"`
 	LastError   string `json:"lastError,omitempty"`
