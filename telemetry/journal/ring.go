@@ -28,16 +28,15 @@ func newRing(bytes int) ring { return ring{slots: make([]*segment, max(bytes/seg
 
 func (r *ring) at(n uint64) *segment { return r.slots[n%uint64(len(r.slots))] }
 
-// room returns n bytes for the record of that number.
-func (r *ring) room(n int, seq uint64) []byte {
+// room returns the segment for the record of that number, which has maxRecord bytes
+// behind those in use.
+func (r *ring) room(seq uint64) *segment {
 	s := r.at(r.newest)
-	if s == nil || s.used+n > segmentBytes {
+	if s == nil || s.used+maxRecord > segmentBytes {
 		s = r.turn(s != nil)
 		s.first, s.used = seq, 0
 	}
-	b := s.data[s.used : s.used+n]
-	s.used += n
-	return b
+	return s
 }
 
 // turn begins the next segment, in the place of the oldest when there is no more
@@ -100,6 +99,7 @@ const (
 	headBytes = 2 + 1 + 1 + 8 + 8 + 8 + 8 + 8 + 4 + 4 + texts
 	tryBytes  = 1 + 8 + 8 + 2
 	texts     = 7
+	maxRecord = headBytes + texts*MaxText + MaxTries*(tryBytes+2*MaxText)
 )
 
 // fixed is the part of an entry that is not text.
@@ -112,25 +112,13 @@ type fixed struct {
 	outcome        Outcome
 }
 
-func (r *Round) length(reason string) int {
-	n := headBytes
-	for _, s := range r.texts(reason) {
-		n += len(clip(s))
-	}
-	for i := range r.kept() {
-		n += tryBytes + len(clip(r.tries[i].target)) + len(clip(r.tries[i].reason))
-	}
-	return n
-}
-
 func (r *Round) texts(reason string) [texts]string {
 	return [texts]string{r.event.ID, r.event.Source, r.event.Type, r.event.Subject, r.event.TraceID, r.route, reason}
 }
 
-// encode writes a record into b, which is as long as length said.
-func (r *Round) encode(b []byte, f *fixed, reason string) {
+// encode writes a record into b, which has maxRecord bytes, and returns its length.
+func (r *Round) encode(b []byte, f *fixed, reason string) int {
 	le := binary.LittleEndian
-	le.PutUint16(b, uint16(len(b)))
 	b[2], b[3] = byte(f.outcome), byte(r.kept())
 	le.PutUint64(b[4:], f.seq)
 	le.PutUint64(b[12:], uint64(f.ended))
@@ -156,6 +144,8 @@ func (r *Round) encode(b []byte, f *fixed, reason string) {
 		at += copy(b[at:], target)
 		at += copy(b[at:], reason)
 	}
+	le.PutUint16(b, uint16(at))
+	return at
 }
 
 // record is one as it lies in the ring.

@@ -113,7 +113,8 @@ func (r *Round) End(e Ending, after time.Duration) {
 	r.prev.next, r.next.prev = r.next, r.prev
 	j.seq++
 	f.seq = j.seq
-	r.encode(j.ring.room(r.length(e.Reason), f.seq), &f, e.Reason)
+	s := j.ring.room(f.seq)
+	s.used += r.encode(s.data[s.used:], &f, e.Reason)
 	if wanted && j.previews != nil {
 		j.previews.put(f.seq, data)
 	}

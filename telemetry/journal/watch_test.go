@@ -75,7 +75,7 @@ func TestASlowWatcher(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const written = 20_000
-		j := journal.New(1)
+		j := journal.New(256 << 10) // of which three quarters at least are in use
 		w := watch(t, j, journal.Watching{Rate: journal.MaxRate})
 		for n := range written {
 			happen(j, "r", fmt.Sprint(n), journal.Ack)
