@@ -27,6 +27,8 @@ type way struct {
 	TraceID     string               `json:"traceId,omitempty"`
 	Rounds      []journal.Entry      `json:"rounds"`
 	DeadLetters []deadletters.Letter `json:"deadLetters"`
+	// Unasked is why dead letters are not known: the Configuration may deny them.
+	Unasked string `json:"deadLettersError,omitempty"`
 	// Related are ids of other events of the same trace, the oldest first.
 	Related []string `json:"related"`
 }
@@ -55,7 +57,7 @@ func (c *traceCommand) find(ctx context.Context) (*way, error) {
 	var page struct{ DeadLetters []deadletters.Letter }
 	query := url.Values{"filter": {"event.id == " + strconv.Quote(c.ID)}, "limit": {strconv.Itoa(deadletters.MaxLimit)}}
 	if err := c.call(ctx, http.MethodGet, lettersPath+"?"+query.Encode(), nil, &page); err != nil {
-		return nil, err
+		w.Unasked = err.Error()
 	}
 	w.DeadLetters = append(w.DeadLetters, page.DeadLetters...)
 	for _, e := range w.Rounds {
@@ -108,6 +110,9 @@ func (w *way) print(std *stdio) error {
 	for _, l := range w.DeadLetters {
 		fmt.Fprintf(out, "\ndead letter %s in %s/%s, given up at %s after %s: %s\n  penstock deadletters show %s\n",
 			l.ID, dash(l.PubSub), dash(l.Topic), l.Time.UTC().Format(time.RFC3339), attempts(l.Attempts), dash(l.Reason), l.ID)
+	}
+	if w.Unasked != "" {
+		fmt.Fprintf(out, "\ndead letters are not known: %s\n", dash(w.Unasked))
 	}
 	for i, id := range w.Related {
 		if i == 0 {
