@@ -263,19 +263,13 @@ func (c Context) parse() (out trace.SpanContext) {
 	if len(p) < length || p[2] != '-' || p[35] != '-' || p[52] != '-' || p[:2] == "ff" {
 		return out
 	}
-	id, err := trace.TraceIDFromHex(p[3:35])
-	if err != nil {
+	var id trace.TraceID
+	var span trace.SpanID
+	var flags [1]byte
+	if !unhex(id[:], p[3:35]) || !unhex(span[:], p[36:52]) || !unhex(flags[:], p[53:length]) {
 		return out
 	}
-	span, err := trace.SpanIDFromHex(p[36:52])
-	if err != nil {
-		return out
-	}
-	flags, ok := flagsOf(p[53:length])
-	if !ok {
-		return out
-	}
-	set := trace.SpanContextConfig{TraceID: id, SpanID: span, TraceFlags: flags, Remote: true}
+	set := trace.SpanContextConfig{TraceID: id, SpanID: span, TraceFlags: trace.TraceFlags(flags[0]) & trace.FlagsSampled, Remote: true}
 	if c.State != "" {
 		// One that is wrong is left out, as the recommendation says.
 		set.TraceState, _ = trace.ParseTraceState(c.State)
@@ -283,21 +277,27 @@ func (c Context) parse() (out trace.SpanContext) {
 	return trace.NewSpanContext(set)
 }
 
-// flagsOf reads two hexadecimal digits; only the bit that says sampled counts.
-func flagsOf(text string) (trace.TraceFlags, bool) {
-	const digits = "0123456789abcdef"
-	var n byte
-	for i := range len(text) {
-		at := byte(0)
-		for at < 16 && digits[at] != text[i] {
-			at++
+// unhex reads lower-case hexadecimal digits, without an allocation.
+func unhex(dst []byte, text string) bool {
+	for i := range dst {
+		high, low := digit(text[2*i]), digit(text[2*i+1])
+		if high > 15 || low > 15 {
+			return false
 		}
-		if at == 16 {
-			return 0, false
-		}
-		n = n<<4 | at
+		dst[i] = high<<4 | low
 	}
-	return trace.TraceFlags(n) & trace.FlagsSampled, true
+	return true
+}
+
+// digit is the value of one, more than 15 for what is none.
+func digit(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 16
 }
 
 func format(c trace.SpanContext) string {
