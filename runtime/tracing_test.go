@@ -128,6 +128,7 @@ func TestOneTrace(t *testing.T) {
 				within(t, r.Header, http.MethodPost, in.url+"/state/things", `[{"key":"k-4711","value":1}]`)
 				within(t, r.Header, http.MethodPost, in.url+"/bindings/store", `{"operation":"create","data":1,"metadata":{"fileName":"f-4711"}}`)
 			})
+			in.logged(t, 1, "route=binding/hook") // the hook refuses until then
 			within(t, http.Header{"Traceparent": {"00-" + sentTrace + "-" + sentSpan + "-01"}, "Baggage": {"tenant=blue"}}, http.MethodPost, "http://"+at+"/h", `{}`)
 			wantOneTrace(t, c, till, again)
 		})
