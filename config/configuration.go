@@ -15,7 +15,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	}
 	spec := d.table("spec")
 	spec.vital = []string{"accessControl"} // without it everybody may call
-	unused := spec.skip("metric", "metrics", "features", "wasm", "workflow", "mcp")
+	unused := spec.skip("features", "wasm", "workflow", "mcp")
 	var c Configuration
 	components := spec.table("components")
 	c.Denied = components.texts("deny")
@@ -30,6 +30,7 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 	names := r.nameResolution(spec)
 	mtls := r.mtls(spec)
 	tracing := r.tracing(spec)
+	metric, hasMetric := r.metric(spec)
 	access := r.accessControl(spec)
 	spec.done()
 	return func() {
@@ -48,6 +49,9 @@ func (r *reader) configuration(d *fields, h header) (put func()) {
 		}
 		if spec.get("tracing") != nil {
 			into.Tracing = tracing
+		}
+		if hasMetric {
+			into.Metric = metric
 		}
 		if spec.get("nameResolution") != nil {
 			into.Names = names

@@ -142,6 +142,8 @@ type Configuration struct {
 	MTLS MTLS
 	// Tracing is where traces go, spec.tracing.
 	Tracing Tracing
+	// Metric is what is counted, spec.metric.
+	Metric Metric
 	// Place is that of the last document read.
 	Place Place
 }

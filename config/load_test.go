@@ -226,7 +226,7 @@ func TestConfigurationFiles(t *testing.T) {
 	head := "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec:\n"
 	folder := write(t, map[string]string{
 		"a.yaml": head + "  tracing: {samplingRate: \"1\"}\n  components: {deny: [bindings.exec, $MORE]}\n  secrets:\n    scopes: [{storeName: local, allowedSecrets: [a]}]\n",
-		"b.yaml": head + "  metrics: {enabled: true}\n  secrets:\n    scopes: [{storeName: \"${STORE}\", defaultAccess: Deny}]\n---\napiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: c}\nspec: {}\n",
+		"b.yaml": head + "  metrics: {enabled: true}\n  features: []\n  secrets:\n    scopes: [{storeName: \"${STORE}\", defaultAccess: Deny}]\n---\napiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: c}\nspec: {}\n",
 		"c.yaml": head + "  components: {deny: [x$NOT_THERE]}\n",
 	})
 	o := Options{Env: env("MORE", "a: b # no structure", "STORE", "vault")}
@@ -238,6 +238,7 @@ func TestConfigurationFiles(t *testing.T) {
 	}
 	want := Configuration{
 		Tracing:      Tracing{Rate: new(1.0)},
+		Metric:       Metric{Enabled: new(true)},
 		Denied:       []string{"bindings.exec", "a: b # no structure"},
 		SecretScopes: []SecretScope{{Store: "vault", DefaultAccess: "deny"}},
 	}
@@ -245,7 +246,7 @@ func TestConfigurationFiles(t *testing.T) {
 		t.Error(diff)
 	}
 	skipped := []Skipped{
-		{Kind: "Configuration", Name: "c", Why: "not used by this version: spec.metrics"},
+		{Kind: "Configuration", Name: "c", Why: "not used by this version: spec.features"},
 		{Kind: "Component", Name: "c", Why: "only Configuration documents are read from a configuration file"},
 	}
 	if diff := cmp.Diff(skipped, set.Skipped, anywhere); diff != "" {

@@ -42,6 +42,8 @@ type Options struct {
 	// Scrapes are the listeners for metrics, already open. With none, nothing is
 	// counted.
 	Scrapes []net.Listener
+	// CountAnyway has metrics even when spec.metric of the Configuration does not.
+	CountAnyway bool
 	// Identity is how others know who this is; the zero value is plain text.
 	Identity IdentityOptions
 	// APIToken is what callers must send; empty: nothing.

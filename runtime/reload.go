@@ -267,6 +267,9 @@ func (r *Runtime) closeAll(ctx context.Context, list []*part) {
 // adopt takes over what needs nothing to be opened. The levels of components that
 // are gone are forgotten.
 func (r *Runtime) adopt(set *config.Set) {
+	if !config.Equal(r.set.Configuration.Metric, set.Configuration.Metric) {
+		r.log.Warn("spec.metric of the Configuration has changed; it is taken over with the next start")
+	}
 	r.set = set
 	r.parts.limit(set.Configuration.SecretScopes)
 	r.parts.obey(set.Resiliencies)

@@ -169,7 +169,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 		return err
 	}
 	r.connectCalls()
-	r.limitAPI(set.Configuration) // before the first request
+	r.beforeCalls(set.Configuration)
 	if err := r.trace(ctx, set.Configuration.Tracing); err != nil {
 		return err
 	}

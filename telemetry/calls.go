@@ -47,11 +47,14 @@ type family struct {
 	word    string // the label; empty: none
 	outcome bool   // ends with an outcome instead of success or not
 	space   string
+
+	metrics       *Metrics
+	names, labels []string
 }
 
 func newFamily(m *Metrics, f Family) *family {
 	name := familyNames()[f]
-	out := &family{word: name[1], outcome: f == Deliver, space: m.o.Namespace}
+	out := &family{word: name[1], outcome: f == Deliver, space: m.o.Namespace, metrics: m}
 	labels := []string{"component", "namespace"}
 	if out.word != "" {
 		labels = append(labels, out.word)
@@ -65,9 +68,10 @@ func newFamily(m *Metrics, f Family) *family {
 		Name: "dapr_component_" + name[0] + "_count", Help: "Number of calls that came to an end.", ConstLabels: m.labels(),
 	}, labels)
 	out.times = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "dapr_component_" + name[0] + "_latencies", Help: "Time of a call, in milliseconds.", ConstLabels: m.labels(), Buckets: buckets(),
+		Name: "dapr_component_" + name[0] + "_latencies", Help: "Time of a call, in milliseconds.", ConstLabels: m.labels(), Buckets: m.buckets(),
 	}, labels)
 	m.registry.MustRegister(out.count, out.times)
+	out.labels, out.names = labels, []string{"dapr_component_" + name[0] + "_count", "dapr_component_" + name[0] + "_latencies"}
 	return out
 }
 
@@ -97,7 +101,7 @@ type counted struct {
 
 // Calls returns what counts the calls of a component, the same each time.
 func (m *Metrics) Calls(f Family, component string) *Calls {
-	if m == nil {
+	if m == nil || m.off {
 		return nil
 	}
 	of := counted{f, component}
@@ -169,5 +173,6 @@ func (f *family) bind(component string, s series) bound {
 	if values = append(values, s.end); f.outcome {
 		values = append(values, s.end)
 	}
+	values = f.metrics.ruled(f.names, f.labels, values)
 	return bound{f.count.WithLabelValues(values...), f.times.WithLabelValues(values...)}
 }

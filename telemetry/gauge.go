@@ -25,7 +25,7 @@ func (m *Metrics) Read(gauges []Gauge, read func() []Sample) {
 	if m == nil {
 		return
 	}
-	r := &reader{read: read}
+	r := &reader{read: read, off: func() bool { return m.off }}
 	for _, g := range gauges {
 		kind := prometheus.GaugeValue
 		if g.Counter {
@@ -42,6 +42,7 @@ type reader struct {
 	about []*prometheus.Desc
 	kinds []prometheus.ValueType
 	read  func() []Sample
+	off   func() bool
 }
 
 // Describe implements prometheus.Collector.
@@ -53,6 +54,9 @@ func (r *reader) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (r *reader) Collect(out chan<- prometheus.Metric) {
+	if r.off() {
+		return
+	}
 	for _, s := range r.read() {
 		out <- prometheus.MustNewConstMetric(r.about[s.Gauge], r.kinds[s.Gauge], s.Value, s.Labels...)
 	}

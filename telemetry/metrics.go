@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,10 +17,30 @@ type Options struct {
 	AppID, Namespace string
 }
 
+// Settings are what a configuration says about metrics.
+type Settings struct {
+	// Buckets are the upper bounds of times, in milliseconds and ascending; none:
+	// the usual ones.
+	Buckets []float64
+	// ExcludeVerbs leaves the methods of HTTP out.
+	ExcludeVerbs bool
+	// Rules change the values of labels. The first that matches counts.
+	Rules []Rule
+}
+
+// Rule makes Value of the values of a label of a metric that match.
+type Rule struct {
+	Metric, Label string
+	Match         func(value string) bool
+	Value         string
+}
+
 // Metrics counts what one instance does. It is safe for concurrent use; a nil one
 // counts nothing.
 type Metrics struct {
 	o        Options
+	settings Settings
+	off      bool // nothing is counted
 	registry *prometheus.Registry
 	families map[Family]*family
 
@@ -34,11 +55,51 @@ type Metrics struct {
 func NewMetrics(o Options) *Metrics {
 	m := &Metrics{o: o, registry: prometheus.NewRegistry(), families: map[Family]*family{}, calls: map[counted]*Calls{}}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.make()
+	return m
+}
+
+func (m *Metrics) make() {
 	for f := range familyNames() {
 		m.families[f] = newFamily(m, f)
 	}
 	m.http, m.grpc = newHTTPRequests(m), newGRPCCalls(m)
-	return m
+}
+
+// Apply takes over settings. It comes before anything is counted.
+func (m *Metrics) Apply(s Settings) {
+	if m == nil {
+		return
+	}
+	for _, f := range m.families {
+		m.registry.Unregister(f.count)
+		m.registry.Unregister(f.times)
+	}
+	m.http.unregister(m.registry)
+	m.grpc.unregister(m.registry)
+	m.settings, m.calls = s, map[counted]*Calls{}
+	m.make()
+}
+
+// Stop has nothing counted from now on. It comes before anything is.
+func (m *Metrics) Stop() {
+	if m != nil {
+		m.off = true
+	}
+}
+
+// ruled returns the values of labels as the rules have them; several metrics are
+// counted under the same values, and the rules of any of them hold.
+func (m *Metrics) ruled(metrics, labels, values []string) []string {
+	for i, label := range labels {
+		for _, r := range m.settings.Rules {
+			if r.Label == label && slices.Contains(metrics, r.Metric) && r.Match(values[i]) {
+				values[i] = r.Value
+				break
+			}
+		}
+	}
+	return values
 }
 
 // Scrapes at the same time beyond this one are refused, and one may take so long.
@@ -58,7 +119,10 @@ func (m *Metrics) Handler() http.Handler {
 
 // buckets are the upper bounds of times, in milliseconds: Dapr's, and three below
 // one millisecond, where most of them are.
-func buckets() []float64 {
+func (m *Metrics) buckets() []float64 {
+	if len(m.settings.Buckets) > 0 {
+		return m.settings.Buckets
+	}
 	return []float64{
 		0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 650, 800,
 		1000, 2000, 5000, 10000, 20000, 50000, 100000,

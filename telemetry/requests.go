@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -13,6 +14,9 @@ import (
 type requests struct {
 	counts []*prometheus.CounterVec
 	times  *prometheus.HistogramVec
+
+	metrics       *Metrics
+	names, labels []string
 
 	mu     sync.RWMutex
 	series map[request]boundRequest
@@ -31,17 +35,24 @@ type boundRequest struct {
 }
 
 func newRequests(m *Metrics, names, labels []string, times string) *requests {
-	r := &requests{series: map[request]boundRequest{}}
+	r := &requests{metrics: m, names: append(slices.Clone(names), times), labels: labels, series: map[request]boundRequest{}}
 	for _, name := range names {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: "Number of requests that were answered.", ConstLabels: m.labels()}, labels)
 		r.counts = append(r.counts, c)
 		m.registry.MustRegister(c)
 	}
 	r.times = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: times, Help: "Time of a request, in milliseconds.", ConstLabels: m.labels(), Buckets: buckets(),
+		Name: times, Help: "Time of a request, in milliseconds.", ConstLabels: m.labels(), Buckets: m.buckets(),
 	}, labels)
 	m.registry.MustRegister(r.times)
 	return r
+}
+
+func (r *requests) unregister(from *prometheus.Registry) {
+	for _, c := range r.counts {
+		from.Unregister(c)
+	}
+	from.Unregister(r.times)
 }
 
 func newHTTPRequests(m *Metrics) *requests {
@@ -69,6 +80,7 @@ func (r *requests) count(q request, began time.Time, values func() []string) {
 }
 
 func (r *requests) bind(q request, values []string) boundRequest {
+	values = r.metrics.ruled(r.names, r.labels, values)
 	b := boundRequest{times: r.times.WithLabelValues(values...)}
 	for _, c := range r.counts {
 		b.counts = append(b.counts, c.WithLabelValues(values...))
@@ -82,10 +94,13 @@ func (r *requests) bind(q request, values []string) boundRequest {
 // HTTPRequest counts a request of the HTTP API that began then and was answered
 // with status. Path is the pattern that it matched, never what was sent.
 func (m *Metrics) HTTPRequest(verb, path string, status int, began time.Time) {
-	if m == nil {
+	if m == nil || m.off {
 		return
 	}
-	if !known(verb) {
+	switch {
+	case m.settings.ExcludeVerbs:
+		verb = ""
+	case !known(verb):
 		verb = Others
 	}
 	m.http.count(request{verb, path, status}, began, func() []string { return []string{verb, path, strconv.Itoa(status)} })
@@ -103,7 +118,7 @@ func known(verb string) bool {
 // GRPCCall counts a call of the gRPC API that began then. Method is one that is
 // served, never what was sent; status is a number of gRPC's, and word its name.
 func (m *Metrics) GRPCCall(method string, status int, word string, began time.Time) {
-	if m == nil {
+	if m == nil || m.off {
 		return
 	}
 	m.grpc.count(request{"", method, status}, began, func() []string { return []string{method, word} })

@@ -77,6 +77,47 @@ func TestAReloadBeginsNoNewBound(t *testing.T) {
 	}
 }
 
+// TestSettings: buckets, verbs and labels are as a configuration says.
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	is := func(word string) func(string) bool { return func(v string) bool { return strings.HasPrefix(v, word) } }
+	m.Apply(telemetry.Settings{Buckets: []float64{5, 50}, ExcludeVerbs: true, Rules: []telemetry.Rule{
+		{Metric: "dapr_component_pubsub_egress_count", Label: "topic", Match: is("order"), Value: "orders"},
+		{Metric: "dapr_component_pubsub_egress_count", Label: "topic", Match: is("o"), Value: "never, the first counts"},
+		{Metric: "dapr_http_server_latency", Label: "path", Match: is("/v1.0/state"), Value: "state"},
+		{Metric: "dapr_component_state_count", Label: "operation", Match: is(""), Value: "another metric"},
+	}})
+	c := m.Calls(telemetry.Publish, "bus")
+	for _, topic := range []string{"order-1", "order-2", "bills"} {
+		c.Done(topic, c.Begin(), nil)
+	}
+	m.HTTPRequest(http.MethodGet, "/v1.0/state/{store}/*", 200, time.Now())
+	m.HTTPRequest(http.MethodPut, "/v1.0/state/{store}", 200, time.Now())
+	text := scrape(t, m)
+	wantLine(t, text, `dapr_component_pubsub_egress_count{app_id="shop",component="bus",namespace="",success="true",topic="orders"} 2`)
+	wantLine(t, text, `dapr_component_pubsub_egress_count{app_id="shop",component="bus",namespace="",success="true",topic="bills"} 1`)
+	wantLine(t, text, `dapr_component_pubsub_egress_latencies_bucket{app_id="shop",component="bus",namespace="",success="true",topic="bills",le="50"} 1`)
+	if n := strings.Count(text, `topic="bills",le="`); n != 3 {
+		t.Errorf("%d buckets, want two and the rest", n)
+	}
+	wantLine(t, text, `dapr_http_server_response_count{app_id="shop",method="",path="state",status="200"} 2`)
+}
+
+func TestStopped(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	m.Read([]telemetry.Gauge{{Name: "held", Help: "h"}}, func() []telemetry.Sample { return []telemetry.Sample{{Value: 1}} })
+	m.Stop()
+	c := m.Calls(telemetry.Publish, "bus")
+	c.Done("t", c.Begin(), nil)
+	m.HTTPRequest(http.MethodGet, "/p", 200, time.Now())
+	m.GRPCCall("/s/m", 0, "OK", time.Now())
+	if text := scrape(t, m); c != nil || strings.Contains(text, "dapr_") || strings.Contains(text, "held") {
+		t.Errorf("it counts:\n%s", text)
+	}
+}
+
 func TestNilCountsNothing(t *testing.T) { // not parallel: it counts allocations
 	var m *telemetry.Metrics
 	c := m.Calls(telemetry.State, "s")
@@ -87,6 +128,8 @@ func TestNilCountsNothing(t *testing.T) { // not parallel: it counts allocations
 	m.HTTPRequest(http.MethodGet, "/", 200, time.Now())
 	m.GRPCCall("/a/b", 0, "OK", time.Now())
 	m.Read(nil, nil)
+	m.Apply(telemetry.Settings{})
+	m.Stop()
 }
 
 func TestRead(t *testing.T) {

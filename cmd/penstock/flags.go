@@ -65,7 +65,7 @@ type serveFlags struct {
 	DisableInitEndpoints    string        `name:"disable-init-endpoints" help:"Questions not to ask the app, comma separated: config, subscribe."`
 	EnableAPILogging        *bool         `name:"enable-api-logging" help:"Log every API call; when it is not given, spec.logging.apiLogging of the Configuration decides."`
 
-	EnableMetrics        bool   `name:"enable-metrics" default:"true" negatable:"" help:"Count what happens, and serve it to Prometheus."`
+	EnableMetrics        *bool  `name:"enable-metrics" negatable:"" help:"Count what happens, and serve it to Prometheus; when it is not given, spec.metric.enabled of the Configuration decides, and that is true unless it says otherwise."`
 	MetricsPort          *int   `name:"metrics-port" help:"Port of the metrics, 0 for any; when it is not given, 9090 if nobody else has that."`
 	MetricsListenAddress string `name:"metrics-listen-address" help:"Address of the metrics; loopback when empty."`
 

@@ -286,9 +286,10 @@ const defaultMetricsPort = 9090
 // listenMetrics opens the port of the metrics. Without a flag, somebody else may
 // have it: then nothing is counted, for several instances on one machine are usual.
 func (f *serveFlags) listenMetrics(o *runtime.Options, log *slog.Logger) error {
-	if !f.EnableMetrics {
+	if f.EnableMetrics != nil && !*f.EnableMetrics {
 		return nil
 	}
+	o.CountAnyway = f.EnableMetrics != nil
 	port := defaultMetricsPort
 	if f.MetricsPort != nil {
 		port = *f.MetricsPort

@@ -98,6 +98,41 @@ func TestMetricsOfGRPC(t *testing.T) {
 	})
 }
 
+// TestMetricsOfAConfiguration: what spec.metric says holds, unless a flag says
+// otherwise, and what has no effect is named.
+func TestMetricsOfAConfiguration(t *testing.T) {
+	t.Parallel()
+	const head = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec:\n"
+	off := start(t, setup{resources: counted, config: head + "  metrics: {enabled: false}\n", flags: []string{"--metrics-port", "0"}})
+	if text := off.log.String(); !strings.Contains(text, "No metrics, as spec.metric.enabled says") {
+		t.Errorf("it says\n%s", text)
+	}
+	if _, err := try(t, request{method: http.MethodGet, url: "http://" + off.address(t, "Metrics server listening") + "/metrics"}); err == nil {
+		t.Error("the port is still open")
+	}
+	const rules = `  metric:
+    enabled: false
+    latencyDistributionBuckets: [7, 70]
+    recordErrorCodes: true
+    http: {excludeVerbs: true, increasedCardinality: true, pathMatching: [/orders]}
+    rules:
+    - name: dapr_component_state_count
+      labels: [{name: operation, regex: {read: "^(get|bulk_get)$"}}]
+`
+	on := start(t, setup{resources: counted, config: head + rules, flags: []string{"--enable-metrics", "--metrics-port", "0"}})
+	for _, word := range []string{"recordErrorCodes", "increasedCardinality", "pathMatching"} {
+		if !strings.Contains(on.log.String(), word+" has no effect") {
+			t.Errorf("nothing is said of %s:\n%s", word, on.log.String())
+		}
+	}
+	get(t, on.api+"/state/cache/k")
+	eventually(t, "it is counted", func() bool {
+		text := get(t, "http://"+on.address(t, "Metrics server listening")+"/metrics").body
+		return strings.Contains(text, `dapr_component_state_count{app_id="shop",component="cache",namespace="",operation="read",success="true"} 1`) &&
+			strings.Contains(text, `path="/v1.0/state/{store}/{key}",status="204",le="7"`) && strings.Contains(text, `dapr_http_server_response_count{app_id="shop",method="",`)
+	})
+}
+
 // TestMetricsCanBeOff: neither a port nor a count.
 func TestMetricsCanBeOff(t *testing.T) {
 	t.Parallel()
