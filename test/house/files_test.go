@@ -40,6 +40,7 @@ var others = map[string]string{
 	"Makefile":                       "the targets",
 	"console/dist/":                  "the page of the console as it is served, made from its source",
 	"console/web/":                   "the source of that page",
+	"docs/dashboards/":               "dashboards, as Grafana imports them",
 	"test/console/":                  "a browser that looks at the console",
 	"examples/shop/":                 "payloads of providers for the demo",
 	"test/interop/testdata/crypto/":  "documents that Dapr and Penstock have encrypted",

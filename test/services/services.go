@@ -48,6 +48,7 @@ func Names() []string {
 //	PENSTOCK_TEST_MONGODB    127.0.0.1:27017, FerretDB
 //	PENSTOCK_TEST_CASSANDRA  127.0.0.1:9042
 //	PENSTOCK_TEST_ZIPKIN     http://127.0.0.1:9411
+//	PENSTOCK_TEST_PROMETHEUS http://127.0.0.1:9090?targets=file, which a test writes
 //	PENSTOCK_TEST_SFTP       sftp://user@127.0.0.1:2222/folder?key=file&hostkey=file;
 //	                         the folder is the server's own path, so a test may look into it
 //	PENSTOCK_TEST_SMTP       smtp://penstock:secret@127.0.0.1:2525?maildir=folder&ca=file;
