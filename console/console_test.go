@@ -230,8 +230,8 @@ func TestToken(t *testing.T) {
 	if err := os.Chmod(name, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := console.Token("", dir); fault.KindOf(err) != fault.Denied {
-		t.Errorf("a file that others can read: %v", err)
+	if fresh, err := console.Token("", dir); fault.KindOf(err) != fault.Denied || fresh == first || len(fresh) < console.MinToken {
+		t.Errorf("a file that others can read: %q, %v", fresh, err)
 	}
 	if given, err := console.Token(token, dir); given != token || err != nil {
 		t.Errorf("a given one is %q, %v", given, err)

@@ -28,17 +28,23 @@ func checkToken(token string) error {
 
 // Token returns the given token, or else the one in the data folder, which is
 // made when there is none: with the same one, pages that are open go on after a
-// new start. Where the folder cannot be written it is a fresh one each time.
-// Kinds: Invalid for one that is too short, Denied for a file that others can
-// read.
+// new start. Where the folder cannot be written it is a fresh one each time, and
+// so it is, with an error of kind Denied, beside a file that others can read.
+// Kind Invalid, without a token, for a given one that is too short.
 func Token(given, dir string) (string, error) {
 	if given != "" {
-		return given, fault.Wrap(checkToken(given), "read PENSTOCK_CONSOLE_TOKEN")
+		if err := checkToken(given); err != nil {
+			return "", fault.Wrap(err, "read PENSTOCK_CONSOLE_TOKEN")
+		}
+		return given, nil
 	}
 	name := filepath.Join(dir, TokenFile)
 	token, err := readToken(name)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return token, fault.Wrap(err, "read the console's token")
+	switch {
+	case err == nil:
+		return token, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return rand.Text(), fault.As(fault.Denied, fault.Wrap(err, "use the console's token"))
 	}
 	fresh := rand.Text()
 	if err := keepToken(dir, name, fresh); err != nil {

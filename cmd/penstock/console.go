@@ -38,8 +38,11 @@ func (f *serveFlags) listenConsole(o *runtime.Options, log *slog.Logger) error {
 		return nil
 	}
 	token, err := console.Token(os.Getenv("PENSTOCK_CONSOLE_TOKEN"), o.DataDir)
-	if err != nil {
+	switch {
+	case token == "":
 		return err
+	case err != nil:
+		log.Warn("Console: open pages will not go on after the next start", "error", err)
 	}
 	host, port := cmp.Or(f.ConsoleListenAddress, "127.0.0.1"), defaultConsolePort
 	if f.ConsolePort != nil {
