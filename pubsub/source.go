@@ -72,6 +72,22 @@ func (s *Source) Prepare(ctx context.Context) error {
 	return nil
 }
 
+// Backlog asks the broker what waits for the subscription; ok is false where it does
+// not know, or is not open.
+func (s *Source) Backlog(ctx context.Context) (b Backlog, ok bool, err error) {
+	d, err := s.bus.instance.Acquire()
+	if err != nil {
+		return b, false, nil
+	}
+	defer s.bus.instance.Release()
+	asked, ok := d.(Backlogged)
+	if !ok {
+		return b, false, nil
+	}
+	b, err = asked.Backlog(ctx, s.sub)
+	return b, err == nil, fault.Wrap(s.bus.instance.Hide(err), "count what waits in %s/%s", s.bus.name, s.topic)
+}
+
 // Run hands the subscription's messages to emit until ctx ends. It waits for
 // the broker to open first.
 func (s *Source) Run(ctx context.Context, emit cloudevents.EmitFunc) error {

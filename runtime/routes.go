@@ -27,9 +27,10 @@ const defaultTimeout = 60 * time.Second
 
 // routes makes routes out of what is configured.
 type routes struct {
-	parts *parts
-	app   *app.App // nil without an app
-	expr  *expr.Compiler
+	parts    *parts
+	app      *app.App // nil without an app
+	expr     *expr.Compiler
+	backlogs *backlogs
 	// delivered remembers events of routes that deliver once.
 	delivered *memory
 }
@@ -102,6 +103,7 @@ func (rs *routes) topic(ctx context.Context, name string, s config.Subscription)
 		return r, err
 	}
 	r.Source, r.Decode = src, src.Decode
+	rs.backlogs.note(name, src)
 	return r, nil
 }
 

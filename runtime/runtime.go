@@ -147,7 +147,7 @@ func New(o Options) (*Runtime, error) {
 	if err := r.connectApp(); err != nil {
 		return nil, err
 	}
-	r.routes = &routes{parts: r.parts, app: r.app, expr: compiler, delivered: &memory{env: r.parts.env, parts: r.parts}}
+	r.routes = &routes{parts: r.parts, backlogs: newBacklogs(), app: r.app, expr: compiler, delivered: &memory{env: r.parts.env, parts: r.parts}}
 	r.keeper = r.newKeeper()
 	r.api = api.New(o.AppID, r)
 	r.metrics.Read(gauges(), r.readings)
@@ -199,8 +199,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 		return errors.Join(err, r.stop(life, servers, r.o.Grace))
 	}
 	r.log.Info("Penstock is up", "took", time.Since(began).Round(time.Millisecond).String())
-	r.tending.Go(func() { r.watch(watching, set) })
-	r.tending.Go(func() { r.tend(watching, life) })
+	r.lookAfter(watching, life, set)
 	if len(r.o.Internal) > 0 {
 		r.tending.Go(func() { _ = r.BeFound(watching, portOf(r.o.Internal)) }) // it only ends with watching
 	}
@@ -218,6 +217,13 @@ func (r *Runtime) Run(ctx context.Context) error {
 		return ErrForced
 	}
 	return errors.Join(err, r.stop(life, servers, r.o.Grace))
+}
+
+// lookAfter starts what goes on as long as the instance runs.
+func (r *Runtime) lookAfter(watching, life context.Context, set *config.Set) {
+	r.tending.Go(func() { r.watch(watching, set) })
+	r.tending.Go(func() { r.tend(watching, life) })
+	r.tending.Go(func() { r.routes.backlogs.run(watching, r.routeNames) })
 }
 
 // await returns when it is time to stop: with an error when something broke.

@@ -67,6 +67,9 @@ const (
 	routeEnded
 	routeLetters
 	routeRetried
+	routeBacklog
+	routeOldest
+	draining
 	breakerState
 	componentInit
 	componentLoaded
@@ -83,6 +86,9 @@ func gauges() []telemetry.Gauge {
 		routeEnded:      {Name: "penstock_route_deliveries_total", Help: "Deliveries that were settled, by what the source was told.", Labels: []string{"route", "outcome"}, Counter: true},
 		routeLetters:    {Name: "penstock_route_dead_letters_total", Help: "Dead letters that were written.", Labels: route, Counter: true},
 		routeRetried:    {Name: "penstock_route_retries_total", Help: "Rounds that another one followed.", Labels: route, Counter: true},
+		routeBacklog:    {Name: "penstock_route_backlog", Help: "Messages that wait at the broker for the route, those that are held among them; where it knows, as of 10 s ago.", Labels: route},
+		routeOldest:     {Name: "penstock_route_oldest_seconds", Help: "Age of the oldest of them, in seconds, where the broker knows.", Labels: route},
+		draining:        {Name: "penstock_draining", Help: "1 when the instance is stopping and takes no new events, else 0."},
 		breakerState:    {Name: "penstock_breaker_state", Help: "0 closed, 1 half-open, 2 open.", Labels: []string{"target", "direction"}},
 		componentInit:   {Name: "penstock_component_open", Help: "1 when the component is open, else 0.", Labels: []string{"component", "type"}},
 		componentLoaded: {Name: "dapr_runtime_component_loaded", Help: "Number of components that were loaded.", Labels: []string{"namespace"}},
@@ -116,6 +122,8 @@ func (r *Runtime) readings() []telemetry.Sample {
 	for _, p := range all {
 		add(componentInit, one(p.life.State().Word == component.Ready), p.doc.Name, p.def.Type)
 	}
+	r.addBacklogs(add)
+	add(draining, one(r.stopping.Load()))
 	add(componentLoaded, float64(len(all)), r.o.Namespace)
 	return out
 }

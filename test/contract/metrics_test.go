@@ -81,6 +81,30 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// TestBacklogIsCounted: what waits at the broker shows soon after somebody looks.
+func TestBacklogIsCounted(t *testing.T) {
+	t.Parallel()
+	a := (&app{reply: func(call, int) answer { return answer{status: 500} }}).serve(t)
+	sc := start(t, setup{app: a.port, resources: counted + `apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: two}
+spec: {pubsubname: db, topic: two, routes: {default: /two}}
+---
+`, flags: []string{"--metrics-port", "0"}})
+	for range 3 {
+		if _, err := try(t, request{method: http.MethodPost, url: sc.api + "/publish/db/two", body: `{"n":1}`, contentType: "application/json"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "three events and their age are told", func() bool {
+		text := get(t, "http://"+sc.address(t, "Metrics server listening")+"/metrics").body
+		return strings.Contains(text, `penstock_route_backlog{app_id="shop",route="subscription/db/two"} 3`+"\n") &&
+			strings.Contains(text, `penstock_route_oldest_seconds{app_id="shop",route="subscription/db/two"} `) &&
+			strings.Contains(text, `penstock_draining{app_id="shop"} 0`+"\n") &&
+			!strings.Contains(text, `penstock_route_backlog{app_id="shop",route="subscription/mem/one"}`)
+	})
+}
+
 // TestMetricsOfGRPC: calls by method and status.
 func TestMetricsOfGRPC(t *testing.T) {
 	t.Parallel()
