@@ -43,6 +43,9 @@ func (r *reader) tracing(spec *fields) Tracing {
 	if f.n == nil {
 		return Tracing{}
 	}
+	for _, to := range []string{"zipkin", "otel"} {
+		r.conceals(f.get(to), false)
+	}
 	t := Tracing{Rate: f.rate("samplingRate"), Stdout: f.bool("stdout"), Place: f.at}
 	for _, old := range f.skip("expandParams", "includeBody") {
 		r.lenient(f.place(old), "remove it", "%s has no effect: spans never hold parameters or bodies", f.name(old))
@@ -56,6 +59,25 @@ func (r *reader) tracing(spec *fields) Tracing {
 	t.OTLP = r.otlp(f.table("otel"))
 	f.done()
 	return t
+}
+
+// conceals has no message quote what is in n and may be a secret: addresses with a
+// password or a query, and all of the headers.
+func (r *reader) conceals(n *node, all bool) {
+	if n == nil {
+		return
+	}
+	for _, p := range n.pairs {
+		r.conceals(p.value, all || p.key == "headers")
+	}
+	before := len(r.secret)
+	r.keep(n)
+	for _, text := range r.secret[before:] {
+		if len(text) >= shortestSecret && (all || strings.ContainsAny(text, "@?")) {
+			r.covered, r.filled = append(r.covered, text), append(r.filled, text)
+		}
+	}
+	r.secret = r.secret[:before]
 }
 
 func (r *reader) otlp(f *fields) OTLP {

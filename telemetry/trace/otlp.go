@@ -61,7 +61,7 @@ func (p *planner) otlp() *export {
 		endpoint, c.insecure = "localhost", true
 	}
 	if !c.aim(endpoint) {
-		p.warnings = append(p.warnings, "traces: the endpoint "+cut(endpoint)+" is neither host:port nor a URL with http:// or https://; no traces go there")
+		p.warnings = append(p.warnings, "traces: the endpoint "+shown(endpoint)+" is neither host:port nor a URL with http:// or https://; no traces go there")
 		return nil
 	}
 	if !p.protocol(&c) {

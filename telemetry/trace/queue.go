@@ -135,7 +135,7 @@ func (q *queue) send(ctx context.Context, batch []sdk.ReadOnlySpan) []sdk.ReadOn
 	} else {
 		q.tally.failed.Add(n)
 		if !q.failing {
-			q.log.Warn("Traces are not taken; spans are dropped until they are", "exporter", q.name, "error", err)
+			q.log.Warn("Traces are not taken; spans are dropped until they are", "exporter", q.name, "error", plain(err))
 		}
 	}
 	q.failing = err != nil
