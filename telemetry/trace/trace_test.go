@@ -75,7 +75,7 @@ func tell(t *testing.T, tr *trace.Tracer) {
 		t.Errorf("%+v goes on", c)
 	}
 	_, inner := tr.Call(ctx, "state", "store", "get")
-	inner.Done(fault.New(fault.NotFound, "get key card-4711: not there"))
+	inner.Done(fault.New(fault.NotFound, "get key card-order-key: not there"))
 	s.Set(trace.MessagingDestination, "orders")
 	s.SetInt(trace.MessagingCount, 2)
 	s.End()
@@ -137,7 +137,7 @@ func wantTold(t *testing.T, spans []collector.Span) {
 	if inner.Name != "state/store" || inner.Kind != "client" || inner.Trace != traceID || inner.Parent != outer.ID || !inner.Failed || inner.Attributes[trace.Operation] != "get" {
 		t.Errorf("inner %+v", inner)
 	}
-	if text := fmt.Sprint(spans); strings.Contains(text, "4711") {
+	if text := fmt.Sprint(spans); strings.Contains(text, "order-key") {
 		t.Errorf("a key is in %s", text)
 	}
 	if outer.Start > inner.Start || outer.End < inner.End || outer.Start == 0 {
