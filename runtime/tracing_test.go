@@ -125,8 +125,8 @@ func TestOneTrace(t *testing.T) {
 				within(t, r.Header, http.MethodPost, in.url+"/publish/bus/orders", `{"n":1}`)
 				within(t, r.Header, http.MethodPost, in.url+"/invoke/till/method/price", `1`)
 				within(t, r.Header, http.MethodPost, in.url+"/invoke/till/method/again", `1`) // goes another way
-				within(t, r.Header, http.MethodPost, in.url+"/state/things", `[{"key":"k-4711","value":1}]`)
-				within(t, r.Header, http.MethodPost, in.url+"/bindings/store", `{"operation":"create","data":1,"metadata":{"fileName":"f-4711"}}`)
+				within(t, r.Header, http.MethodPost, in.url+"/state/things", `[{"key":"k-secret-key","value":1}]`)
+				within(t, r.Header, http.MethodPost, in.url+"/bindings/store", `{"operation":"create","data":1,"metadata":{"fileName":"f-secret-key"}}`)
 			})
 			in.logged(t, 1, "route=binding/hook") // the hook refuses until then
 			within(t, http.Header{"Traceparent": {"00-" + sentTrace + "-" + sentSpan + "-01"}, "Baggage": {"tenant=blue"}}, http.MethodPost, "http://"+at+"/h", `{}`)
@@ -176,7 +176,7 @@ func wantOneTrace(t *testing.T, c *collector.Collector, till *app, again <-chan 
 	saved := find(t, c, "shop", "server", "/v1.0/state/{store}")
 	below(t, find(t, c, "shop", "client", "state/things"), sentTrace, saved.ID)
 	below(t, find(t, c, "shop", "client", "bindings/store"), sentTrace, find(t, c, "shop", "server", "/v1.0/bindings/{name}").ID)
-	if text := fmt.Sprint(c.Spans()); strings.Contains(text, "4711") {
+	if text := fmt.Sprint(c.Spans()); strings.Contains(text, "secret-key") {
 		t.Errorf("a key is in %s", text)
 	}
 }

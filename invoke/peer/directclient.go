@@ -25,7 +25,8 @@ const (
 	maxDirect  = 1000 // connections, which is as many calls
 	idleDirect = 256  // of them without a call, for a minute at most
 	idleTime   = time.Minute
-	// maxHead bounds the headers of an answer, in bytes.
+	// maxHead bounds the headers of a call and of an answer, in bytes, also where they
+	// are messages; gRPC's own bound is 16 times that.
 	maxHead = 1 << 20
 	// maxRefusal bounds the text of an error, in bytes.
 	maxRefusal = 4 << 10
