@@ -20,7 +20,7 @@ const (
 // Counts are spans since the start.
 type Counts struct {
 	// Sent were taken by a collector. Dropped found the queue of one full, because
-	// it is slow or away. Failed were given up when a collector did not take them.
+	// it is slow or away, or ended when spans went there no more. Failed were given up when a collector did not take them.
 	Sent, Dropped, Failed int64
 }
 
@@ -54,8 +54,15 @@ type queue struct {
 // OnStart implements the SDK's SpanProcessor.
 func (*queue) OnStart(context.Context, sdk.ReadWriteSpan) {}
 
-// OnEnd implements the SDK's SpanProcessor. It never waits.
+// OnEnd implements the SDK's SpanProcessor. It never waits. A span that ends after
+// its collector was given up is dropped: nobody would send it.
 func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
+	select {
+	case <-q.closing:
+		q.tally.dropped.Add(1)
+		return
+	default:
+	}
 	select {
 	case q.spans <- s:
 	default:

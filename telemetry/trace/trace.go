@@ -15,6 +15,7 @@ package trace
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -35,8 +36,9 @@ type Tracer struct {
 	mu      sync.Mutex
 	tally   tally
 	workers sync.WaitGroup
-	closed  bool                 // under mu
-	cuts    []context.CancelFunc // under mu; each ends what one Use began
+	closed  bool               // under mu
+	life    context.Context    // under mu; of the workers, nil before the first
+	cut     context.CancelFunc // ends it
 }
 
 // live is what one Use made.
@@ -303,17 +305,9 @@ func digit(c byte) byte {
 func format(c trace.SpanContext) string {
 	b := make([]byte, 0, 55)
 	id, span := c.TraceID(), c.SpanID()
-	b = append(appendHex(append(b, "00-"...), id[:]), '-')
-	b = append(appendHex(b, span[:]), '-')
-	return string(appendHex(b, []byte{byte(c.TraceFlags())}))
-}
-
-func appendHex(b, raw []byte) []byte {
-	const digits = "0123456789abcdef"
-	for _, c := range raw {
-		b = append(b, digits[c>>4], digits[c&15])
-	}
-	return b
+	b = append(hex.AppendEncode(append(b, "00-"...), id[:]), '-')
+	b = append(hex.AppendEncode(b, span[:]), '-')
+	return string(hex.AppendEncode(b, []byte{byte(c.TraceFlags())}))
 }
 
 // unsampled is the context of a trace that begins and is not recorded.

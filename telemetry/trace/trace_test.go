@@ -67,6 +67,28 @@ func end(tr *trace.Tracer, limit time.Duration) {
 	tr.Close(ctx)
 }
 
+// A span that is under way when the tracer is turned off, or sends elsewhere, is
+// counted as dropped: nobody sends it any more.
+func TestASpanThatEndsTooLate(t *testing.T) {
+	t.Parallel()
+	tr, _ := tracer(t, trace.Settings{Rate: new(1.0), Stdout: true})
+	begin := func() trace.Span {
+		_, s := tr.Start(t.Context(), trace.Begin{Kind: trace.Server, Name: "late", Root: true})
+		return s
+	}
+	first := begin()
+	if _, err := tr.Use(t.Context(), trace.Settings{Rate: new(1.0), Stdout: true, AppID: "till"}); err != nil {
+		t.Fatal(err)
+	}
+	second := begin()
+	first.End()
+	end(tr, 10*time.Second)
+	second.End()
+	if n := tr.Counts(); n != (trace.Counts{Dropped: 2}) {
+		t.Errorf("%+v", n)
+	}
+}
+
 // tell makes a server span with a client span in it that fails.
 func tell(t *testing.T, tr *trace.Tracer) {
 	t.Helper()

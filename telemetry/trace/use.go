@@ -31,10 +31,12 @@ func (t *Tracer) Use(ctx context.Context, s Settings) (warnings []string, err er
 		return warnings, nil
 	}
 	if next != nil {
-		ctx, cut := context.WithCancel(context.WithoutCancel(ctx))
-		t.cuts = append(t.cuts, cut)
+		if t.life == nil {
+			t.life, t.cut = context.WithCancel(context.WithoutCancel(ctx))
+		}
+		life := t.life
 		for _, q := range next.queues {
-			t.workers.Go(func() { q.run(ctx) })
+			t.workers.Go(func() { q.run(life) })
 		}
 	}
 	if old := t.live.Swap(next); old != nil {
@@ -113,17 +115,14 @@ func (t *Tracer) Close(ctx context.Context) {
 			close(q.closing)
 		}
 	}
-	cuts := t.cuts
+	cut := t.cut
 	t.mu.Unlock()
-	cut := func() {
-		for _, cut := range cuts {
-			cut()
-		}
+	if cut == nil {
+		return // it was never on
 	}
-	stop := context.AfterFunc(ctx, cut)
+	defer cut()
+	defer context.AfterFunc(ctx, cut)()
 	t.workers.Wait()
-	stop()
-	cut()
 }
 
 // resource is who the spans are of. What the environment says wins over the app's
