@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -100,10 +99,14 @@ func (b *backlogs) ask(ctx context.Context, running []string) {
 func (b *backlogs) current(running []string) map[string]*pubsub.Source {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	runs := make(map[string]bool, len(running))
+	for _, name := range running {
+		runs[name] = true
+	}
 	kept := make(map[string]*pubsub.Source, len(running))
 	for name, n := range b.sources {
 		switch {
-		case slices.Contains(running, name):
+		case runs[name]:
 			kept[name] = n.source
 		case n.missed > 0:
 			delete(b.sources, name)
