@@ -19,8 +19,10 @@ func pieces(value string) []string {
 		out = append(out, ofUser(address)...)
 		out = append(out, ofQuery(address)...)
 	}
-	for _, m := range assigned.FindAllStringSubmatch(value, -1) {
-		out = append(out, strings.Trim(m[1], `'"`))
+	if strings.Contains(value, "=") {
+		for _, m := range assigned.FindAllStringSubmatch(value, -1) {
+			out = append(out, strings.Trim(m[1], `'"`))
+		}
 	}
 	return out
 }
