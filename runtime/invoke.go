@@ -79,10 +79,6 @@ func (r *Runtime) limitCalls(c config.AccessControl) {
 	}
 }
 
-// maxPeerHead bounds the headers of a call of another sidecar, in bytes: more than
-// that one takes of its app, since it adds some.
-const maxPeerHead = 1 << 20
-
 // servePeers takes calls of other sidecars until ctx ends.
 func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 	o := sidecars.ServerOptions{
@@ -94,7 +90,7 @@ func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 	if r.app != nil && !strings.HasPrefix(r.o.App.Protocol, "grpc") {
 		o.Direct = func(ctx context.Context, h http.Handler, l net.Listener) error {
 			return apihttp.NewServer(h, apihttp.ServerOptions{
-				ReadBuffer: maxPeerHead, Context: sidecars.DirectContext, Drain: r.o.Grace, Cut: cut, Logger: telemetry.Part(r.log, "invoke"),
+				ReadBuffer: sidecars.MaxHead, Context: sidecars.DirectContext, Drain: r.o.Grace, Cut: cut, Logger: telemetry.Part(r.log, "invoke"),
 			}).Run(ctx, l)
 		}
 	}

@@ -129,7 +129,7 @@ func (c *Client) dialOptions(creds credentials.TransportCredentials) []grpc.Dial
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithUserAgent("penstock"), grpc.WithIdleTimeout(0),
-		grpc.WithMaxHeaderListSize(maxHead), grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(connWindow),
+		grpc.WithMaxHeaderListSize(MaxHead), grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: minConnect,

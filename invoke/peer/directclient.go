@@ -25,12 +25,14 @@ const (
 	maxDirect  = 1000 // connections, which is as many calls
 	idleDirect = 256  // of them without a call, for a minute at most
 	idleTime   = time.Minute
-	// maxHead bounds the headers of a call and of an answer, in bytes, also where they
-	// are messages; gRPC's own bound is 16 times that.
-	maxHead = 1 << 20
 	// maxRefusal bounds the text of an error, in bytes.
 	maxRefusal = 4 << 10
 )
+
+// MaxHead bounds the headers of a call and of an answer, in bytes, also where they are
+// messages; gRPC's own bound is 16 times that. It is more than a sidecar takes of its
+// app, since it adds some.
+const MaxHead = 1 << 20
 
 // A peer with calls under way that was silent for askPeer must answer to a request
 // of aliveURI within answerPeer, else the calls end.
@@ -62,7 +64,7 @@ func newWay(address string, creds credentials.TransportCredentials) *way {
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return w.dial(ctx) },
 		MaxConnsPerHost:    maxDirect,
 		MaxIdleConns:       idleDirect,
-		DisableCompression: true, MaxIdleConnsPerHost: idleDirect, IdleConnTimeout: idleTime, MaxResponseHeaderBytes: maxHead,
+		DisableCompression: true, MaxIdleConnsPerHost: idleDirect, IdleConnTimeout: idleTime, MaxResponseHeaderBytes: MaxHead,
 	}
 	return w
 }

@@ -92,7 +92,7 @@ func NewServer(o ServerOptions) *Server {
 	s.creds = s.credentials()
 	s.grpc = grpc.NewServer(append(s.secure(),
 		grpc.MaxRecvMsgSize(int(o.MaxBody)+slack), grpc.MaxSendMsgSize(int(o.MaxBody)+slack),
-		grpc.MaxHeaderListSize(maxHead), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(handshake),
+		grpc.MaxHeaderListSize(MaxHead), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(handshake),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(connWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(s.keepalive()),
