@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -85,10 +84,7 @@ func (c *doctorCommand) Run(ctx context.Context, std *stdio) error {
 
 func (p *patient) print(std *stdio) error {
 	if p.Out == "json" {
-		enc := json.NewEncoder(std.out)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		return enc.Encode(p.findings)
+		return printJSON(std.out, p.findings)
 	}
 	w := tabwriter.NewWriter(std.out, 0, 8, 2, ' ', 0)
 	for _, f := range p.findings {

@@ -89,9 +89,6 @@ func (c *followCommand) follow(stream io.Reader, std *stdio) error {
 		switch name {
 		case "":
 			event = ""
-			if value == "" && lines.Text() == "" && c.Count > 0 && shown >= c.Count {
-				return nil
-			}
 		case "event":
 			event = value
 		case "data":
