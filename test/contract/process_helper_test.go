@@ -13,33 +13,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/penstock-io/penstock/test/process"
 )
 
-// binary is the built penstock; TestMain makes it, unless the environment
-// names one that is to be tested.
-var binary = os.Getenv("PENSTOCK")
+// binary is the penstock that is tested.
+var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if binary != "" {
-		return m.Run()
-	}
-	dir, err := os.MkdirTemp("", "penstock-contract")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "penstock")
-	build := exec.Command("go", "build", "-C", "../..", "-o", binary, "./cmd/penstock")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build penstock:", err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(process.Main(m.Run, &binary)) }
 
 // patience is how long anything may take on a busy machine.
 const patience = time.Minute

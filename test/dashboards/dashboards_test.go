@@ -22,27 +22,10 @@ import (
 	"github.com/penstock-io/penstock/test/process"
 )
 
-// binary is the built penstock; TestMain makes it, unless the environment names one
-// that is to be tested.
-var binary = os.Getenv("PENSTOCK")
+// binary is the penstock that is tested.
+var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if binary != "" {
-		return m.Run()
-	}
-	dir, err := os.MkdirTemp("", "penstock-dashboards")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		binary, err = process.Build("../..", dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(process.Main(m.Run, &binary)) }
 
 // resources are components of each kind that is counted, a topic whose events fail
 // now and then, and a breaker.

@@ -34,25 +34,13 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", fmt.Sprint(*atOne)); err != nil {
 		panic(err)
 	}
-	os.Exit(build(m))
-}
-
-func build(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "penstock-ledger")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if binary, err = process.Build("../..", dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	for _, tab := range tables {
-		tab.print() // here, where it stands behind all that the tests print
-	}
-	return code
+	os.Exit(process.Main(func() int {
+		code := m.Run()
+		for _, tab := range tables {
+			tab.print() // here, where it stands behind all that the tests print
+		}
+		return code
+	}, &binary))
 }
 
 // length is how long something takes, or how often it happens, in the short form

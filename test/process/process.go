@@ -26,6 +26,25 @@ func Build(root, dir string) (string, error) {
 	return path, nil
 }
 
+// Main lets the tests of a package, which run runs, have the path of a penstock that
+// is built from this module, or of the one that PENSTOCK in the environment names. It
+// returns the exit code. It is called by TestMain, two folders below the module.
+func Main(run func() int, path *string) int {
+	if *path = os.Getenv("PENSTOCK"); *path != "" {
+		return run()
+	}
+	dir, err := os.MkdirTemp("", "penstock-test")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		*path, err = Build("../..", dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return run()
+}
+
 // Sidecar is a program that can be started again and again with the same
 // arguments: penstock, or a test's own. Set what is needed before the first
 // Start. Its methods are called by one goroutine at a time.
