@@ -81,9 +81,9 @@ func appDown(x *run) {
 	wait(length(time.Second, 5*time.Second))
 }
 
-// appHangs: the other keys go on meanwhile.
-// appHangs: what comes for the hung key meanwhile waits in the window of the route,
-// which has room for all of it; one that is full holds up every key, as it says.
+// appHangs: the other keys go on. What comes for the hung key meanwhile waits in
+// the window of the route, which has room for all of it; one that is full holds up
+// every key, as it says.
 func appHangs(x *run) {
 	x.rules.Exclusive = true
 	const hung = "k07"
@@ -165,6 +165,7 @@ func terminate(x *run) {
 		x.app.work.Store(int64(5 * time.Millisecond))
 		x.start(s)
 		x.healed()
+		x.caughtUp()
 	}
 }
 

@@ -240,6 +240,16 @@ func (x *run) fault(note string, limit int) {
 
 func (x *run) healed() { x.keeper.Fault(Entry{What: Healed}) }
 
+// caughtUp waits until as much is done as was promised when it began, so that what
+// piled up is not counted to what comes next.
+func (x *run) caughtUp() {
+	promised, _ := x.keeper.Counts()
+	eventually(time.Minute, func() bool {
+		_, done := x.keeper.Counts()
+		return done >= promised
+	})
+}
+
 // play is the whole of a run. What the books say, and the row, is in wrong and
 // slow then.
 func (x *run) play() *Report {
