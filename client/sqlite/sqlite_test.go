@@ -353,6 +353,30 @@ func TestWritePanicReachesCaller(t *testing.T) {
 	}
 }
 
+// A connection costs several times what a read costs, so that those in use are
+// kept for the next.
+func TestReadersAreKept(t *testing.T) {
+	t.Parallel()
+	read := numbers(t).Read()
+	for range 3 {
+		conns := make([]*sql.Conn, readConns)
+		for i := range conns {
+			var err error
+			if conns[i], err = read.Conn(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, c := range conns {
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if s := read.Stats(); s.MaxIdleClosed != 0 || s.Idle != readConns {
+		t.Errorf("%d connections were closed and %d kept, want 0 and %d", s.MaxIdleClosed, s.Idle, readConns)
+	}
+}
+
 func TestWriteErrorKinds(t *testing.T) {
 	t.Parallel()
 	db := numbers(t)
