@@ -73,6 +73,7 @@ const (
 	askAlive    = 10 * time.Second
 	answerAlive = 10 * time.Second
 	minPing     = 8 * time.Second
+	workers     = 32 // goroutines kept for calls, whose stacks need not grow anew
 )
 
 // New makes a server of the API.
@@ -92,7 +93,7 @@ func New(a *api.API, o Options) *Server {
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(arrival),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: askAlive, Timeout: answerAlive}),
-		grpc.InTapHandle(g.enter),
+		grpc.InTapHandle(g.enter), grpc.NumStreamWorkers(workers),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream), grpc.UnknownServiceHandler(g.unknown),
 		grpc.ForceServerCodecV2(proxy.Codec()),
 	)

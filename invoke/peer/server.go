@@ -75,6 +75,7 @@ const (
 	askAlive    = 30 * time.Second
 	answerAlive = 10 * time.Second
 	minPing     = 5 * time.Second
+	workers     = 32 // goroutines kept for calls, whose stacks need not grow anew
 )
 
 // NewServer makes a server.
@@ -96,7 +97,7 @@ func NewServer(o ServerOptions) *Server {
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(connWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(s.keepalive()),
-		grpc.WaitForHandlers(true),
+		grpc.WaitForHandlers(true), grpc.NumStreamWorkers(workers),
 		grpc.UnknownServiceHandler(s.forward), grpc.ForceServerCodecV2(newCodec()),
 	)...)
 	internalv1.RegisterServiceInvocationServer(s.grpc, &service{s: s})
