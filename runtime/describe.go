@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/penstock-io/penstock/api"
@@ -70,14 +69,7 @@ func (r *Runtime) ConfigurationStore(name string) (*configuration.Store, error) 
 }
 
 // Configured implements api.Components.
-func (r *Runtime) Configured(kind string) bool {
-	for _, p := range r.parts.all() {
-		if strings.HasPrefix(p.def.Type, kind+".") {
-			return true
-		}
-	}
-	return false
-}
+func (r *Runtime) Configured(kind string) bool { return r.parts.has(kind) }
 
 // NotReady implements api.Instance.
 func (r *Runtime) NotReady() []string {

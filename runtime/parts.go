@@ -343,6 +343,18 @@ func (ps *parts) all() []*part {
 	return out
 }
 
+// has tells whether there is a part of a kind. It is asked for each call.
+func (ps *parts) has(kind string) bool {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	for _, p := range ps.byName {
+		if k, _, _ := strings.Cut(p.def.Type, "."); k == kind {
+			return true
+		}
+	}
+	return false
+}
+
 // missing names the parts that are not ready, with the reason; those that may
 // fail (ignoreErrors) are left out.
 func (ps *parts) missing() []string {

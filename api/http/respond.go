@@ -38,9 +38,10 @@ func respondJSON(w http.ResponseWriter, status int, v any) {
 // and then there is nobody to tell.
 func respond(w http.ResponseWriter, status int, contentType string, body []byte) {
 	header := w.Header()
-	header.Set("Content-Type", contentType)
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Content-Length", strconv.Itoa(len(body)))
+	values := [...]string{contentType, "nosniff", strconv.Itoa(len(body))} // one allocation for all
+	header["Content-Type"] = values[0:1:1]
+	header["X-Content-Type-Options"] = values[1:2:2]
+	header["Content-Length"] = values[2:3:3]
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }
