@@ -1,8 +1,10 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +21,9 @@ const (
 	// server about it.
 	pullRoom  = 2 * fetchMost
 	lastWords = 2 * time.Second // for what is under way at the end
+	// patience is how long a lost connection may be gone until the subscription
+	// counts as broken.
+	patience = 10 * time.Second
 )
 
 // puller asks the server for the messages of one consumer over one subscription.
@@ -34,6 +39,7 @@ type puller struct {
 	asked   uint64
 	bytes   int
 	beat    time.Duration
+	back    chan nats.Status // says that a lost connection is there again
 }
 
 // pullRequest is the body of a request, as the server reads it.
@@ -53,7 +59,9 @@ func (c *Conn) puller(b *binding, beat time.Duration) (*puller, error) {
 		bytes:   max(fetchBytes, 2*int(c.nc.MaxPayload())),
 	}
 	var err error
-	p.sub, err = c.nc.ChanSubscribe(p.inbox+"*", p.in)
+	if p.sub, err = c.nc.ChanSubscribe(p.inbox+"*", p.in); err == nil {
+		p.back = c.nc.StatusChanged(nats.CONNECTED)
+	}
 	return p, err
 }
 
@@ -70,7 +78,7 @@ func (c *Conn) apiPrefix() string {
 }
 
 // pull asks for n messages and hands over those that come, until all have come,
-// the request has expired, or ctx ends.
+// the request has expired or went with its connection, or ctx ends.
 func (p *puller) pull(ctx context.Context, n int, take func(*nats.Msg)) error {
 	p.asked++
 	reply := p.inbox + strconv.FormatUint(p.asked, 36)
@@ -78,7 +86,7 @@ func (p *puller) pull(ctx context.Context, n int, take func(*nats.Msg)) error {
 	if err != nil {
 		return err
 	}
-	if err := p.nc.PublishRequest(p.request, reply, body); err != nil {
+	if err := p.ask(ctx, reply, body); err != nil {
 		return err
 	}
 	silence := time.NewTimer(2 * p.beat)
@@ -87,8 +95,10 @@ func (p *puller) pull(ctx context.Context, n int, take func(*nats.Msg)) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-p.back:
+			return nil
 		case <-silence.C:
-			return jetstream.ErrNoHeartbeat
+			return p.silent(ctx)
 		case m, ok := <-p.in:
 			if !ok {
 				return nats.ErrConnectionClosed
@@ -108,6 +118,41 @@ func (p *puller) pull(ctx context.Context, n int, take func(*nats.Msg)) error {
 		}
 	}
 	return nil
+}
+
+// ask sends a request. Without a connection it waits for the next.
+func (p *puller) ask(ctx context.Context, reply string, body []byte) error {
+	for {
+		err := p.nc.PublishRequest(p.request, reply, body)
+		if err == nil || p.nc.IsConnected() || p.nc.IsClosed() {
+			return err
+		}
+		if !p.reconnected(ctx) {
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+// silent is why the server does not say that it is alive: nil when the connection
+// was lost and is there again.
+func (p *puller) silent(ctx context.Context) error {
+	if !p.nc.IsConnected() && p.reconnected(ctx) {
+		return nil
+	}
+	return cmp.Or(ctx.Err(), error(jetstream.ErrNoHeartbeat))
+}
+
+// reconnected waits for the connection.
+func (p *puller) reconnected(ctx context.Context) bool {
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case <-p.back:
+		return true
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // word tells whether what the server says about a request ends it, and how.
@@ -138,6 +183,7 @@ func word(h nats.Header) (over bool, err error) {
 // close ends the subscription and hands over what had come until then. What is
 // given back afterwards goes to another request, not to one of ours.
 func (p *puller) close(take func(*nats.Msg)) {
+	p.nc.RemoveStatusListener(p.back)
 	defer func() { _ = p.sub.Unsubscribe() }() // it may be gone already
 	if p.nc.IsConnected() && p.sub.Drain() == nil {
 		_ = p.nc.FlushTimeout(lastWords) // then all that was under way is here

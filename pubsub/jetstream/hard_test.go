@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/pubsub"
+	"github.com/penstock-io/penstock/test/fake"
 	"github.com/penstock-io/penstock/test/fake/natsserver"
 )
 
@@ -104,6 +106,60 @@ func raw(t testing.TB, url string) js.JetStream {
 		t.Fatal(err)
 	}
 	return j
+}
+
+// A connection that is lost and comes back is no broken subscription: it goes on
+// at once, without the pauses of one that is tried again.
+func TestLostConnections(t *testing.T) {
+	s := natsserver.Start(t, natsserver.Options{})
+	proxy, err := fake.NewProxy(strings.TrimPrefix(s.URL(), "nats://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Close)
+	d := opened(t, "nats://"+proxy.Addr())
+	t.Cleanup(func() { closed(t, d) })
+	got, ended := make(chan *cloudevents.Delivery, 16), make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	t.Cleanup(cancel)
+	go func() {
+		ended <- d.Subscribe(ctx, pubsub.Subscription{Topic: "orders", Group: "group"}, func(_ context.Context, x *cloudevents.Delivery) error {
+			got <- x
+			return nil
+		})
+	}()
+	publishUntil(t, d, "orders", event("0", "zero"))
+	next(t, got).Settle(cloudevents.Acked())
+	server := raw(t, s.URL())
+	for n := range 3 {
+		proxy.Set(fake.Network{Reset: true})
+		if _, err := server.Publish(t.Context(), "orders", event(fmt.Sprint(n+1), "one").Data); err != nil {
+			t.Fatal(err)
+		}
+		proxy.Set(fake.Network{})
+		for !strings.Contains(string(nextOf(t, got, ended).Body), fmt.Sprintf(`"id":"%d"`, n+1)) {
+			continue // one before, whose acknowledgement was lost
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// nextOf is next for a subscription that must not end.
+func nextOf(t *testing.T, got <-chan *cloudevents.Delivery, ended <-chan error) *cloudevents.Delivery {
+	t.Helper()
+	select {
+	case x := <-got:
+		x.Settle(cloudevents.Acked())
+		return x
+	case err := <-ended:
+		t.Fatalf("the subscription ended: %v", err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing came")
+	}
+	return nil
 }
 
 // machine is a server that a test may stop.
