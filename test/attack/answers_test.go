@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,4 +99,30 @@ func (w *world) askOf(t *testing.T, server, verb, path, body string) (status int
 		t.Fatal(err)
 	}
 	return resp.StatusCode, string(data)
+}
+
+// TestBombs holds that what is packed costs the memory of what it is packed in, B15:
+// on its way through, and where it is refused.
+func TestBombs(t *testing.T) {
+	w := newWorld(t)
+	list := rows(t)["messages"]
+	first := slices.IndexFunc(list, func(r row) bool { return strings.HasPrefix(r.Name, "a packed body") })
+	w.log.take()
+	for _, r := range list[first:] {
+		if r.Packed {
+			continue // its own message is as long
+		}
+		before := allocated()
+		w.check(t, r)
+		if grown := allocated() - before; grown > bomb/2 {
+			t.Errorf("%s: %d MB were allocated", r.Name, grown>>20)
+		}
+	}
+}
+
+// allocated is how much memory was ever asked for, in bytes.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }

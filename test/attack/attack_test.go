@@ -16,17 +16,20 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/dapr/dapr/pkg/proto/internals/v1" // so that its methods are known
 	rtv1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
@@ -61,6 +64,7 @@ func (w *world) check(t *testing.T, r row) {
 		r.To = strings.TrimSuffix(r.To, "-grpc") + "-grpc"
 	}
 	at := w.at[r.To]
+	r.Request = strings.ReplaceAll(r.Request, "{app}", fmt.Sprint(w.app.port))
 	var got answer
 	switch {
 	case at == "":
@@ -251,16 +255,21 @@ func call(t *testing.T, at string, r row) answer {
 	ctx, cancel := context.WithTimeout(metadata.NewOutgoingContext(t.Context(), md), patience)
 	defer cancel()
 	var header, trailer metadata.MD
-	err = conn.Invoke(ctx, r.Call, in, out, grpc.Header(&header), grpc.Trailer(&trailer))
+	options := []grpc.CallOption{grpc.Header(&header), grpc.Trailer(&trailer)}
+	if r.Packed {
+		options = append(options, grpc.UseCompressor(gzip.Name))
+	}
+	err = conn.Invoke(ctx, r.Call, in, out, options...)
 	return answer{code: status.Code(err).String(), text: fmt.Sprint(err, header, trailer, out)}
 }
 
 // messages returns those of a method, empty ones when it is no one's.
 func messages(t *testing.T, r row) (in, out proto.Message) {
 	t.Helper()
-	name := protoreflect.Name(r.Call[strings.LastIndex(r.Call, "/")+1:])
-	method := rtv1.File_dapr_proto_runtime_v1_dapr_proto.Services().ByName("Dapr").Methods().ByName(name)
-	if method == nil {
+	name := strings.ReplaceAll(strings.TrimPrefix(r.Call, "/"), "/", ".")
+	found, _ := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	method, ok := found.(protoreflect.MethodDescriptor)
+	if !ok {
 		return new(rtv1.GetMetadataRequest), new(rtv1.GetMetadataRequest)
 	}
 	in, out = dynamicpb.NewMessage(method.Input()), dynamicpb.NewMessage(method.Output())

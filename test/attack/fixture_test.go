@@ -34,9 +34,14 @@ const (
 	pageToken = "the-token-of-the-console"
 	// maxBody bounds bodies, in bytes.
 	maxBody = 64 << 10
+	// bomb is how long the body is that the app sends packed, in bytes.
+	bomb = 50_000_000
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	net.DefaultResolver = hostileNames()
+	goleak.VerifyTestMain(m)
+}
 
 // log keeps what is logged.
 type log struct {
@@ -88,9 +93,16 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.seen = append(a.seen, seen{r.Method + " " + r.RequestURI, text.String()})
 	a.mu.Unlock()
-	switch r.URL.Path {
+	switch strings.TrimPrefix(r.URL.Path, "/base") {
+	case "/bomb":
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = w.Write(packed(bomb)) // the caller may be gone
+	case "/closing":
+		w.Header().Set("Connection", "close")
 	case "/redirect":
 		http.Redirect(w, r, "http://169.254.169.254/latest/meta-data", http.StatusFound)
+	case "/renamed":
+		http.Redirect(w, r, "http://meta.test/latest/meta-data", http.StatusFound)
 	case "/inside":
 		http.Redirect(w, r, fmt.Sprintf("http://127.0.0.1:%d/secret", a.port), http.StatusFound)
 	case "/hop":
@@ -155,6 +167,16 @@ metadata: {name: away}
 spec: {baseUrl: "http://127.0.0.1:APPPORT"}
 ---
 apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: fickleweb}
+spec: {type: bindings.http, version: v1, metadata: [{name: url, value: "http://c.fickle.test:APPPORT/base"}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: HTTPEndpoint
+metadata: {name: fickle}
+spec: {baseUrl: "http://b.fickle.test:APPPORT"}
+---
+apiVersion: dapr.io/v1alpha1
 kind: HTTPEndpoint
 metadata: {name: cloud}
 spec: {baseUrl: "http://169.254.169.254/latest"}
@@ -199,6 +221,7 @@ func newWorld(t testing.TB) *world {
 	callee := w.prepare(t, "callee", dir)
 	callee.Internal = []net.Listener{listen(t)}
 	w.at["callee-internal"] = callee.Internal[0].Addr().String()
+	w.at["callee-internal-grpc"] = w.at["callee-internal"]
 	page := listen(t)
 	w.at["console"] = page.Addr().String()
 	callee.Console, callee.ConsoleToken = []net.Listener{page}, pageToken

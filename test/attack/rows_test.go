@@ -1,7 +1,9 @@
 package attack
 
 import (
+	"bytes"
 	"cmp"
+	"compress/gzip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,23 +19,26 @@ type row struct {
 	Name string `yaml:"name"`
 	// To is the server: "callee" (the sidecar of the app, unless another is named),
 	// "shop" (the sidecar of an app that calls it), "console" (that of the callee),
-	// "callee-grpc" or "shop-grpc".
+	// "callee-grpc" or "shop-grpc", "callee-internal" (what other sidecars call).
 	To string `yaml:"to"`
 
 	// Request is sent as it is, but that each line ends with CRLF, and a blank line
 	// stands behind the last. {token} is a header with the token of the API, {host} the
-	// address, {cookie} and {key} are the headers of a session of the console, {length} the length of what stands behind the first blank line, <<n>>
-	// stands for n times x, <<n[>> for n times [. With Exact, \r, \n and \xNN are
-	// written out and nothing is added.
+	// address, {app} the port of the app, {cookie} and {key} are the headers of a session
+	// of the console, {length} the length of what stands behind the first blank line,
+	// <<n>> stands for n times x, <<n[>> for n times [, <<gzip n>> for n times x, packed.
+	// With Exact, \r, \n and \xNN are written out and nothing is added.
 	Request string `yaml:"request"`
 	Exact   bool   `yaml:"exact"`
 	// Frames are the headers of a request over HTTP/2, "name: value", in this order.
 	Frames []string `yaml:"frames"`
-	// Call is the full name of a gRPC method, which is sent Message, in JSON, and
-	// Metadata, "name: value".
+	// Call is the full name of a gRPC method, which is sent Message, in JSON when it is
+	// one of Dapr's, and Metadata, "name: value".
 	Call     string   `yaml:"call"`
 	Message  string   `yaml:"message"`
 	Metadata []string `yaml:"metadata"`
+	// Packed sends the message as gzip.
+	Packed bool `yaml:"packed"`
 
 	// Status is that of the answer: one of them; 0 is a connection that is closed, or
 	// a stream that is reset, without one. Code is that of a gRPC call.
@@ -77,7 +82,7 @@ func rows(t *testing.T) map[string][]row {
 	return out
 }
 
-var padding = regexp.MustCompile(`<<(\d+)(.?)>>`)
+var padding = regexp.MustCompile(`<<(gzip )?(\d+)([^>]*)>>`)
 
 // expand fills in what stands for something else.
 func expand(t *testing.T, text, host string) string {
@@ -89,12 +94,26 @@ func expand(t *testing.T, text, host string) string {
 	}
 	return padding.ReplaceAllStringFunc(text, func(s string) string {
 		parts := padding.FindStringSubmatch(s)
-		n, err := strconv.Atoi(parts[1])
+		n, err := strconv.Atoi(parts[2])
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.Repeat(cmp.Or(parts[2], "x"), n)
+		if parts[1] != "" {
+			return string(packed(n))
+		}
+		return strings.Repeat(cmp.Or(parts[3], "x"), n)
 	})
+}
+
+// packed is n times x as gzip, a thousandth of it.
+func packed(n int) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	for piece := bytes.Repeat([]byte("x"), 1<<20); n > 0; n -= len(piece) {
+		_, _ = z.Write(piece[:min(n, len(piece))]) // into memory
+	}
+	_ = z.Close()
+	return b.Bytes()
 }
 
 // bytes returns what a request is on the wire.
