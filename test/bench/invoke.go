@@ -34,6 +34,7 @@ func invocations() []measurement {
 		{"grpc", (*bench).invokeGRPC},
 		{"stream", (*bench).invokeStream},
 		{"overload", (*bench).invokeOverload},
+		{"mtls", (*bench).invokeSecure},
 	}
 }
 
@@ -142,8 +143,8 @@ func (b *bench) duel(ctx context.Context, what string, callers int, direct, ours
 }
 
 // sidecars starts two penstocks: one of a caller, the other one of the app called
-// shop at a port.
-func (b *bench) sidecars(ctx context.Context, port string, args ...string) (*chain, error) {
+// shop at a port. Without a folder of identities they speak plain text.
+func (b *bench) sidecars(ctx context.Context, port, identities string, args ...string) (*chain, error) {
 	dir, err := os.MkdirTemp(b.dir, "invoke")
 	if err != nil {
 		return nil, err
@@ -172,6 +173,9 @@ func (b *bench) sidecars(ctx context.Context, port string, args ...string) (*cha
 	// The last flag of a name counts.
 	shop := append([]string{"--app-id", "shop", "--app-port", port, "--dapr-internal-grpc-port", internalPort, "--config", config}, args...)
 	for i, flags := range [][]string{shop, {"--config", config, "--dapr-grpc-port", apiPort}} {
+		if identities != "" {
+			flags = append(flags, "--identity-dir", filepath.Join(identities, []string{"shop", "bench"}[i]))
+		}
 		own := filepath.Join(dir, fmt.Sprint(i))
 		err := os.Mkdir(own, 0o700)
 		var p *process
@@ -324,7 +328,7 @@ func (c *chain) forget() { c.took, c.cost, c.rate = nil, nil, nil }
 func (b *bench) arms(ctx context.Context, kind, name, app string, args ...string) (direct, ours, floor *chain, stop func(), err error) {
 	_, port, _ := net.SplitHostPort(app)
 	direct = &chain{name: "direct", address: app}
-	if ours, err = b.sidecars(ctx, port, args...); err != nil {
+	if ours, err = b.sidecars(ctx, port, "", args...); err != nil {
 		return nil, nil, nil, nil, err
 	}
 	if floor, err = b.relays(ctx, kind, name, app); err != nil {

@@ -192,7 +192,7 @@ func (b *bench) invokeOverload(ctx context.Context) error {
 	}
 	defer stop()
 	_, port, _ := net.SplitHostPort(app)
-	c, err := b.sidecars(ctx, port, "--app-max-concurrency", strconv.Itoa(overloadSlots))
+	c, err := b.sidecars(ctx, port, "", "--app-max-concurrency", strconv.Itoa(overloadSlots))
 	if err != nil {
 		return err
 	}
