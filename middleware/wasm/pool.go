@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"github.com/tetratelabs/wazero/sys"
 
+	"github.com/penstock-io/penstock/component"
 	"github.com/penstock-io/penstock/fault"
 )
 
@@ -34,6 +37,7 @@ type pool struct {
 	log      *slog.Logger
 	o        options
 	runtime  wazero.Runtime
+	release  func() error // what was compiled
 	module   wazero.CompiledModule
 	config   wazero.ModuleConfig
 	features uint32        // that the guest asked for when it began
@@ -53,17 +57,42 @@ type guest struct {
 	failed            bool
 }
 
-// newPool compiles a module and makes the first instance. Kind Invalid for one
-// that is no guest.
-func newPool(ctx context.Context, log *slog.Logger, o options, module []byte) (*pool, error) {
-	config := wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithMemoryLimitPages(uint32(o.Memory / page))
-	p := &pool{log: log, o: o, runtime: wazero.NewRuntimeWithConfig(ctx, config), slots: make(chan struct{}, o.MaxInstances)}
+// newPool compiles a module, unless another component has the same one open, and
+// makes the first instance. Kind Invalid for one that is no guest.
+func newPool(ctx context.Context, env component.Env, o options, module []byte) (*pool, error) {
+	compiled, release, err := compiledOnce(ctx, env.Shared, o.Memory, module)
+	if err != nil {
+		return nil, err
+	}
+	config := wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithMemoryLimitPages(uint32(o.Memory / page)).WithCompilationCache(compiled)
+	p := &pool{
+		log: env.Logger, o: o, runtime: wazero.NewRuntimeWithConfig(ctx, config), release: release, slots: make(chan struct{}, o.MaxInstances),
+	}
 	p.config = p.sandbox()
 	if err := p.prepare(ctx, module); err != nil {
-		_ = p.runtime.Close(context.WithoutCancel(ctx)) // what is told is why
+		_ = p.free(ctx) // what is told is why
 		return nil, err
 	}
 	return p, nil
+}
+
+// compiledOnce is where a module is compiled to: one place for all that have the same
+// bytes and limit of memory. It is there until the last of them is closed, so that a component which is
+// replaced by another one with the same module does not compile it again, and no
+// more is kept than is in use.
+func compiledOnce(ctx context.Context, shared *component.Shared, memory component.Size, module []byte) (wazero.CompilationCache, func() error, error) {
+	if shared == nil {
+		shared = &component.Shared{}
+	}
+	return component.Share(shared, fmt.Sprintf("wasm:%d:%x", memory, sha256.Sum256(module)), func() (wazero.CompilationCache, func() error, error) {
+		c := wazero.NewCompilationCache()
+		return c, func() error { return c.Close(context.WithoutCancel(ctx)) }, nil
+	})
+}
+
+// free gives everything back.
+func (p *pool) free(ctx context.Context) error {
+	return errors.Join(p.runtime.Close(context.WithoutCancel(ctx)), p.release())
 }
 
 // sandbox is what a guest has of the world.
@@ -188,7 +217,7 @@ func (p *pool) give(ctx context.Context, g *guest) {
 	p.mu.Unlock()
 	<-p.slots
 	if last {
-		_ = p.runtime.Close(ctx) // there is nobody to tell
+		_ = p.free(ctx) // there is nobody to tell
 	}
 }
 
@@ -202,7 +231,7 @@ func (p *pool) close(ctx context.Context) error {
 	if !first || !idle {
 		return nil
 	}
-	return p.runtime.Close(ctx)
+	return p.free(ctx)
 }
 
 // report logs a failure of a guest, one in a second.

@@ -73,7 +73,7 @@ func open(ctx context.Context, env component.Env, o options) (middleware.Driver,
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPool(ctx, env.Logger, o, module)
+	p, err := newPool(ctx, env, o, module)
 	if err != nil {
 		return nil, err
 	}

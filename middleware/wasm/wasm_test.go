@@ -129,12 +129,18 @@ func (l *lines) has(text string) bool {
 
 func open1(t *testing.T, options map[string]string) (opened, error) {
 	t.Helper()
+	return openBeside(t, nil, options)
+}
+
+// openBeside opens a middleware beside others.
+func openBeside(t *testing.T, shared *component.Shared, options map[string]string) (opened, error) {
+	t.Helper()
 	var items []config.Item
 	for name, value := range options {
 		items = append(items, config.Item{Name: name, Value: value})
 	}
 	log := &lines{}
-	env := component.Env{Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	env := component.Env{Shared: shared, Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	d, err := Component.Open(t.Context(), env, items)
 	if err != nil {
 		return opened{}, err
@@ -414,5 +420,41 @@ func TestOpenFails(t *testing.T) {
 	}
 	if _, err := open1(t, file(t, tiny(2), map[string]string{"memoryLimit": "64Ki"})); err == nil || fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a guest that needs more memory: %v", err)
+	}
+}
+
+// A component that takes the place of another one with the same module does not
+// compile it again, whatever else is new about it, and works on without the first.
+func TestCompiledOnce(t *testing.T) { // not parallel: it takes time
+	module, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shared component.Shared
+	open := func(config string) (opened, time.Duration) {
+		t.Helper()
+		options, begin := file(t, module, map[string]string{"guestConfig": config}), time.Now()
+		o, err := openBeside(t, &shared, options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o, time.Since(begin)
+	}
+	before, first := open(`{"a": "b"}`)
+	after, second := open(`{"a": "c"}`)
+	if err := before.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if second > first/2 {
+		t.Errorf("it took %v at first and then %v", first, second)
+	}
+	if w := after.ask(request("answer", "x")); w.Code != 203 {
+		t.Errorf("answer %d", w.Code)
+	}
+	if err := after.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, third := open("{}"); third < first/4 {
+		t.Errorf("with nobody left what was compiled is still there: it took %v at first and then %v", first, third)
 	}
 }
