@@ -62,3 +62,32 @@ func TestACallOfAFrozenPeerEnds(t *testing.T) {
 		t.Errorf("%v after %d looks", err, looks.Load())
 	}
 }
+
+// Nobody asks behind the end of the way any more.
+func TestTheEndOfTheWayEndsTheAsking(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 1)
+	w := newWay(frozen(t, func() bool {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return false
+	}), nil)
+	w.ask, w.answer = time.Millisecond, time.Hour
+	ended := make(chan error)
+	go func() {
+		_, err := w.call(t.Context(), &message.Request{Verb: "GET", Path: "x", Header: http.Header{}})
+		ended <- err
+	}()
+	<-asked
+	w.close()
+	w.mu.Lock()
+	if w.watch != nil {
+		t.Error("somebody still asks")
+	}
+	w.mu.Unlock()
+	if err := <-ended; err == nil {
+		t.Error("the call was answered")
+	}
+}

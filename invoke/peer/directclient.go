@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -52,9 +53,12 @@ type way struct {
 
 	ask, answer time.Duration // askPeer and answerPeer
 
+	looking sync.WaitGroup // for the one that is asked for, or runs
+
 	mu    sync.Mutex // guards what follows
 	conns map[*outlet]struct{}
-	watch *time.Timer // nil: nobody waits
+	watch *time.Timer        // nil: nobody waits
+	end   context.CancelFunc // of asking; nil: nobody asked yet
 	down  bool
 }
 
@@ -154,12 +158,16 @@ func (w *way) cut() {
 func (w *way) close() {
 	w.mu.Lock()
 	w.down = true
-	if w.watch != nil {
-		w.watch.Stop()
+	if w.watch != nil && w.watch.Stop() {
+		w.looking.Done()
+	}
+	if w.end != nil {
+		w.end()
 	}
 	w.mu.Unlock()
 	w.cut()
 	w.http.CloseIdleConnections()
+	w.looking.Wait()
 }
 
 // errLost is the error of a call of which nothing was sent, since the other side does
@@ -173,9 +181,10 @@ func (w *way) call(ctx context.Context, r *message.Request) (*message.Response, 
 	}
 	w.begin()
 	one := *r
-	in := &upstream{ReadCloser: r.Body, broke: new(atomic.Pointer[error])}
+	var in *upstream // of a body that is not in memory
 	held, small := r.Body.(message.Held)
-	if r.Body != nil && !small {
+	if r.Body != nil && r.Length != 0 && !small {
+		in = &upstream{ReadCloser: r.Body}
 		one.Body = in
 	}
 	answer, err := message.RoundTrip(ctx, w.http, w.method(r), &one)
@@ -184,7 +193,7 @@ func (w *way) call(ctx context.Context, r *message.Request) (*message.Response, 
 	}
 	if err != nil {
 		w.calls.Add(-1)
-		if w.lost.Load() && !in.begun.Load() && isUnopened(err) {
+		if w.lost.Load() && !in.read() && isUnopened(err) {
 			if small {
 				r.Body, _ = held.Again() // it never fails
 			}
@@ -229,19 +238,23 @@ func judge(ctx context.Context, answer *message.Response) (*message.Response, er
 	return nil, failed(ctx, status.Error(codes.Code(code), string(text)))
 }
 
-// upstream is the body of a request. It remembers that it broke.
+// upstream is the body of a request. It remembers that it broke. The nil one is that
+// of a request whose body is in memory.
 type upstream struct {
 	io.ReadCloser
-	broke *atomic.Pointer[error]
+	first *upstream // that this one repeats; nil: none
+	broke atomic.Pointer[error]
 	begun atomic.Bool
 }
 
 // Read implements [io.Reader].
 func (u *upstream) Read(p []byte) (int, error) {
-	u.begun.Store(true)
+	if !u.begun.Load() { // to be written by one processor again and again costs
+		u.begun.Store(true)
+	}
 	n, err := u.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		u.broke.Store(&err)
+		cmp.Or(u.first, u).broke.Store(&err)
 	}
 	return n, err
 }
@@ -255,9 +268,12 @@ func (u *upstream) Close() error {
 	return u.ReadCloser.Close()
 }
 
+// read tells whether any of it was read.
+func (u *upstream) read() bool { return u != nil && u.begun.Load() }
+
 // end closes the body.
 func (u *upstream) end() {
-	if u.ReadCloser != nil {
+	if u != nil {
 		_ = u.ReadCloser.Close() // nothing is read from it any more
 	}
 }
@@ -267,12 +283,20 @@ func (u *upstream) end() {
 func (u *upstream) Again() (io.ReadCloser, error) {
 	if a, ok := u.ReadCloser.(interface{ Again() (io.ReadCloser, error) }); ok {
 		body, err := a.Again()
-		return &upstream{ReadCloser: body, broke: u.broke}, err
+		return &upstream{ReadCloser: body, first: cmp.Or(u.first, u)}, err
 	}
 	if !u.begun.Load() {
 		return u, nil
 	}
 	return nil, fault.New(fault.Unavailable, "send request body once more: it was read")
+}
+
+// broken is what was wrong with the body; nil: nothing.
+func (u *upstream) broken() *error {
+	if u == nil {
+		return nil
+	}
+	return u.broke.Load()
 }
 
 // explain makes the error of a call that got no answer: what is wrong with the way
@@ -281,7 +305,7 @@ func (u *upstream) explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fault.Wrap(context.Cause(ctx), "wait for the answer")
 	}
-	if broke := u.broke.Load(); broke != nil {
+	if broke := u.broken(); broke != nil {
 		return fault.Wrap(*broke, "read request body")
 	}
 	if _, known := errors.AsType[statusError](err); known {
@@ -316,33 +340,47 @@ func (w *way) begin() {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.later()
+}
+
+// later makes look run in a while; the caller holds mu.
+func (w *way) later() {
 	if w.watch == nil && !w.down {
+		w.looking.Add(1)
 		w.watch = time.AfterFunc(w.ask, w.look)
 	}
 }
 
 // look asks the other side whether it is there, as long as calls wait for it.
 func (w *way) look() {
-	waiting := w.calls.Load() > 0
-	if waiting && !w.alive() {
+	defer w.looking.Done()
+	if w.calls.Load() > 0 && !w.alive() {
 		w.cut()
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.watch = nil
-	if w.calls.Load() > 0 && !w.down {
-		w.watch = time.AfterFunc(w.ask, w.look)
+	if w.calls.Load() > 0 {
+		w.later()
 	}
 }
 
-// alive asks once.
+// alive asks once. The end of the way ends that.
 func (w *way) alive() bool {
 	req, err := http.NewRequest(http.MethodGet, "http://"+w.address+aliveURI, http.NoBody)
 	if err != nil { // cannot be: the address is one
 		return false
 	}
-	client := http.Client{Transport: w.http, Timeout: w.answer}
-	resp, err := client.Do(req)
+	ctx, cancel := context.WithTimeout(req.Context(), w.answer)
+	defer cancel()
+	w.mu.Lock()
+	w.end = cancel
+	down := w.down
+	w.mu.Unlock()
+	if down {
+		return false
+	}
+	resp, err := w.http.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return false
 	}
