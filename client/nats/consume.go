@@ -206,12 +206,12 @@ func (r *Consumer) fetch(ctx context.Context, b *binding, now *round, q *queue) 
 		beat = defaultHeartbeat
 	}
 	beat = min(beat, 10*time.Second) // a fetch is over after 30 s
-	p, err := r.conn.puller(b, beat)
+	p, err := r.conn.puller(b, beat, r.held.now)
 	if err != nil {
 		return err
 	}
 	take := func(m *nats.Msg) {
-		if x := r.held.take(b, now, m); x != nil {
+		if x := r.held.take(b, now, p.epoch, m); x != nil {
 			q.push(x)
 		}
 	}
@@ -234,6 +234,9 @@ func (r *Consumer) hand(ctx context.Context, q *queue, emit cloudevents.EmitFunc
 		x := q.pop(ctx)
 		if x == nil {
 			return nil, nil
+		}
+		if r.held.forgot(x) {
+			continue
 		}
 		if r.o.Single {
 			x.done = make(chan struct{})

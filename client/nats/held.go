@@ -24,6 +24,7 @@ type taken struct {
 	delivered  int    // as the server counts
 	settled    atomic.Bool
 	round      *round
+	epoch      uint64        // of held when the server was asked for it
 	kept       atomic.Bool   // left, and the round is not over
 	done       chan struct{} // closed by Settle; nil unless somebody waits
 	prev, next *taken        // in held, the oldest first; guarded by its lock
@@ -74,12 +75,17 @@ type held struct {
 	// answers wait for the one goroutine that writes them.
 	answers []answer
 	writing bool
+
+	start  time.Time
+	beatAt atomic.Int64 // when time was extended last, since start
+	lapse  atomic.Int64 // how long that may be ago
+	epoch  atomic.Uint64
 }
 
 const mostGiven = 65536 // sequences remembered of one consumer
 
 func newHeld(ctx context.Context, nc *nats.Conn, o ConsumerOptions, warn func(string, ...any)) *held {
-	h := &held{ctx: ctx, nc: nc, o: o, warn: warn, places: map[string]*place{}}
+	h := &held{ctx: ctx, nc: nc, o: o, warn: warn, places: map[string]*place{}, start: time.Now()}
 	h.first.prev, h.first.next = &h.first, &h.first
 	h.cutting, h.cut = context.WithCancel(context.WithoutCancel(ctx))
 	return h
@@ -115,9 +121,49 @@ func (p *place) resume() uint64 {
 	return from
 }
 
+// now is the epoch: another one when this process stood still, or was without a
+// connection, for so long that the server may have given to others what is held
+// here.
+func (h *held) now() uint64 {
+	if h.stoodStill() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.stoodStill() {
+			h.epoch.Add(1) // first, for who sees the new time sees the new epoch
+			h.beatAt.Store(int64(time.Since(h.start)))
+		}
+	}
+	return h.epoch.Load()
+}
+
+func (h *held) stoodStill() bool {
+	lapse := h.lapse.Load()
+	return lapse > 0 && int64(time.Since(h.start))-h.beatAt.Load() > lapse
+}
+
+// forgot tells whether a message is of an epoch that is over. Then it is let go
+// without an answer, for it may be somebody else's by now.
+func (h *held) forgot(x *taken) bool {
+	if x.epoch == h.now() {
+		return false
+	}
+	if x.settled.CompareAndSwap(false, true) {
+		h.mu.Lock()
+		h.unlink(x)
+		if x.at.born.Equal(x.born) {
+			x.at.note(x.seq, 1)
+		}
+		h.mu.Unlock()
+		if x.done != nil {
+			close(x.done)
+		}
+	}
+	return true
+}
+
 // take makes a delivery of a message and holds it; nil for one that is none, or
 // is held already.
-func (h *held) take(b *binding, now *round, m *nats.Msg) *taken {
+func (h *held) take(b *binding, now *round, epoch uint64, m *nats.Msg) *taken {
 	meta, err := m.Metadata()
 	if err != nil {
 		h.warn("message of NATS is not from a stream", "subject", m.Subject, "error", err)
@@ -125,7 +171,7 @@ func (h *held) take(b *binding, now *round, m *nats.Msg) *taken {
 	}
 	x := &taken{
 		held: h, at: b.place, born: b.born, reply: m.Reply, seq: meta.Sequence.Stream,
-		delivered: int(min(meta.NumDelivered, 1<<30)), round: now,
+		delivered: int(min(meta.NumDelivered, 1<<30)), round: now, epoch: epoch,
 	}
 	if h.o.Build != nil {
 		h.o.Build(m, meta, &x.Delivery)
@@ -309,7 +355,9 @@ func (h *held) retry(x *taken, o cloudevents.Outcome) (body []byte, given int) {
 // putBack gives back what was never handed out.
 func (h *held) putBack(list []*taken) {
 	for _, x := range list {
-		x.settle(cloudevents.Left("not handed out"))
+		if !h.forgot(x) {
+			x.settle(cloudevents.Left("not handed out"))
+		}
 	}
 }
 
@@ -347,11 +395,14 @@ func (h *held) heartbeat(wait time.Duration) {
 		return
 	}
 	h.every = every
+	// What came just after a beat is extended with the second one after it.
+	h.lapse.Store(int64(3 * every))
 	if h.beat != nil {
 		h.beat.Reset(every)
 		return
 	}
 	h.beat, h.ended = time.NewTicker(every), make(chan struct{})
+	h.beatAt.Store(int64(time.Since(h.start)))
 	go h.extend(h.beat, h.ended)
 }
 
@@ -367,14 +418,18 @@ func (h *held) extend(beat *time.Ticker, ended chan struct{}) {
 			return
 		case <-beat.C:
 		}
+		epoch := h.now()
 		late = late[:0]
 		now := map[*taken]bool{}
 		h.mu.Lock()
 		for x := h.first.next; x != &h.first; x = x.next {
 			now[x] = true
-			if before[x] && x.at.born.Equal(x.born) {
+			if before[x] && x.epoch == epoch && x.at.born.Equal(x.born) {
 				late = append(late, x)
 			}
+		}
+		if h.nc.IsConnected() {
+			h.beatAt.Store(int64(time.Since(h.start)))
 		}
 		h.mu.Unlock()
 		before = now

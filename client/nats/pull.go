@@ -40,6 +40,8 @@ type puller struct {
 	bytes   int
 	beat    time.Duration
 	back    chan nats.Status // says that a lost connection is there again
+	now     func() uint64    // the epoch
+	epoch   uint64           // that of what comes
 }
 
 // pullRequest is the body of a request, as the server reads it.
@@ -51,10 +53,10 @@ type pullRequest struct {
 }
 
 // puller begins to listen. close must be called.
-func (c *Conn) puller(b *binding, beat time.Duration) (*puller, error) {
+func (c *Conn) puller(b *binding, beat time.Duration, now func() uint64) (*puller, error) {
 	info := b.consumer.CachedInfo()
 	p := &puller{
-		nc: c.nc, in: make(chan *nats.Msg, pullRoom), inbox: c.nc.NewInbox() + ".", beat: beat,
+		nc: c.nc, in: make(chan *nats.Msg, pullRoom), inbox: c.nc.NewInbox() + ".", beat: beat, now: now, epoch: now(),
 		request: c.apiPrefix() + "CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name,
 		bytes:   max(fetchBytes, 2*int(c.nc.MaxPayload())),
 	}
@@ -104,6 +106,9 @@ func (p *puller) pull(ctx context.Context, n int, take func(*nats.Msg)) error {
 				return nats.ErrConnectionClosed
 			}
 			silence.Reset(2 * p.beat)
+			if p.now() != p.epoch {
+				return p.wash()
+			}
 			if !strings.HasPrefix(m.Subject, p.inbox) {
 				take(m)
 				n--
@@ -118,6 +123,24 @@ func (p *puller) pull(ctx context.Context, n int, take func(*nats.Msg)) error {
 		}
 	}
 	return nil
+}
+
+// wash throws away all that the server sent in an epoch that is over. It is with
+// us when the server answers, and may have gone to others since.
+func (p *puller) wash() error {
+	epoch := p.now()
+	_ = p.nc.FlushTimeout(lastWords) // fails with the connection, and then nothing of it comes any more
+	for {
+		select {
+		case _, ok := <-p.in:
+			if !ok {
+				return nats.ErrConnectionClosed
+			}
+		default:
+			p.epoch = epoch
+			return nil
+		}
+	}
 }
 
 // ask sends a request. Without a connection it waits for the next.
