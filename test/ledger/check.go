@@ -17,8 +17,8 @@ type Rules struct {
 	Exclusive bool
 	// Poison are the events that must become dead letters, and no others.
 	Poison map[string]bool
-	// Recovery is how long after a fault was healed the first event that is
-	// published then may take to be delivered; 0 is any time.
+	// Recovery is how long after a fault was healed, and no other struck, the first
+	// event that is published then may take to be delivered; 0 is any time.
 	Recovery time.Duration
 	// Takeover is how long after a fault strikes every event that was promised
 	// before may take to be delivered; 0 is any time.
@@ -440,7 +440,8 @@ func (c *checker) times() {
 }
 
 // recovery is how long after a time the first event that was published since
-// was delivered.
+// was delivered; 0 when the next fault came before, which is followed by a time to
+// recover of its own.
 func (c *checker) recovery(at time.Duration) time.Duration {
 	first := never
 	for _, l := range c.lives {
@@ -450,6 +451,11 @@ func (c *checker) recovery(at time.Duration) time.Duration {
 	}
 	if first == never {
 		return 0 // nothing was published since
+	}
+	for _, e := range c.books.Faults {
+		if e.What == Fault && e.At > at && e.At < first {
+			return 0
+		}
 	}
 	return first - at
 }

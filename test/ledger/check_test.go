@@ -141,6 +141,14 @@ func ackAndLetterRows() []checkRow {
 		{"early after it was there again", "intent a1,ok a1,deleted,recreated,intent a2,ok a2,position a2,effect a2,drained", Rules{}, "acknowledged early: 1: a2 at 7ms"},
 		{"lost after it was there again", "intent a1,ok a1,deleted,recreated,intent a2,ok a2,intent a3,ok a3,effect a3,drained", Rules{}, "lost: 1: a2"},
 		{"slow to recover", sent + "fault 0,healed," + arrived + "intent b1,ok b1,effect b1,drained", Rules{Recovery: time.Millisecond}, "delivered again after 9ms, at most 1ms"},
+		{
+			"no time to recover", sent + "fault 0,healed,intent b1,ok b1,fault 0," + arrived + "effect b1,healed,intent b2,ok b2,effect b2,drained",
+			Rules{Recovery: 3 * time.Millisecond}, "",
+		},
+		{
+			"slow after the last fault", sent + "fault 0,healed,intent b1,ok b1,fault 0,healed," + arrived + "intent b2,ok b2,effect b1,effect b2,drained",
+			Rules{Recovery: 3 * time.Millisecond}, "delivered again after 10ms, at most 3ms",
+		},
 		{"shared", sent + "effect a1,effect a2 second,fault 0,drained", Rules{Shared: 2}, ""},
 		{"not shared before it had to", sent + "effect a1,fault 0,effect a2 second,drained", Rules{Shared: 2}, "shared by 1, want 2: map[:1]"},
 		{"slow to take over", sent + "fault 0," + arrived + "drained", Rules{Takeover: 4 * time.Millisecond}, "taken over after 5ms, at most 4ms"},
