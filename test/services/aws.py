@@ -109,12 +109,24 @@ def receive(self, queue_name, count, wait_seconds_timeout, *args, **kwargs):
         queue = self.get_queue(queue_name)
         # Of several messages of a group that can be seen again, moto finds the
         # last first: those before it are still pending when it looks at them.
-        queue._pending_messages = {m for m in queue._pending_messages if not m.visible}
-        got = plain_receive(self, queue_name, count, 0, *args, **kwargs)
+        with one_moment():
+            queue._pending_messages = {m for m in queue._pending_messages if not m.visible}
+            got = plain_receive(self, queue_name, count, 0, *args, **kwargs)
         left = end - time.monotonic()
         if got or left <= 0:
             return got
         changed(queue).wait(min(left, next_visible(queue)))
+
+
+@contextlib.contextmanager
+def one_moment():
+    """Stops the clock of SQS: no message becomes visible while moto looks at them."""
+    clock, now = sqs.unix_time_millis, sqs.unix_time_millis()
+    sqs.unix_time_millis = lambda: now
+    try:
+        yield
+    finally:
+        sqs.unix_time_millis = clock
 
 
 def next_visible(queue):
