@@ -23,12 +23,14 @@ const benchEvents, benchCallers = 100_000, 256
 
 // BenchmarkAgainstBareLoop publishes and consumes the same number of messages of
 // 256 B with the client library alone and with the component, and prints both
-// rates, their ratio and the ratio of the CPU time of this process: publishing
-// one message a call from many callers, and many messages a call from one. With
-// the library alone that is one produce request after the other, to each partition
-// as many messages as are under way there, and to one partition after the other.
-// All replicas confirm, and the group commits every second, in both. What is
-// written first is not measured, since the brokers are slow with it.
+// rates, their ratio and the ratio of the CPU time of this process. Publishing is
+// one message a call from many callers, against the library's Writer; a batch is
+// many messages a call from one caller, against one produce request of as many
+// after the other, to one partition after the other. What many callers cost beside
+// requests without any is told too, as "alone": one loop for each partition, with
+// as many messages in each request as are under way there. All replicas confirm,
+// and the group commits every second, in all. What is written first is not
+// measured, since the brokers are slow with it.
 func BenchmarkAgainstBareLoop(b *testing.B) {
 	brokers := services.Need(b, "kafka")
 	for b.Loop() {
@@ -41,7 +43,9 @@ func BenchmarkAgainstBareLoop(b *testing.B) {
 		w.client.Transport = &kafka.Transport{}
 		w.spread(benchEvents)
 		ourPublish(b, d, topic, benchEvents/10, 1)
-		compare(b, "publish", benchEvents, func() { w.spread(benchEvents) }, func() { ourPublish(b, d, topic, benchEvents, 1) })
+		one := func() { ourPublish(b, d, topic, benchEvents, 1) }
+		compare(b, "publish", benchEvents, func() { w.each(benchEvents) }, one)
+		compare(b, "alone", benchEvents, func() { w.spread(benchEvents) }, one)
 		compare(b, "batch", benchEvents, func() { w.batches(benchEvents) }, func() { ourPublish(b, d, topic, benchEvents, benchCallers) })
 		bare, end := bareConsume(b, brokers, topic)
 		ours := ourConsume(b, d, topic)
@@ -113,6 +117,25 @@ func (w *bareWriter) produce(partition, n int) {
 		err = res.Error
 	}
 	if err != nil {
+		w.b.Error(err)
+	}
+}
+
+// each writes one message a call from benchCallers callers. The Writer waits for
+// its time when it has less than a batch, so that time is short, and the batch is
+// what they have under way for a partition.
+func (w *bareWriter) each(events int) {
+	body := make([]byte, 256)
+	to := &kafka.Writer{
+		Addr: w.client.Addr, Topic: w.topic, Transport: w.client.Transport, RequiredAcks: kafka.RequireAll,
+		Balancer: &kafka.RoundRobin{}, BatchSize: benchCallers / benchPartitions, BatchTimeout: time.Millisecond,
+	}
+	publish(events, 1, func(int) {
+		if err := to.WriteMessages(w.b.Context(), kafka.Message{Value: body}); err != nil {
+			w.b.Error(err)
+		}
+	})
+	if err := to.Close(); err != nil {
 		w.b.Error(err)
 	}
 }

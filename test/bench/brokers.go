@@ -61,8 +61,8 @@ func parseBench(out []byte) map[string][]float64 {
 	return figures
 }
 
-// judgeBroker adds what was compared: publish and consume with limits, and what
-// else the benchmark tells for information.
+// judgeBroker adds what was compared: publish, batch and consume with limits, and
+// what else the benchmark tells for information.
 func (b *bench) judgeBroker(name string, figures map[string][]float64) {
 	found := false
 	for _, unit := range slices.Sorted(maps.Keys(figures)) {
@@ -85,12 +85,12 @@ func (b *bench) judgeBroker(name string, figures map[string][]float64) {
 			what: "… CPU time for each event", limit: "≤ 1.5 × the bare client",
 			reached: fmt.Sprintf("%.2f ×", median(costs)), raw: each("%.2f", costs),
 		}
-		switch {
-		case way != "publish" && way != "consume":
+		switch way {
+		default:
 			rate.limit, cost.limit = "", ""
 			b.table.told(rate)
 			b.table.told(cost)
-		default:
+		case "publish", "batch", "consume":
 			b.table.judged(median(rates) >= 100*rateLimit, rate)
 			b.table.judged(len(costs) > 0 && median(costs) <= costLimit, cost)
 		}
