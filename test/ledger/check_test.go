@@ -143,11 +143,13 @@ func ackAndLetterRows() []checkRow {
 		{"slow to recover", sent + "fault 0,healed," + arrived + "intent b1,ok b1,effect b1,drained", Rules{Recovery: time.Millisecond}, "delivered again after 9ms, at most 1ms"},
 		{
 			"no time to recover", sent + "fault 0,healed,intent b1,ok b1,fault 0," + arrived + "effect b1,healed,intent b2,ok b2,effect b2,drained",
-			Rules{Recovery: 3 * time.Millisecond}, "",
+			Rules{Recovery: 3 * time.Millisecond},
+			"",
 		},
 		{
 			"slow after the last fault", sent + "fault 0,healed,intent b1,ok b1,fault 0,healed," + arrived + "intent b2,ok b2,effect b1,effect b2,drained",
-			Rules{Recovery: 3 * time.Millisecond}, "delivered again after 10ms, at most 3ms",
+			Rules{Recovery: 3 * time.Millisecond},
+			"delivered again after 10ms, at most 3ms",
 		},
 		{"shared", sent + "effect a1,effect a2 second,fault 0,drained", Rules{Shared: 2}, ""},
 		{"not shared before it had to", sent + "effect a1,fault 0,effect a2 second,drained", Rules{Shared: 2}, "shared by 1, want 2: map[:1]"},
