@@ -46,6 +46,8 @@ func measurements() []measurement {
 		{"size", (*bench).size},
 		{"start", (*bench).start},
 		{"deliver", (*bench).deliver},
+		{"traced", (*bench).traced},
+		{"watched", (*bench).watched},
 		{"durable", (*bench).durable},
 		{"lanes", (*bench).lanes},
 		{"subscriptions", (*bench).subscriptions},
