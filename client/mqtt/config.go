@@ -180,7 +180,15 @@ const connectTimeout = 5 * time.Second
 
 // network opens the network connection. TCP itself finds out within half a
 // minute that the other side is gone.
-func (c Config) network(ctx context.Context) (net.Conn, error) {
+func (c Config) network(ctx context.Context) (*parting, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &parting{Conn: conn}, nil
+}
+
+func (c Config) connect(ctx context.Context) (net.Conn, error) {
 	u, err := c.parse()
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "read url: %w", err)

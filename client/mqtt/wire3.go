@@ -14,6 +14,7 @@ import (
 // wire3 speaks MQTT 3.1.1.
 type wire3 struct {
 	client v3.Client
+	conn   *parting      // nil before it is open
 	gone   chan struct{} // closed when the connection has ended
 	once   sync.Once
 	ended  sync.Once
@@ -46,6 +47,7 @@ func (c Config) dial3(ctx context.Context, d dialing) (wire, bool, error) {
 			failed = err
 			return nil, err
 		}
+		w.conn = conn
 		stop = context.AfterFunc(ctx, func() { _ = conn.Close() }) // the library does not look at ctx
 		return conn, nil
 	})
@@ -124,5 +126,9 @@ func (w *wire3) unsubscribe(ctx context.Context, filter string) error {
 const quiesce = 1000
 
 func (w *wire3) close() {
-	w.once.Do(func() { w.client.Disconnect(quiesce); w.end() })
+	w.once.Do(func() {
+		w.conn.leave() // it is open, else there would be no wire
+		w.client.Disconnect(quiesce)
+		w.end()
+	})
 }

@@ -3,7 +3,6 @@ package mqtt
 import (
 	"context"
 	"math"
-	"net"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +21,7 @@ const keyProperty = "penstock-key"
 // wire5 speaks MQTT 5.
 type wire5 struct {
 	client  *paho.Client
-	conn    net.Conn
+	conn    *parting
 	session *session5
 	limit   uint32 // bytes of a packet; 0 is none
 	once    sync.Once
@@ -279,7 +278,8 @@ func tryIDs(request func() (reasons []byte, err error)) error {
 
 func (w *wire5) close() {
 	w.once.Do(func() {
-		_ = w.conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		_ = w.conn.SetWriteDeadline(time.Now().Add(lastWords))
+		w.conn.leave()
 		_ = w.client.Disconnect(&paho.Disconnect{}) // it may be gone already
 		_ = w.session.Close()
 	})
