@@ -32,6 +32,7 @@ import (
 
 	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/fault"
+	msg "github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/middleware"
 )
 
@@ -177,6 +178,7 @@ func newTransport(o Options) *http.Transport {
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxResponseHeaderBytes: maxHeader,
+		WriteBufferSize:        msg.WriteBuffer,
 		DisableCompression:     true,
 		Protocols:              new(http.Protocols),
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},

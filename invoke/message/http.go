@@ -12,6 +12,12 @@ import (
 	"github.com/penstock-io/penstock/fault"
 )
 
+// WriteBuffer is how much a connection that bodies are sent on writes at once, in
+// bytes: what net/http reads of a body at a time, with what it writes around it. With
+// less each piece is three writes, and its last two bytes wake the other side once
+// more.
+const WriteBuffer = 33 << 10
+
 // RoundTrip sends a request over HTTP to a URL and returns the answer with its
 // headers cleaned. Redirects are not followed. It closes r's body; one
 // with a method Again() (io.ReadCloser, error) may be sent once more on another

@@ -68,6 +68,7 @@ func newWay(address string, creds credentials.TransportCredentials) *way {
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return w.dial(ctx) },
 		MaxConnsPerHost:    maxDirect,
 		MaxIdleConns:       idleDirect,
+		WriteBufferSize:    message.WriteBuffer,
 		DisableCompression: true, MaxIdleConnsPerHost: idleDirect, IdleConnTimeout: idleTime, MaxResponseHeaderBytes: MaxHead,
 	}
 	return w

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -64,7 +65,7 @@ func (b *bench) invokeStream(ctx context.Context) error {
 
 func (b *bench) streams(ctx context.Context, up bool, ours, floor, web *chain) error {
 	what := map[bool]string{true: "1 GB sent as a stream", false: "1 GB answered as a stream"}[up]
-	rate := map[*chain][]float64{}
+	rate, cost := map[*chain][]float64{}, map[*chain][]float64{}
 	grown := 0.0
 	order := []*chain{ours, floor, web}
 	for n := range 1 + streamRounds {
@@ -77,15 +78,19 @@ func (b *bench) streams(ctx context.Context, up bool, ours, floor, web *chain) e
 			if c == ours {
 				url = "http://" + c.address + "/v1.0/invoke/shop/method/work"
 			}
+			before, errBefore := c.cpu()
 			began := time.Now()
 			growth, err := watch(c, func() error { return stream(ctx, url, up, size) })
-			if err != nil {
+			length := time.Since(began)
+			after, errAfter := c.cpu()
+			if err := errors.Join(err, errBefore, errAfter); err != nil {
 				return fmt.Errorf("%s: %w%s", c.name, err, c.said())
 			}
 			if n == 0 {
 				continue
 			}
-			rate[c] = append(rate[c], float64(size)/1e6/time.Since(began).Seconds())
+			rate[c] = append(rate[c], float64(size)/1e6/length.Seconds())
+			cost[c] = append(cost[c], (after-before).Seconds()*1e9/float64(size))
 			if c == ours {
 				grown = max(grown, growth)
 			}
@@ -95,10 +100,10 @@ func (b *bench) streams(ctx context.Context, up bool, ours, floor, web *chain) e
 	share := median(rate[ours]) / median(rate[floor])
 	b.table.judged(share >= streamLimit, row{
 		what: what, limit: "≥ 70 % of two " + floor.name, reached: fmt.Sprintf("%.0f %%", 100*share),
-		raw: fmt.Sprintf("penstock %s, floor %s MB/s", each("%.0f", rate[ours]), each("%.0f", rate[floor])),
+		raw: fmt.Sprintf("penstock %s, floor %s MB/s; CPU %.2f, %.2f s/GB", each("%.0f", rate[ours]), each("%.0f", rate[floor]), median(cost[ours]), median(cost[floor])),
 	})
 	b.table.told(row{
-		what: "… two " + web.name, reached: fmt.Sprintf("%.0f %% of the relays", 100*median(rate[web])/median(rate[floor])), raw: each("%.0f", rate[web]) + " MB/s",
+		what: "… two " + web.name, reached: fmt.Sprintf("%.0f %% of the relays", 100*median(rate[web])/median(rate[floor])), raw: fmt.Sprintf("%s MB/s; CPU %.2f s/GB", each("%.0f", rate[web]), median(cost[web])),
 	})
 	b.table.judged(grown <= streamGrowth, row{
 		what: "… growth of memory", limit: fmt.Sprintf("≤ %.0f MB", streamGrowth), reached: fmt.Sprintf("%.1f MB", grown), raw: "VmRSS of the sidecar that grew most",
