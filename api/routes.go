@@ -58,8 +58,19 @@ type Route struct {
 	LastError   string `json:"lastError,omitempty"`
 	LastErrorAt string `json:"lastErrorAt,omitempty"` // RFC 3339
 
+	// Backlog is what waits at its source, where that knows; as of some ten seconds
+	// ago.
+	Backlog *Backlog `json:"backlog,omitempty"`
+
 	// Recent is what it did lately, where that was asked for.
 	Recent *journal.Recent `json:"recent,omitempty"`
+}
+
+// Backlog is how many Messages wait for a route at its source, those that are held
+// among them, and the age of the oldest, where the source says it.
+type Backlog struct {
+	Messages int64          `json:"messages"`
+	Oldest   journal.Millis `json:"oldestMs,omitempty"`
 }
 
 // RouteStep counts events in one step: those that Passed, those whose way Ended

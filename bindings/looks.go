@@ -71,6 +71,31 @@ type HookRequest struct {
 	IDs []string
 }
 
+// Backlogged is a [Reader] whose source knows what waits for it. It may ask the
+// source, and is called every ten seconds at most.
+type Backlogged interface {
+	Backlog(ctx context.Context) (cloudevents.Backlog, error)
+}
+
+// Backlog asks the source what waits for the binding; ok is false where it does not
+// know, or is not open.
+func (b *Binding) Backlog(ctx context.Context) (log cloudevents.Backlog, ok bool, err error) {
+	if _, ok := reading[Backlogged](b); !ok {
+		return log, false, nil
+	}
+	d, err := b.instance.Acquire()
+	if err != nil {
+		return log, false, nil
+	}
+	defer b.instance.Release()
+	asked, ok := d.(Backlogged)
+	if !ok {
+		return log, false, nil
+	}
+	log, err = asked.Backlog(ctx)
+	return log, err == nil, fault.Wrap(b.instance.Hide(err), "count what waits in %s", b.name)
+}
+
 // Ticks says when the binding fires; false for one that does not fire by itself.
 func (b *Binding) Ticks() (Ticks, bool) {
 	if t, ok := reading[Ticker](b); ok {

@@ -93,21 +93,10 @@ type Preparer interface {
 	Prepare(ctx context.Context, s Subscription) error
 }
 
-// Backlog is what waits for a group of a topic at its broker, with what was taken
-// and is not acknowledged.
-type Backlog struct {
-	// Messages is how many there are, or so many at least where counting more of
-	// them would cost too much.
-	Messages int64
-	// Oldest is when the oldest of them was published; zero: the broker does not say,
-	// or there is none.
-	Oldest time.Time
-}
-
 // Backlogged is implemented by drivers whose broker knows what waits for a group. It
 // may ask the broker, and is called every ten seconds at most.
 type Backlogged interface {
-	Backlog(ctx context.Context, s Subscription) (Backlog, error)
+	Backlog(ctx context.Context, s Subscription) (cloudevents.Backlog, error)
 }
 
 // Matches tells whether a subscription's topic, which may end in *, has the

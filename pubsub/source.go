@@ -74,7 +74,7 @@ func (s *Source) Prepare(ctx context.Context) error {
 
 // Backlog asks the broker what waits for the subscription; ok is false where it does
 // not know, or is not open.
-func (s *Source) Backlog(ctx context.Context) (b Backlog, ok bool, err error) {
+func (s *Source) Backlog(ctx context.Context) (b cloudevents.Backlog, ok bool, err error) {
 	d, err := s.bus.instance.Acquire()
 	if err != nil {
 		return b, false, nil

@@ -78,6 +78,14 @@ func (rs *routes) sourceOf(p *part) router.Source {
 	return &exclusive{Source: p.binding, lease: p.lease, log: rs.parts.log}
 }
 
+// Backlog is that of the input, whoever reads it.
+func (x *exclusive) Backlog(ctx context.Context) (b cloudevents.Backlog, ok bool, err error) {
+	if s, asked := x.Source.(backlogged); asked {
+		return s.Backlog(ctx)
+	}
+	return b, false, nil
+}
+
 // Run implements router.Source.
 func (x *exclusive) Run(ctx context.Context, emit cloudevents.EmitFunc) error {
 	for {

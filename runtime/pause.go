@@ -9,14 +9,23 @@ import (
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/router"
+	"github.com/penstock-io/penstock/telemetry/journal"
 )
 
 // Routes implements api.Routes.
 func (r *Runtime) Routes() []api.Route {
 	list := r.router.Routes()
 	out := make([]api.Route, 0, len(list))
+	backlogs := r.backlogs.await()
 	for _, s := range list {
-		out = append(out, routeInfo(s))
+		info := routeInfo(s)
+		if b, ok := backlogs[s.Name]; ok {
+			info.Backlog = &api.Backlog{Messages: b.Messages}
+			if !b.Oldest.IsZero() {
+				info.Backlog.Oldest = journal.Millis(max(0, time.Since(b.Oldest)))
+			}
+		}
+		out = append(out, info)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,6 +120,7 @@ func (r *Runtime) add(routes ...router.Route) error {
 	defer r.pausing.Unlock()
 	for i := range routes {
 		routes[i].Paused = r.isPaused(routes[i].Name)
+		r.backlogs.note(&routes[i])
 	}
 	return r.router.Add(routes...)
 }

@@ -27,10 +27,9 @@ const defaultTimeout = 60 * time.Second
 
 // routes makes routes out of what is configured.
 type routes struct {
-	parts    *parts
-	app      *app.App // nil without an app
-	expr     *expr.Compiler
-	backlogs *backlogs
+	parts *parts
+	app   *app.App // nil without an app
+	expr  *expr.Compiler
 	// delivered remembers events of routes that deliver once.
 	delivered *memory
 }
@@ -103,7 +102,6 @@ func (rs *routes) topic(ctx context.Context, name string, s config.Subscription)
 		return r, err
 	}
 	r.Source, r.Decode = src, src.Decode
-	rs.backlogs.note(name, src)
 	return r, nil
 }
 

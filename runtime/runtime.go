@@ -49,6 +49,7 @@ type Runtime struct {
 	calls      calls
 	endpoints  *endpoints
 	routes     *routes
+	backlogs   *backlogs
 	keeper     *deadletters.Keeper
 	metrics    *telemetry.Metrics // nil: nothing is counted
 	journal    *journal.Journal
@@ -117,7 +118,7 @@ var ErrGrace = errors.New("stop: grace period is over")
 func New(o Options) (*Runtime, error) {
 	o.setDefaults()
 	r := &Runtime{
-		o: o, log: o.Logger, parted: make(chan struct{}), shutdown: make(chan bool, 1), ending: make(chan struct{}), draining: make(chan struct{}),
+		o: o, log: o.Logger, backlogs: newBacklogs(), parted: make(chan struct{}), shutdown: make(chan bool, 1), ending: make(chan struct{}), draining: make(chan struct{}),
 		edited: make(chan struct{}, 1), opened: make(chan struct{}, 1), turned: make(chan struct{}, 1), back: make(chan struct{}, 1), met: make(chan answer),
 		running: map[string]running{}, unstarted: map[string]error{}, streams: streams{open: map[string]*stream{}}, paused: map[string]bool{}, wanted: map[string]bool{},
 		unturned: map[string]error{}, unturnedEndpoints: map[string]string{},
@@ -147,7 +148,7 @@ func New(o Options) (*Runtime, error) {
 	if err := r.connectApp(); err != nil {
 		return nil, err
 	}
-	r.routes = &routes{parts: r.parts, backlogs: newBacklogs(), app: r.app, expr: compiler, delivered: &memory{env: r.parts.env, parts: r.parts}}
+	r.routes = &routes{parts: r.parts, app: r.app, expr: compiler, delivered: &memory{env: r.parts.env, parts: r.parts}}
 	r.keeper = r.newKeeper()
 	r.api = api.New(o.AppID, r)
 	r.metrics.Read(gauges(), r.readings)
@@ -223,7 +224,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 func (r *Runtime) lookAfter(watching, life context.Context, set *config.Set) {
 	r.tending.Go(func() { r.watch(watching, set) })
 	r.tending.Go(func() { r.tend(watching, life) })
-	r.tending.Go(func() { r.routes.backlogs.run(watching, r.routeNames) })
+	r.tending.Go(func() { r.backlogs.run(watching, r.routeNames) })
 }
 
 // await returns when it is time to stop: with an error when something broke.

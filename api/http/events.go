@@ -221,15 +221,7 @@ func outcomes(all []string) (list []journal.Outcome, err error) {
 // onRoutes lists the routes; with a window, as in window=10s, also what each did in
 // it.
 func (h *handler) onRoutes(w http.ResponseWriter, r *http.Request) {
-	all, err := h.api.Routes(), error(nil)
-	if text := r.URL.Query().Get("window"); text != "" {
-		var window time.Duration
-		if window, err = config.ParseDuration(text); err == nil {
-			all, err = h.api.RecentRoutes(window)
-		} else {
-			err = api.Errorf(api.EventSelection, "read window: %w", err)
-		}
-	}
+	all, err := h.listRoutes(r.URL.Query().Get("window"))
 	if err != nil {
 		respondError(w, err)
 		return
@@ -237,4 +229,15 @@ func (h *handler) onRoutes(w http.ResponseWriter, r *http.Request) {
 	respondJSON(w, http.StatusOK, struct {
 		Routes []api.Route `json:"routes"`
 	}{all})
+}
+
+func (h *handler) listRoutes(window string) ([]api.Route, error) {
+	if window == "" {
+		return h.api.Routes(), nil
+	}
+	d, err := config.ParseDuration(window)
+	if err != nil {
+		return nil, api.Errorf(api.EventSelection, "read window: %w", err)
+	}
+	return h.api.RecentRoutes(d)
 }

@@ -101,6 +101,11 @@ func (b *binding) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	}, emit)
 }
 
+// Backlog implements bindings.Backlogged.
+func (b *binding) Backlog(ctx context.Context) (cloudevents.Backlog, error) {
+	return b.consumer.Backlog(ctx, b.group, b.o.Topics)
+}
+
 // build makes a delivery of a record. What cannot be in an event, such as a
 // time before year 1, is left out of it.
 func (b *binding) build(r *client.Record, d *cloudevents.Delivery) {

@@ -26,6 +26,11 @@ func (b *stream) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	return b.reader.Subscribe(ctx, b.o.Subject, b.group, emit)
 }
 
+// Backlog implements bindings.Backlogged.
+func (b *stream) Backlog(ctx context.Context) (cloudevents.Backlog, error) {
+	return b.reader.Backlog(ctx, b.o.Subject, b.group)
+}
+
 // Close implements bindings.Driver.
 func (b *stream) Close(ctx context.Context) error {
 	if b.closed.Swap(true) {

@@ -21,6 +21,11 @@ func (b *binding) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	}, emit)
 }
 
+// Backlog implements bindings.Backlogged.
+func (b *binding) Backlog(ctx context.Context) (cloudevents.Backlog, error) {
+	return b.reader.Backlog(ctx, b.options.QueueName, b.options.Exclusive)
+}
+
 // decode makes the event of a message. One without an id gets one, which it
 // keeps across retries.
 func (b *binding) decode(m *amqp.Delivery, to *cloudevents.Delivery) error {

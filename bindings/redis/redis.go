@@ -92,8 +92,9 @@ type output struct {
 // binding has an input too.
 type binding struct {
 	*output
-	read  func(context.Context, cloudevents.EmitFunc) error
-	close func(context.Context) error
+	read    func(context.Context, cloudevents.EmitFunc) error
+	backlog func(context.Context) (cloudevents.Backlog, error)
+	close   func(context.Context) error
 }
 
 func open(ctx context.Context, env component.Env, o options) (bindings.Driver, error) {
@@ -110,7 +111,7 @@ func open(ctx context.Context, env component.Env, o options) (bindings.Driver, e
 		r := lists.New(ctx, lists.Options{
 			Client: c, Logger: env.Logger, List: o.List, Right: o.ListEnd == "right", Count: o.QueueDepth, Decode: source.item,
 		})
-		return &binding{output: out, read: r.Read, close: r.Close}, nil
+		return &binding{output: out, read: r.Read, backlog: r.Backlog, close: r.Close}, nil
 	}
 	return out, nil
 }
@@ -129,13 +130,17 @@ func openStream(ctx context.Context, env component.Env, o options, out *output) 
 	read := func(ctx context.Context, emit cloudevents.EmitFunc) error {
 		return groups.Read(ctx, o.Stream, group, source.entry, emit)
 	}
-	return &binding{output: out, read: read, close: groups.Close}, nil
+	backlog := func(ctx context.Context) (cloudevents.Backlog, error) { return groups.Backlog(ctx, o.Stream, group) }
+	return &binding{output: out, read: read, backlog: backlog, close: groups.Close}, nil
 }
 
 // Read implements bindings.Reader.
 func (b *binding) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	return b.read(ctx, emit)
 }
+
+// Backlog implements bindings.Backlogged.
+func (b *binding) Backlog(ctx context.Context) (cloudevents.Backlog, error) { return b.backlog(ctx) }
 
 // begin counts an invocation in; false when the binding is closed.
 func (b *output) begin() bool {

@@ -46,8 +46,9 @@ type Feed struct {
 
 // Reader is one component's reading: its consumers and what they have under way.
 type Reader struct {
-	client *Client
-	work   sync.WaitGroup // Reads, and ends of consumers
+	client   *Client
+	work     sync.WaitGroup // Reads, ends of consumers, and counting
+	counting sync.Mutex     // held while the server is asked how many there are
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc

@@ -234,9 +234,7 @@ func (d *driver) Close(ctx context.Context) error {
 	return errors.Join(d.reader.Close(ctx), d.conn.Close())
 }
 
-// Backlog implements pubsub.Backlogged; the server does not tell the age of what
-// waits.
-func (d *driver) Backlog(ctx context.Context, s pubsub.Subscription) (pubsub.Backlog, error) {
-	n, err := d.reader.Backlog(ctx, s.Topic, d.groupOf(s))
-	return pubsub.Backlog{Messages: n}, err
+// Backlog implements pubsub.Backlogged.
+func (d *driver) Backlog(ctx context.Context, s pubsub.Subscription) (cloudevents.Backlog, error) {
+	return d.reader.Backlog(ctx, s.Topic, d.groupOf(s))
 }

@@ -170,6 +170,11 @@ func (d *driver) build(r *client.Record, to *cloudevents.Delivery) {
 	}
 }
 
+// Backlog implements pubsub.Backlogged.
+func (d *driver) Backlog(ctx context.Context, s pubsub.Subscription) (cloudevents.Backlog, error) {
+	return d.consumer.Backlog(ctx, d.group(s.Group), []string{s.Topic})
+}
+
 // Close implements pubsub.Driver.
 func (d *driver) Close(ctx context.Context) error {
 	d.once.Do(func() {

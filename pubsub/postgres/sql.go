@@ -69,6 +69,7 @@ type queries struct {
 	lock, lockFast, alive, there, resync                        string
 	retry, release, share, ack, sweep, unblock, notify          string
 	promote, claim, due, expired, expiredQueues, expiredOrphans string
+	backlog                                                     string
 }
 
 func newQueries(prefix string) queries {
@@ -92,6 +93,7 @@ func newQueries(prefix string) queries {
 		q.schema = append(q.schema, named(text))
 	}
 	q.exchanges(named)
+	q.backlog = named(counting)
 	return q
 }
 
@@ -156,6 +158,19 @@ const insertion = `WITH input AS MATERIALIZED (
 )
 SELECT pg_notify('{p}wake', CASE WHEN count(*) <= 500 THEN string_agg(queue::text, ',') ELSE '' END)
 FROM (SELECT DISTINCT queue FROM waiting) w HAVING count(*) > 0`
+
+// counting counts up to $3 messages that wait for group $2 of topic $1, and tells when
+// the oldest of them was published. Each state has an index of its own.
+const counting = `WITH q AS (SELECT id FROM {p}queues WHERE topic = $1 AND consumer = $2),
+ids AS MATERIALIZED (
+	SELECT min(id) AS id FROM {p}pending WHERE queue = (SELECT id FROM q) AND process IS NULL AND visible_at IS NULL AND NOT behind
+	UNION ALL SELECT min(id) FROM {p}pending WHERE queue = (SELECT id FROM q) AND process IS NOT NULL
+	UNION ALL SELECT min(id) FROM {p}pending WHERE queue = (SELECT id FROM q) AND visible_at IS NOT NULL
+	UNION ALL SELECT min(id) FROM {p}pending WHERE queue = (SELECT id FROM q)
+		AND process IS NULL AND (behind OR (visible_at IS NOT NULL AND attempt > 0))
+)
+SELECT (SELECT count(*) FROM (SELECT 1 FROM {p}pending WHERE queue = (SELECT id FROM q) LIMIT $3) n),
+	(SELECT created FROM {p}messages WHERE id = (SELECT min(id) FROM ids))`
 
 // claiming takes up to $4 messages of together $6 bytes for member $3 of process $2,
 // in order. One whose key is among $5, or somebody else's, or waits for a retry,

@@ -180,6 +180,15 @@ func (d *driver) Prepare(ctx context.Context, s pubsub.Subscription) error {
 	return fault.Wrap(d.client.Declare(ctx, false, q.declare), "declare queue %s", q.name)
 }
 
+// Backlog implements pubsub.Backlogged.
+func (d *driver) Backlog(ctx context.Context, s pubsub.Subscription) (cloudevents.Backlog, error) {
+	q, err := d.queue(s)
+	if err != nil {
+		return cloudevents.Backlog{}, err
+	}
+	return d.reader.Backlog(ctx, q.name, false)
+}
+
 // Close implements pubsub.Driver: it waits for publishes and for outcomes to be
 // written until ctx ends.
 func (d *driver) Close(ctx context.Context) error {

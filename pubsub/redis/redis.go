@@ -282,6 +282,11 @@ func (b *broker) Subscribe(ctx context.Context, s pubsub.Subscription, emit clou
 	return b.groups.Read(ctx, s.Topic, s.Group, decode, emit)
 }
 
+// Backlog implements pubsub.Backlogged.
+func (b *broker) Backlog(ctx context.Context, s pubsub.Subscription) (cloudevents.Backlog, error) {
+	return b.groups.Backlog(ctx, s.Topic, s.Group)
+}
+
 // Close implements pubsub.Driver.
 func (b *broker) Close(ctx context.Context) error {
 	if b.closed.Swap(true) {

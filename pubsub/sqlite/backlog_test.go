@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/pubsub"
 )
 
@@ -12,7 +13,7 @@ func TestBacklogIsTold(t *testing.T) {
 	t.Parallel()
 	d := openAt(t, filepath.Join(t.TempDir(), "bus.db"))
 	s := pubsub.Subscription{Topic: "orders", Group: "g"}
-	count := func() pubsub.Backlog {
+	count := func() cloudevents.Backlog {
 		t.Helper()
 		b, err := d.Backlog(t.Context(), s)
 		if err != nil {
@@ -20,7 +21,7 @@ func TestBacklogIsTold(t *testing.T) {
 		}
 		return b
 	}
-	if b := count(); b != (pubsub.Backlog{}) {
+	if b := count(); b != (cloudevents.Backlog{}) {
 		t.Errorf("without a group %+v", b)
 	}
 	if err := d.Prepare(t.Context(), s); err != nil {

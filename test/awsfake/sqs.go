@@ -66,7 +66,8 @@ func (s *Server) sqs(ctx context.Context, operation string, in map[string]any) (
 		s.changed()
 		return nil, nil
 	case "GetQueueAttributes":
-		all := map[string]string{"QueueArn": q.arn(), "ApproximateNumberOfMessages": strconv.Itoa(len(q.messages))}
+		all := q.counts()
+		all["QueueArn"] = q.arn()
 		maps.Copy(all, q.attributes)
 		return map[string]any{"Attributes": all}, nil
 	case "SetQueueAttributes":
@@ -199,6 +200,27 @@ func (q *fakeQueue) remove(in map[string]any) (map[string]any, *Failure) {
 	}
 	q.messages = append(q.messages[:i], q.messages[i+1:]...)
 	return nil, nil
+}
+
+// counts are the numbers of messages: those that can be received, those that were,
+// and those that wait for their delay.
+func (q *fakeQueue) counts() map[string]string {
+	n := map[string]int{"ApproximateNumberOfMessages": 0, "ApproximateNumberOfMessagesNotVisible": 0, "ApproximateNumberOfMessagesDelayed": 0}
+	for _, m := range q.messages {
+		switch {
+		case !m.visible.After(time.Now()):
+			n["ApproximateNumberOfMessages"]++
+		case m.received > 0:
+			n["ApproximateNumberOfMessagesNotVisible"]++
+		default:
+			n["ApproximateNumberOfMessagesDelayed"]++
+		}
+	}
+	all := make(map[string]string, len(n)+1)
+	for name, count := range n {
+		all[name] = strconv.Itoa(count)
+	}
+	return all
 }
 
 func (q *fakeQueue) hide(in map[string]any) (map[string]any, *Failure) {

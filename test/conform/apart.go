@@ -55,6 +55,15 @@ func (a apart) Prepare(ctx context.Context, s pubsub.Subscription) error {
 	return nil
 }
 
+// Backlog implements pubsub.Backlogged.
+func (a apart) Backlog(ctx context.Context, s pubsub.Subscription) (cloudevents.Backlog, error) {
+	s.Topic = a.prefix + s.Topic
+	if b, ok := a.Driver.(pubsub.Backlogged); ok {
+		return b.Backlog(ctx, s)
+	}
+	return cloudevents.Backlog{}, errNoBacklog
+}
+
 // ApartGroups is Apart for a broker whose groups are the same for all topics: the
 // prefix stands before each group too.
 func ApartGroups(d pubsub.Driver, prefix string) pubsub.Driver {
@@ -72,4 +81,10 @@ func (a apartGroups) Subscribe(ctx context.Context, s pubsub.Subscription, emit 
 func (a apartGroups) Prepare(ctx context.Context, s pubsub.Subscription) error {
 	s.Group = a.prefix + s.Group
 	return a.apart.Prepare(ctx, s)
+}
+
+// Backlog implements pubsub.Backlogged.
+func (a apartGroups) Backlog(ctx context.Context, s pubsub.Subscription) (cloudevents.Backlog, error) {
+	s.Group = a.prefix + s.Group
+	return a.apart.Backlog(ctx, s)
 }

@@ -27,6 +27,7 @@ func inputCases() []bindingCase {
 		{"input: outcomes after read", (*bindingSuite).outcomeAfterRead},
 		{"input: settle twice", (*bindingSuite).inputSettleTwice},
 		{"input: close while reading", (*bindingSuite).closeReading},
+		{"input: what waits is counted", (*bindingSuite).inputBacklog},
 	}
 }
 
@@ -352,4 +353,28 @@ func (s *bindingSuite) closeReading(t *testing.T) {
 	}
 	r.cancel()
 	got.Settle(cloudevents.Acked())
+}
+
+// inputBacklog follows events that are held to their acknowledgement, where the
+// source knows what waits.
+func (s *bindingSuite) inputBacklog(t *testing.T) {
+	options, env := s.Options(t), environment(t)
+	d := opened(t, s.def, env, options)
+	defer shut(t, d)
+	b, ok := d.(bindings.Backlogged)
+	if !ok {
+		return
+	}
+	s.feed(t, options, "one", "two", "three")
+	r := s.reader(t, d)
+	defer r.stop(t)
+	var held []*cloudevents.Delivery
+	for range 3 {
+		held = append(held, r.next(t))
+	}
+	awaitBacklog(t, s.Patience, 3, b.Backlog)
+	for _, d := range held {
+		d.Settle(cloudevents.Acked())
+	}
+	awaitBacklog(t, s.Patience, 0, b.Backlog)
 }

@@ -61,7 +61,9 @@ type PubSubSetup struct {
 type suite struct {
 	PubSubSetup
 	features pubsub.Features
-	open     func(t *testing.T) pubsub.Driver
+	// backlogged: the broker knows what waits for a group.
+	backlogged bool
+	open       func(t *testing.T) pubsub.Driver
 }
 
 // pubSubCase is one promise of the contract.
@@ -96,8 +98,9 @@ func PubSub(t *testing.T, open func(t *testing.T) pubsub.Driver, setup PubSubSet
 	if f, ok := probe.(pubsub.Featured); ok {
 		s.features = f.Features()
 	}
+	s.backlogged = tellsBacklog(probe)
 	closeDriver(t, probe)
-	cases := slices.Concat(pubSubBasics(), pubSubOutcomes(), pubSubLife(), pubSubWildcards())
+	cases := slices.Concat(pubSubBasics(), pubSubOutcomes(), pubSubLife(), pubSubWildcards(), pubSubBacklog())
 	for _, c := range cases {
 		if c.can != nil && !c.can(s) {
 			continue

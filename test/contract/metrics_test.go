@@ -105,6 +105,44 @@ spec: {pubsubname: db, topic: two, routes: {default: /two}}
 	})
 }
 
+// TestBacklogOfEveryReader: a stream and a pipeline read topics too, and who lists the
+// routes is told without looking twice.
+func TestBacklogOfEveryReader(t *testing.T) {
+	t.Parallel()
+	sc, c := startGRPC(t, nil, setup{resources: counted + `apiVersion: penstock.dev/v1
+kind: Pipeline
+metadata: {name: out}
+spec:
+  from: {pubsub: db, topic: three}
+  to: [{binding: closed, operation: get}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: closed}
+spec:
+  type: bindings.http
+  version: v1
+  metadata: [{name: url, value: "http://127.0.0.1:1"}]
+---
+`, flags: []string{"--metrics-port", "0"}})
+	s := subscribe(t, c, &rtv1.SubscribeTopicEventsRequestInitialAlpha1{PubsubName: "db", Topic: "three"})
+	for range 3 {
+		if _, err := try(t, request{method: http.MethodPost, url: sc.api + "/publish/db/three", body: `{"n":1}`, contentType: "application/json"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.next(t) // and it is not answered
+	eventually(t, "three events wait for both", func() bool {
+		text := get(t, "http://"+sc.address(t, "Metrics server listening")+"/metrics").body
+		return strings.Contains(text, `penstock_route_backlog{app_id="shop",route="stream/db/three/1"} 3`+"\n") &&
+			strings.Contains(text, `penstock_route_backlog{app_id="shop",route="pipeline/out"} 3`+"\n")
+	})
+	list := get(t, strings.TrimSuffix(sc.api, "/v1.0")+"/v1.0-penstock/routes").body
+	if !strings.Contains(list, `"backlog":{"messages":3,"oldestMs":`) {
+		t.Errorf("the list says\n%s", list)
+	}
+}
+
 // TestMetricsOfGRPC: calls by method and status.
 func TestMetricsOfGRPC(t *testing.T) {
 	t.Parallel()

@@ -22,6 +22,11 @@ func (b *binding) Read(ctx context.Context, emit cloudevents.EmitFunc) error {
 	})
 }
 
+// Backlog implements bindings.Backlogged.
+func (b *binding) Backlog(ctx context.Context) (cloudevents.Backlog, error) {
+	return b.queue.Backlog(ctx)
+}
+
 func (b *binding) delivery(m *queue.Message) (*cloudevents.Delivery, error) {
 	data, metadata, key := client.Unpack(m.Body, m.Texts())
 	event, err := bindings.Received{
