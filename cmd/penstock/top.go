@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -75,14 +76,14 @@ func (c *topCommand) show(out io.Writer, b *board) error {
 		fmt.Fprint(out, "\x1b[H\x1b[2J") // up to the left, and nothing there
 	}
 	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "ROUTE\tSTATE\tRATE/S\tERRORS/S\tIN FLIGHT\tHELD\tWAITING\tP50\tP99\tOLDEST\tBREAKER\tWHY")
+	fmt.Fprintln(t, "ROUTE\tSTATE\tRATE/S\tERRORS/S\tLAG\tIN FLIGHT\tHELD\tWAITING\tP50\tP99\tOLDEST\tBREAKER\tWHY")
 	for i := range b.Routes {
 		r := &b.Routes[i]
 		recent := r.Recent
 		if recent == nil {
 			recent = &journal.Recent{}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f\t%d/%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\n", dash(r.Name), r.State, recent.Rate, recent.Errors, r.InFlight, r.Concurrency,
+		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f\t%s\t%d/%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\n", dash(r.Name), r.State, recent.Rate, recent.Errors, lag(r), r.InFlight, r.Concurrency,
 			r.Held, r.Waiting, some(recent.P50), some(recent.P99), some(recent.Oldest), dash(b.breaker(r.Name)), dash(short(why(r), 60)))
 	}
 	if err := t.Flush(); err != nil {
@@ -102,6 +103,14 @@ func why(r *api.Route) string {
 		return r.SourceError
 	}
 	return r.LastError
+}
+
+// lag is what waits at the route's source; a dash where that does not say.
+func lag(r *api.Route) string {
+	if r.Backlog == nil {
+		return "-"
+	}
+	return strconv.FormatInt(r.Backlog.Messages, 10)
 }
 
 // some is a duration; none is a dash.
