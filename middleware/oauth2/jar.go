@@ -168,6 +168,13 @@ func (j *jar) session(r *http.Request) (string, bool) {
 	return j.open("session", sealed)
 }
 
+// drop takes the cookies of a session back.
+func (j *jar) drop(w http.ResponseWriter) {
+	for i := range maxPieces {
+		http.SetCookie(w, &http.Cookie{Name: j.piece(i), Path: "/", MaxAge: -1, HttpOnly: true, Secure: j.secure, SameSite: http.SameSiteLaxMode})
+	}
+}
+
 // piece is the name of one of the cookies of a session.
 func (j *jar) piece(i int) string {
 	if i == 0 {

@@ -33,7 +33,7 @@ var Component = middleware.Define("oauth2", component.About{
 	Summary: "Sends browsers to an OAuth 2.0 server to log in, and adds their token to requests",
 	Limits:  "A token with its type may have 8,000 bytes; it needs as many cookies of 4 KB as it takes, and --dapr-http-read-buffer-size must leave room for them. A session ends with its token and after 24 h at the latest; it is not renewed, a new login is. A login may take ten minutes, the server 10 s to give the token.",
 	Scale:   "Processes with the same cookieKey share sessions and logins. Without one, each has a key of its own until it ends.",
-	Dapr:    "The session is in sealed cookies; Dapr keeps it in memory. The login uses PKCE. The token is added to the request and not told to the browser. The return of a login is recognised before pathFilter, which is also held against the decoded path. Without a session, a method other than GET and HEAD is answered with 401, since its body could not come back from a login. A code that does not count is answered with 400, and a server that gives no token with 503; Dapr says 500. Scopes may be separated by spaces too.",
+	Dapr:    "The session is in sealed cookies; Dapr keeps it in memory. The login uses PKCE. The token is added to the request and not told to the browser. logoutPath is ours; it and the return of a login are recognised before pathFilter, which is also held against the decoded path. Without a session, a method other than GET and HEAD is answered with 401, since its body could not come back from a login. A code that does not count is answered with 400, and a server that gives no token with 503; Dapr says 500. Scopes may be separated by spaces too.",
 	Example: `apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata:
@@ -79,6 +79,7 @@ type options struct {
 	HeaderName   string           `meta:"authHeaderName" doc:"Header that the token is put into; one that is there is replaced." default:"Authorization"`
 	ForceHTTPS   bool             `meta:"forceHTTPS" doc:"Make the redirectURL one with https, and send cookies over TLS only. Cookies are, without it too, when the redirectURL has https."`
 	PathFilter   string           `meta:"pathFilter" doc:"Regular expression; requests with a path that it does not match pass without a login." example:".*/users/.*"`
+	LogoutPath   string           `meta:"logoutPath" doc:"Path of a POST that ends the session: its cookies are taken back, and it is answered with 204. The server, and other sites of it, are not told." example:"/logout"`
 	CookieName   string           `meta:"cookieName" doc:"Name of the cookies, followed by _login and by _1, _2. It begins with __Host- as well when they are sent over TLS only." default:"penstock_oauth2"`
 	CookieKey    component.Secret `meta:"cookieKey" alias:"tokenEncryptionKey" doc:"What cookies are sealed with, at least 16 characters of chance, the same in all processes. Without one, sessions end with the process."`
 }
@@ -86,7 +87,7 @@ type options struct {
 // Check implements component.Checker.
 func (o options) Check() error {
 	_, filter := middleware.NewFilter("pathFilter", o.PathFilter)
-	var redirect, key, name error
+	var redirect, key, name, logout error
 	if o.RedirectURL != "" {
 		redirect = client.CheckURL("redirectURL", o.RedirectURL)
 	}
@@ -96,8 +97,11 @@ func (o options) Check() error {
 	if o.CookieName == "" || len(o.CookieName) > 64 || strings.Trim(o.CookieName, cookieLetters) != "" {
 		name = component.OptionErrorf("cookieName", "must be 1 to 64 letters, digits, - and _")
 	}
+	if u, err := url.ParseRequestURI(o.LogoutPath); o.LogoutPath != "" && (err != nil || u.EscapedPath() != o.LogoutPath || !strings.HasPrefix(o.LogoutPath, "/")) {
+		logout = component.OptionErrorf("logoutPath", "is no path that begins with / and has no query")
+	}
 	return errors.Join(client.CheckURL("authURL", o.AuthURL), client.CheckURL("tokenURL", o.TokenURL), redirect,
-		middleware.CheckHeader("authHeaderName", o.HeaderName), name, key, filter)
+		middleware.CheckHeader("authHeaderName", o.HeaderName), name, key, logout, filter)
 }
 
 const (
@@ -115,6 +119,7 @@ type driver struct {
 	conf   *oauth2.Config
 	header string
 	filter middleware.Filter
+	logout string // path; empty: there is none
 	client *client.Client
 	jar    *jar
 }
@@ -142,7 +147,7 @@ func open(_ context.Context, env component.Env, o options) (middleware.Driver, e
 			ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), Scopes: client.Scopes(o.Scopes), RedirectURL: redirect,
 			Endpoint: oauth2.Endpoint{AuthURL: o.AuthURL, TokenURL: o.TokenURL},
 		},
-		header: http.CanonicalHeaderKey(o.HeaderName), filter: filter, client: client.NewClient(env.Logger), jar: jar,
+		header: http.CanonicalHeaderKey(o.HeaderName), filter: filter, logout: o.LogoutPath, client: client.NewClient(env.Logger), jar: jar,
 	}, nil
 }
 
@@ -155,6 +160,10 @@ func (d *driver) Wrap(next http.Handler) http.Handler {
 				d.finish(w, r, query, l)
 				return
 			}
+		}
+		if d.logout != "" && r.Method == http.MethodPost && middleware.Path(r.URL) == d.logout {
+			d.end(w, r)
+			return
 		}
 		if !d.filter.Matches(r.URL) {
 			next.ServeHTTP(w, r)
@@ -221,6 +230,16 @@ func (d *driver) finish(w http.ResponseWriter, r *http.Request, query url.Values
 		w.Header().Set("Retry-After", "1")
 		middleware.Respond(w, http.StatusServiceUnavailable, "no token for the login")
 	}
+}
+
+// end ends a session. A form of another site comes without the cookies, and ends
+// nothing.
+func (d *driver) end(w http.ResponseWriter, r *http.Request) {
+	if _, ok := d.jar.session(r); ok {
+		d.jar.drop(w)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // passed is the request with the token, and without our cookies.

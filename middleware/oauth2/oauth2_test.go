@@ -46,7 +46,7 @@ func TestConform(t *testing.T) { // not parallel: the suite counts goroutines
 		Options: func(*testing.T) map[string]string { return optionsOf(s, nil) },
 		Wrong: map[string]map[string]string{
 			"authURL": wrong("authURL", "login"), "tokenURL": wrong("tokenURL", "ftp://x"), "redirectURL": wrong("redirectURL", "/login"), "pathFilter": wrong("pathFilter", "("),
-			"authHeaderName": wrong("authHeaderName", "host"), "cookieName": wrong("cookieName", "a;b"), "cookieKey": wrong("cookieKey", "short"),
+			"authHeaderName": wrong("authHeaderName", "host"), "cookieName": wrong("cookieName", "a;b"), "logoutPath": wrong("logoutPath", "bye?x"), "cookieKey": wrong("cookieKey", "short"),
 		},
 		Pass: func(*testing.T, map[string]string) *http.Request {
 			r := httptest.NewRequest("POST", "/v1.0/publish/bus/t", nil)
@@ -465,6 +465,44 @@ func TestTimes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A session ends with a POST of the browser that has it.
+func TestLogout(t *testing.T) {
+	t.Parallel()
+	s := oauth2server.Start(t)
+	b := newSite(t, s, optionsOf(s, map[string]string{"logoutPath": "/bye"})).browser(t)
+	if resp, _ := b.get(t, home+"/a"); resp.StatusCode != 200 {
+		t.Fatalf("login: answer %d", resp.StatusCode)
+	}
+	post := func(c *http.Client, want int) *http.Response {
+		t.Helper()
+		resp, err := c.Post(home+"/bye", "text/plain", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("answer %d, want %d", resp.StatusCode, want)
+		}
+		return resp
+	}
+	if resp := post(&http.Client{Transport: b.site}, 204); len(resp.Header["Set-Cookie"]) > 0 {
+		t.Error("a form of another site takes the cookies back")
+	}
+	if resp, body := b.get(t, home+"/bye"); resp.StatusCode != 200 || body != "welcome" {
+		t.Errorf("GET: answer %d %q", resp.StatusCode, body)
+	}
+	b.stay()
+	post(b.Client, 204)
+	for _, c := range b.cookies() {
+		if !strings.HasSuffix(c.Name, "_login") {
+			t.Errorf("cookie %s is still there", c.Name)
+		}
+	}
+	if resp, _ := b.get(t, home+"/a"); resp.StatusCode != 302 {
+		t.Errorf("after the end of the session: answer %d", resp.StatusCode)
+	}
 }
 
 // A token that does not fit into one cookie takes more, up to a limit.
