@@ -11,12 +11,14 @@ import (
 	"github.com/penstock-io/penstock/resilience"
 )
 
-// wellTime is how long a source must have run for its next failure to count as
-// the first again.
+// wellTime is how long a source that hands over nothing must have run for its next
+// failure to count as the first again.
 const wellTime = 30 * time.Second
 
 // supervisor keeps a source running until it is stopped. A source that returns
-// or panics is run again after 200 ms, doubling to 15 s.
+// or panics is run again after 200 ms, doubling to 15 s until it has handed
+// something over: a connection that is cut again and again must not wait longer
+// each time.
 type supervisor struct {
 	source Source
 	emit   cloudevents.EmitFunc
@@ -26,6 +28,7 @@ type supervisor struct {
 	stop   context.CancelFunc
 	done   chan struct{}
 	broken atomic.Bool
+	worked atomic.Bool // it handed something over since it was started
 }
 
 // start runs the source until stop is called.
@@ -46,7 +49,7 @@ func (s *supervisor) run() {
 		if s.ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) >= wellTime {
+		if s.worked.Swap(false) || time.Since(began) >= wellTime {
 			failures = 0
 		}
 		failures++
@@ -69,6 +72,9 @@ func (s *supervisor) broke(err error) {
 
 // heard is emit: a source that hands something over is well.
 func (s *supervisor) heard(ctx context.Context, d *cloudevents.Delivery) error {
+	if !s.worked.Load() { // it is asked for each event, and set once
+		s.worked.Store(true)
+	}
 	if s.broken.Load() && s.broken.Swap(false) {
 		s.tally.setSource("")
 		s.log.Info("source works again")

@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -299,6 +300,31 @@ func TestTrapBrokenSubscriptionIsForgotten(t *testing.T) {
 		b.want("1", "ack")
 		if len(r.inner.Handlers()) != 2 {
 			t.Errorf("handlers %v", r.inner.Handlers())
+		}
+	})
+}
+
+// What breaks a source that works, a connection that is cut every second, must
+// not keep it away longer each time.
+func TestSourceThatWorkedIsTriedAgainSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, r := newBook(t), running(t, Options{})
+		var runs atomic.Int32
+		mustAdd(t, r, Route{Name: "r", Targets: to(ackAll), Source: SourceFunc(func(ctx context.Context, emit cloudevents.EmitFunc) error {
+			if err := emit(ctx, b.delivery(strconv.Itoa(int(runs.Add(1))))); err != nil {
+				return err
+			}
+			select {
+			case <-time.After(time.Second):
+				return fault.New(fault.Unavailable, "connection reset")
+			case <-ctx.Done():
+				return nil
+			}
+		})})
+		pass(time.Minute)
+		if n := runs.Load(); n < 45 || n > 55 { // a second each, and 200 ms between them
+			t.Errorf("%d runs in a minute, want about 50", n)
 		}
 	})
 }
