@@ -15,8 +15,12 @@ import (
 // failure to count as the first again.
 const wellTime = 30 * time.Second
 
+// mostAway is the longest pause before a broken source is tried again, so that a
+// broker that was away for a minute has its readers back within seconds.
+const mostAway = 5 * time.Second
+
 // supervisor keeps a source running until it is stopped. A source that returns
-// or panics is run again after 200 ms, doubling to 15 s until it has handed
+// or panics is run again after 200 ms, doubling to 5 s until it has handed
 // something over: a connection that is cut again and again must not wait longer
 // each time.
 type supervisor struct {
@@ -55,7 +59,7 @@ func (s *supervisor) run() {
 		failures++
 		s.broke(err)
 		// The wait ends with the context; the loop looks at it.
-		_ = resilience.Sleep(s.ctx, resilience.Retry{}.Delay(failures, fault.RetryAfter(err)))
+		_ = resilience.Sleep(s.ctx, resilience.Retry{Max: mostAway}.Delay(failures, fault.RetryAfter(err)))
 	}
 }
 

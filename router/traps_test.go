@@ -293,7 +293,7 @@ func TestTrapBrokenSubscriptionIsForgotten(t *testing.T) {
 			return nil
 		})})
 		pass(time.Minute)
-		if n := runs.Load(); n < 7 || n > 12 { // 200 ms doubling to 15 s
+		if n := runs.Load(); n < 13 || n > 19 { // 200 ms doubling to 5 s
 			t.Errorf("%d runs in a minute", n)
 		}
 		pass(10 * time.Minute)
