@@ -131,8 +131,8 @@ func (b *Binding) Invoke(ctx context.Context, r *Request) (resp *Response, err e
 	began := b.calls.Begin()
 	ctx, span := b.tracer.Call(ctx, "bindings", b.name, r.Operation)
 	defer func() {
+		b.calls.DoneIn(span.TraceID(), r.Operation, began, err)
 		span.Done(err)
-		b.calls.Done(r.Operation, began, err)
 	}()
 	p := b.policy.Load()
 	traced := r.in(span)

@@ -92,8 +92,8 @@ func (b *Bus) Publish(ctx context.Context, r *PublishRequest) (err error) {
 	began := b.calls.Begin()
 	ctx, span := b.begin(ctx, r.Topic, r.from(b.tracer), nil)
 	defer func() {
+		b.calls.DoneIn(span.TraceID(), r.Topic, began, err)
 		span.Done(err)
-		b.calls.Done(r.Topic, began, err)
 	}()
 	traced := r.in(span)
 	p := b.policy.Load()
@@ -166,7 +166,7 @@ func (b *Bus) BulkPublish(ctx context.Context, topic string, rs []PublishRequest
 		return nil, err
 	}
 	for _, err := range k.errs {
-		b.calls.Done(topic, began, err)
+		b.calls.DoneIn(span.TraceID(), topic, began, err)
 	}
 	return k.errs, nil
 }

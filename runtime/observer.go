@@ -29,6 +29,7 @@ type observed struct {
 	count roundCount
 	entry journal.Round
 	span  trace.Span // of the try under way
+	trace string     // of the last one that was recorded, its id
 	route string
 	// delivery is that of the round.
 	delivery *cloudevents.Delivery
@@ -62,8 +63,8 @@ func (r *observed) Tried(o cloudevents.Outcome) {
 }
 
 func (r *observed) End(e router.End) {
-	r.count.end(r.began, e.Outcome.Verdict)
+	r.count.end(r.trace, r.began, e.Outcome.Verdict)
 	r.entry.End(endingOf(&e), time.Since(r.began))
-	r.count, r.delivery = roundCount{}, nil
+	r.count, r.delivery, r.trace = roundCount{}, nil, ""
 	r.of.rounds.Put(r)
 }

@@ -35,12 +35,13 @@ func countOf(m *telemetry.Metrics, s *router.Start) roundCount {
 	return roundCount{m.Calls(family, name), topic, subscribed}
 }
 
-func (c roundCount) end(began time.Time, v cloudevents.Verdict) {
+// end counts it; trace is the id of the trace that its last try was recorded in.
+func (c roundCount) end(trace string, began time.Time, v cloudevents.Verdict) {
 	if c.subscribed {
-		c.calls.End(c.topic, began, statusWord(v))
+		c.calls.EndIn(trace, c.topic, began, statusWord(v))
 		return
 	}
-	c.calls.End("", began, strconv.FormatBool(v == cloudevents.Ack))
+	c.calls.EndIn(trace, "", began, strconv.FormatBool(v == cloudevents.Ack))
 }
 
 // statusWord is Dapr's word for how a round ended; it has none for an event that is

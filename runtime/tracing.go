@@ -84,6 +84,7 @@ func (r *observed) endSpan(o cloudevents.Outcome) {
 	case o.Verdict == cloudevents.Drop:
 		r.span.Fail("drop")
 	}
+	r.trace = r.span.TraceID()
 	r.span.End()
 	r.span = trace.Span{}
 }

@@ -1,10 +1,14 @@
 package runtime
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/router"
+	"github.com/penstock-io/penstock/telemetry"
 	"github.com/penstock-io/penstock/telemetry/journal"
 	"github.com/penstock-io/penstock/telemetry/trace"
 )
@@ -12,6 +16,11 @@ import (
 // rounds makes what an observer is told of one round of an event; a nil rate turns
 // tracing off.
 func rounds(t testing.TB, rate *float64, from string) func() {
+	t.Helper()
+	return roundsCounted(t, telemetry.NewMetrics(telemetry.Options{AppID: "shop"}), rate, from)
+}
+
+func roundsCounted(t testing.TB, m *telemetry.Metrics, rate *float64, from string) func() {
 	t.Helper()
 	tr := trace.New(nil)
 	if rate != nil {
@@ -24,7 +33,7 @@ func rounds(t testing.TB, rate *float64, from string) func() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &observer{journal: journal.New(0), tracer: tr, system: func(string) string { return "in-memory" }}
+	o := &observer{metrics: m, journal: journal.New(0), tracer: tr, system: func(string) string { return "in-memory" }}
 	d := &cloudevents.Delivery{Event: e, Origin: "bus/orders", Attempt: 1}
 	ctx := t.Context()
 	return func() {
@@ -47,6 +56,28 @@ func TestTriesCostNothing(t *testing.T) { // not parallel: it counts allocations
 		if n := testing.AllocsPerRun(1000, round); n >= 1 { // the pool of rounds may be emptied
 			t.Errorf("%s: %v allocations", name, n)
 		}
+	}
+}
+
+// TestRecordedRoundsAreExemplars: of a round whose trace is recorded the times say
+// which that is, of another one nothing.
+func TestRecordedRoundsAreExemplars(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	scrape := func() string {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody)
+		r.Header.Set("Accept", "application/openmetrics-text")
+		m.Handler().ServeHTTP(w, r)
+		return w.Body.String()
+	}
+	roundsCounted(t, m, new(1.0), notRecorded)()
+	roundsCounted(t, m, nil, isRecorded)()
+	if text := scrape(); strings.Contains(text, "trace_id") {
+		t.Errorf("nothing was recorded, and it says\n%s", text)
+	}
+	roundsCounted(t, m, new(1.0), isRecorded)()
+	if text := scrape(); !strings.Contains(text, `# {trace_id="0af7651916cd43dd8448eb211c80319c"} `) {
+		t.Errorf("no exemplar in\n%s", text)
 	}
 }
 

@@ -131,18 +131,32 @@ func (c *Calls) Begin() time.Time {
 
 // Done counts a call that ended with err, nil for success.
 func (c *Calls) Done(word string, began time.Time, err error) {
-	c.End(word, began, strconv.FormatBool(err == nil))
+	c.DoneIn("", word, began, err)
+}
+
+// DoneIn is Done of a call in a recorded trace, whose id goes beside the time as an
+// exemplar; without one it is Done.
+func (c *Calls) DoneIn(trace, word string, began time.Time, err error) {
+	c.EndIn(trace, word, began, strconv.FormatBool(err == nil))
 }
 
 // End counts a call that ended as the word end says; for [Deliver] that is success,
 // retry, drop or leave, for all others true or false.
-func (c *Calls) End(word string, began time.Time, end string) {
+func (c *Calls) End(word string, began time.Time, end string) { c.EndIn("", word, began, end) }
+
+// EndIn is End of a call in a recorded trace, as [Calls.DoneIn] is Done.
+func (c *Calls) EndIn(trace, word string, began time.Time, end string) {
 	if c == nil {
 		return
 	}
 	b := c.bound(series{word, end})
 	b.count.Inc()
-	b.times.Observe(milliseconds(began))
+	took := milliseconds(began)
+	if trace == "" {
+		b.times.Observe(took)
+		return
+	}
+	b.times.(prometheus.ExemplarObserver).ObserveWithExemplar(took, prometheus.Labels{"trace_id": trace}) // histograms are
 }
 
 func (c *Calls) bound(s series) bound {

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
 )
 
 // Options are the settings of [Metrics].
@@ -108,9 +109,20 @@ const (
 	scrapeTimeout = 10 * time.Second
 )
 
-// Handler answers scrapes, at /metrics and at / as Dapr does.
+// Handler answers scrapes, at /metrics and at / as Dapr does. Who asks for OpenMetrics
+// gets that, with the ids of traces as exemplars of times, and the same names.
 func (m *Metrics) Handler() http.Handler {
-	h := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: scrapes, Timeout: scrapeTimeout})
+	o := promhttp.HandlerOpts{MaxRequestsInFlight: scrapes, Timeout: scrapeTimeout}
+	plain := promhttp.HandlerFor(m.registry, o)
+	o.EnableOpenMetrics = true
+	open := promhttp.HandlerFor(sameNames{m.registry}, o)
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...).FormatType() == expfmt.TypeOpenMetrics {
+			open.ServeHTTP(w, r)
+			return
+		}
+		plain.ServeHTTP(w, r)
+	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", h)
 	mux.Handle("GET /{$}", h)

@@ -3,11 +3,17 @@ package telemetry_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/penstock-io/penstock/telemetry"
 )
@@ -102,6 +108,52 @@ func TestSettings(t *testing.T) {
 		t.Errorf("%d buckets, want two and the rest", n)
 	}
 	wantLine(t, text, `dapr_http_server_response_count{app_id="shop",method="",path="state",status="200"} 2`)
+}
+
+// TestExemplars: who asks for OpenMetrics finds the trace of a call beside its time,
+// and every name as it is in the other format, which knows no exemplars.
+func TestExemplars(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	m.Read([]telemetry.Gauge{{Name: "ended_total", Help: "e", Counter: true}}, func() []telemetry.Sample { return []telemetry.Sample{{Value: 7}} })
+	c := m.Calls(telemetry.Deliver, "bus")
+	const trace = "0af7651916cd43dd8448eb211c80319c"
+	c.EndIn(trace, "orders", time.Now().Add(-3500*time.Microsecond), "success")
+	m.Calls(telemetry.Output, "disk").DoneIn("", "create", time.Now(), nil)
+	ask := func(accept string) (kind, text string) {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody)
+		r.Header.Set("Accept", accept)
+		m.Handler().ServeHTTP(w, r)
+		return w.Header().Get("Content-Type"), w.Body.String()
+	}
+	// What Prometheus sends.
+	kind, open := ask("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4,*/*;q=0.1")
+	if !strings.HasPrefix(kind, "application/openmetrics-text") || !strings.HasSuffix(open, "# EOF\n") {
+		t.Errorf("type %s, and\n%s", kind, open)
+	}
+	exemplar := regexp.MustCompile(`(?m)^dapr_component_pubsub_ingress_latencies_bucket\{.*,le="([0-9.]+)"\} 1 # \{trace_id="` + trace + `"\} ([0-9.]+) [0-9.e+]+$`)
+	found := exemplar.FindAllStringSubmatch(open, -1)
+	if len(found) != 1 || strings.Count(open, "# {") != 1 {
+		t.Fatalf("%d exemplars, want that of the bucket of 4 ms, in\n%s", len(found), open)
+	}
+	upTo, _ := strconv.ParseFloat(found[0][1], 64)
+	if took, _ := strconv.ParseFloat(found[0][2], 64); took < 3.5 || took > upTo {
+		t.Errorf("the exemplar took %v ms, in a bucket up to %v", took, upTo)
+	}
+	_, plain := ask("text/plain")
+	if strings.Contains(plain, "# {") || strings.Contains(plain, "# EOF") {
+		t.Errorf("an exemplar in plain text:\n%s", plain)
+	}
+	names := func(text string) []string {
+		all := map[string]bool{}
+		for _, line := range regexp.MustCompile(`(?m)^[a-z][a-zA-Z0-9_:]*`).FindAllString(text, -1) {
+			all[line] = true
+		}
+		return slices.Sorted(maps.Keys(all))
+	}
+	if diff := cmp.Diff(names(plain), names(open)); diff != "" {
+		t.Errorf("names differ:\n%s", diff)
+	}
 }
 
 func TestStopped(t *testing.T) {

@@ -192,6 +192,15 @@ func Current(ctx context.Context) Span {
 // Recording tells whether the span is one.
 func (s Span) Recording() bool { return s.span != nil }
 
+// TraceID is the id of the trace that the span is recorded in, in hexadecimal; empty
+// when nothing is.
+func (s Span) TraceID() string {
+	if s.span == nil {
+		return ""
+	}
+	return s.span.SpanContext().TraceID().String()
+}
+
 // Context is what goes on to the next one: that of the span, or else what came in.
 // Where a trace began that is not sampled, it says so.
 func (s Span) Context() Context {

@@ -96,6 +96,8 @@ var only = map[string][]string{
 	"github.com/dapr/dapr/pkg/proto":      {"api/grpc", "app/grpc", "invoke/peer", "invoke/identity/sentry", "pluggable", "examples/pluggable", "test/bench"},
 	"github.com/spiffe/go-spiffe":         {"invoke/identity/workload"},
 	"github.com/prometheus/client_golang": {"telemetry"},
+	"github.com/prometheus/client_model":  {"telemetry"},
+	"github.com/prometheus/common":        {"telemetry"},
 	"github.com/segmentio/kafka-go":       {"client/kafka", "pubsub/kafka", "bindings/kafka", "test"},
 	"github.com/rabbitmq/amqp091-go":      {"client/rabbitmq", "pubsub/rabbitmq", "bindings/rabbitmq", "test"},
 	"github.com/redis/rueidis":            {"client/redis", "pubsub/redis", "bindings/redis", "state/redis", "test"},
