@@ -36,6 +36,16 @@ spec: {type: pubsub.in-memory, version: v1}
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
+metadata: {name: db}
+spec: {type: pubsub.sqlite, version: v1, metadata: [{name: connectionString, value: DIR/bus.db}]}
+---
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: stored}
+spec: {pubsubname: db, topic: stored, routes: {default: /orders}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
 metadata: {name: cache}
 spec: {type: state.in-memory, version: v1}
 ---
