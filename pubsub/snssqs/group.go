@@ -220,6 +220,17 @@ func (g *group) absent(arn string) time.Duration {
 	return a.pause
 }
 
+// backlog counts what the queue has, of all topics of the group.
+func (g *group) backlog(ctx context.Context) (b cloudevents.Backlog, err error) {
+	g.mu.Lock()
+	q := g.q
+	g.mu.Unlock()
+	if q == nil {
+		return b, nil // nobody has asked for it yet
+	}
+	return q.Backlog(ctx)
+}
+
 // close ends the reading and settles.
 func (g *group) close(ctx context.Context) error {
 	g.mu.Lock()

@@ -243,6 +243,16 @@ func (d *driver) Subscribe(ctx context.Context, s pubsub.Subscription, emit clou
 	return g.serve(ctx, arn, s.Topic, emit)
 }
 
+// Backlog implements pubsub.Backlogged. It is that of all topics of the group, which
+// share a queue.
+func (d *driver) Backlog(ctx context.Context, s pubsub.Subscription) (cloudevents.Backlog, error) {
+	g, err := d.group(s.Group)
+	if err != nil {
+		return cloudevents.Backlog{}, err
+	}
+	return g.backlog(ctx)
+}
+
 // Close settles what has its outcome and gives the rest back.
 func (d *driver) Close(ctx context.Context) error {
 	d.mu.Lock()
