@@ -87,7 +87,7 @@ test-services: ## install and start the real servers, run the tests that need th
 
 test-interop: ## let Dapr's components and ours read what the other wrote; fetches 1 GB of modules
 	$(GO) build -o bin/services ./test/services/run
-	bin/services -only redis,rabbitmq,kafka,nats $(GO) test -C test/interop -count=1 -v -tags services .
+	bin/services -only redis,rabbitmq,kafka,nats,postgres,mysql $(GO) test -C test/interop -count=1 -v -tags services .
 
 crash: build ## kill -9, SIGTERM and reloads under load, at full length
 	$(GO) test -count=1 -v ./test/crash -args -full
