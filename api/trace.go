@@ -4,12 +4,12 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // The bounds of trace headers, from the W3C recommendations.
 const (
-	traceParentLen  = 55
 	maxTraceState   = 512
 	maxStateMembers = 32
 	maxBaggage      = 8192
@@ -87,28 +87,10 @@ func (t Trace) In(c trace.Context) Trace {
 	return t
 }
 
-// validTraceParent checks "00-<32 hex>-<16 hex>-<2 hex>"; later versions may
-// have more behind.
+// validTraceParent bounds what cloudevents takes, whose later versions may have
+// more behind.
 func validTraceParent(s string) bool {
-	if len(s) < traceParentLen || s[2] != '-' || s[35] != '-' || s[52] != '-' {
-		return false
-	}
-	version := s[:2]
-	if version == "ff" || len(s) > traceParentLen && (version == "00" || s[traceParentLen] != '-') || len(s) > maxTraceState {
-		return false
-	}
-	trace, span := s[3:35], s[36:52]
-	return isHex(version) && isHex(trace) && isHex(span) && isHex(s[53:55]) &&
-		strings.Trim(trace, "0") != "" && strings.Trim(span, "0") != ""
-}
-
-func isHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
+	return len(s) <= maxTraceState && cloudevents.ValidTraceParent(s)
 }
 
 // checkBaggage checks the form key=value;properties, comma separated.
