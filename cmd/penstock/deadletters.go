@@ -236,6 +236,8 @@ type replayLetters struct {
 	apiAddress `embed:""`
 	Rate       float64 `name:"rate" placeholder:"N" help:"Events per second; 0: as fast as they are taken."`
 	To         string  `name:"to" help:"Publish to pubsub/topic instead of handing them to their routes."`
+	Data       string  `name:"data" placeholder:"FILE" help:"Replay one with the body in this file in place of its own; - is standard input."`
+	Edit       bool    `name:"edit" help:"Replay one with its body as you leave it in $VISUAL or $EDITOR."`
 	Out        string  `name:"output" short:"o" default:"text" enum:"text,json" help:"text or json."`
 }
 
@@ -256,6 +258,9 @@ func (c *replayLetters) Run(ctx context.Context, std *stdio) error {
 	}
 	if c.To != "" {
 		m["to"] = c.To
+	}
+	if err := c.mend(ctx, std, m); err != nil {
+		return fault.Wrap(err, doing)
 	}
 	body, err := json.Marshal(m)
 	if err != nil {
