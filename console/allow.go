@@ -12,6 +12,8 @@ type rule struct {
 	query  string
 	// watch is a request that ends when the page goes.
 	watch bool
+	// write changes what belongs to the app: refused unless the options allow it.
+	write bool
 }
 
 // rules is the whole list. Nothing on it tells a secret, calls an app or ends
@@ -34,6 +36,8 @@ func rules() []rule {
 		{method: "GET", path: own + "/webhooks", shared: true},
 		{method: "GET", path: own + "/state/{}"},
 		{method: "GET", path: "/v1.0/state/{}/{}"},
+		{method: "POST", path: "/v1.0/state/{}", write: true},
+		{method: "DELETE", path: "/v1.0/state/{}/{}", write: true},
 		{method: "POST", path: "/v1.0/publish/{}/*"},
 	}
 }

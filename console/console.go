@@ -39,6 +39,9 @@ type Options struct {
 	// Check judges YAML documents that somebody writes; it must not show secrets.
 	// Nil: there is no check.
 	Check func(text []byte) Draft
+	// WriteState lets the page set and delete state of the app; else the server
+	// refuses it.
+	WriteState bool
 	// Ending ends what is watched when it is closed, so that a stop need not
 	// wait for pages; nil never does.
 	Ending <-chan struct{}
@@ -65,6 +68,8 @@ type about struct {
 	AppID   string    `json:"appId"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+	// WriteState tells whether state may be set and deleted.
+	WriteState bool `json:"writeState"`
 	// Key belongs to the session; the page sends it with each request.
 	Key string `json:"key"`
 }
@@ -76,7 +81,8 @@ func New(api http.Handler, o Options) (http.Handler, error) {
 	}
 	c := &console{
 		api: api, assets: readAssets(), hosts: middleware.NewHosts(o.AllowedHosts), seal: newSeal(o.Token),
-		about: about{AppID: o.AppID, Version: o.Version, Started: time.Now()}, judge: o.Check, ending: o.Ending, log: o.Logger,
+		judge: o.Check, ending: o.Ending, log: o.Logger,
+		about: about{AppID: o.AppID, Version: o.Version, Started: time.Now(), WriteState: o.WriteState},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -125,9 +131,17 @@ func (c *console) pass(w http.ResponseWriter, r *http.Request, path string) {
 		refuse(w, http.StatusNotFound, "the console has nothing there")
 		return
 	}
+	if rule.write && !c.about.WriteState {
+		refuse(w, http.StatusForbidden, "state is read only here; start Penstock with --console-write-state to change it")
+		return
+	}
 	ask := r.Clone(r.Context())
 	ask.Host, ask.Header = "localhost", http.Header{}
-	for _, name := range []string{"Accept", "Content-Type", "Content-Length", "User-Agent"} {
+	names := []string{"Accept", "Content-Type", "Content-Length", "User-Agent"}
+	if rule.write {
+		names = append(names, "If-Match") // what somebody else changed meanwhile stays
+	}
+	for _, name := range names {
 		if v := r.Header[name]; len(v) > 0 {
 			ask.Header[name] = v
 		}

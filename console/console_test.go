@@ -42,6 +42,15 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, `{"path": "`+r.URL.Path+`"}`)
 }
 
+func (a *api) lastHeader(name string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.last == nil {
+		return ""
+	}
+	return a.last.Header.Get(name)
+}
+
 func newConsole(t *testing.T, a http.Handler, ending <-chan struct{}) http.Handler {
 	t.Helper()
 	h, err := console.New(a, console.Options{Token: token, AppID: "shop", Version: "1", Ending: ending})
@@ -148,6 +157,51 @@ func TestOnlyWhatDescribesTheBodyIsPassedOn(t *testing.T) {
 	}
 	if got := a.last.Header; len(got) != 2 || got.Get("Accept") == "" || got.Get("Content-Type") == "" {
 		t.Errorf("passed on: %v", got)
+	}
+}
+
+// TestStateIsReadOnlyUnlessAllowed asks for each change of state with and without
+// leave. What is no key of a store is no change of state: it stays unknown.
+func TestStateIsReadOnlyUnlessAllowed(t *testing.T) {
+	t.Parallel()
+	for _, allow := range []bool{false, true} {
+		a := &api{}
+		h, err := console.New(a, console.Options{Token: token, AppID: "shop", WriteState: allow})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := signIn(t, h, token)
+		s.Set("If-Match", `"7"`)
+		for _, tt := range []struct {
+			method, path string
+			always       int // zero: as allowed
+		}{
+			{"POST", "/v1.0/state/store", 0},
+			{"DELETE", "/v1.0/state/store/k", 0},
+			{"GET", "/v1.0/state/store/k", http.StatusOK},
+			{"POST", "/v1.0/state/store/transaction", http.StatusNotFound},
+			{"POST", "/v1.0/state/store/bulk", http.StatusNotFound},
+			{"PUT", "/v1.0/state/store", http.StatusNotFound},
+			{"DELETE", "/v1.0/state/store", http.StatusNotFound},
+			{"DELETE", "/v1.0/state/store/a/b", http.StatusNotFound},
+			{"DELETE", "/v1.0/state/store/%2e%2e", http.StatusNotFound},
+		} {
+			want := tt.always
+			if want == 0 && allow {
+				want = http.StatusOK
+			} else if want == 0 {
+				want = http.StatusForbidden
+			}
+			before := a.calls.Load()
+			if w := ask(h, s, tt.method, tt.path, "[]"); w.Code != want {
+				t.Errorf("allowed %t: %s %s: %d, want %d: %s", allow, tt.method, tt.path, w.Code, want, w.Body)
+			}
+			if asked := a.calls.Load() > before; asked != (want == http.StatusOK) {
+				t.Errorf("allowed %t: %s %s: the API was asked: %t", allow, tt.method, tt.path, asked)
+			} else if got := a.lastHeader("If-Match"); asked && (got != "") != (tt.always == 0) {
+				t.Errorf("%s %s: the API got the ETag %q", tt.method, tt.path, got)
+			}
+		}
 	}
 }
 

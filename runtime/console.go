@@ -18,7 +18,7 @@ func (r *Runtime) serveConsole(ctx context.Context, settings apihttp.Options, op
 	options.ReadBuffer = maxConsoleHeader
 	page, err := console.New(apihttp.New(r.api, settings), console.Options{
 		Token: r.o.ConsoleToken, AllowedHosts: r.o.AllowedHosts, AppID: r.o.AppID, Version: r.o.Version,
-		Check: r.draft, Ending: r.draining, Logger: r.log,
+		WriteState: r.o.ConsoleWriteState, Check: r.draft, Ending: r.draining, Logger: r.log,
 	})
 	if err != nil {
 		return err

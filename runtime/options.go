@@ -35,6 +35,8 @@ type Options struct {
 	// ConsoleToken lets them in.
 	Console      []net.Listener
 	ConsoleToken string
+	// ConsoleWriteState lets the page set and delete state of the app.
+	ConsoleWriteState bool
 	// GRPC are the listeners of the gRPC API, already open; may be empty.
 	GRPC []net.Listener
 	// Internal are the listeners for other sidecars, already open; may be empty.

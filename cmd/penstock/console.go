@@ -55,7 +55,7 @@ func (f *serveFlags) listenConsole(o *runtime.Options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	o.Console, o.ConsoleToken = []net.Listener{l}, token
+	o.Console, o.ConsoleToken, o.ConsoleWriteState = []net.Listener{l}, token, f.ConsoleWriteState
 	f.console.address, f.console.token = "http://"+reachable(l.Addr())+"/", token
 	log.Info("Console listening; penstock console prints the address to open", "address", l.Addr().String())
 	return nil

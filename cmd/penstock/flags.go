@@ -72,6 +72,7 @@ type serveFlags struct {
 	EnableConsole        *bool  `name:"enable-console" negatable:"" help:"Serve the web page for the people who run this; when it is not given, run does, and serve with --console-port."`
 	ConsolePort          *int   `name:"console-port" help:"Port of the console, 0 for any; when it is not given, 3580, or any if somebody else has that."`
 	ConsoleListenAddress string `name:"console-listen-address" help:"Address of the console; loopback when empty."`
+	ConsoleWriteState    bool   `name:"console-write-state" help:"Let the console set and delete state of the app, not only show it."`
 
 	LogLevel  string `name:"log-level" default:"info" help:"debug, info, warn or error; penstock loglevel changes it later, of each part."`
 	LogAsJSON bool   `name:"log-as-json" help:"Log JSON lines."`

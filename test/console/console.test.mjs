@@ -292,8 +292,84 @@ describe('inputs and stores', () => {
     assert.equal(await page.getByRole('button', { name: 'order-1' }).count(), 0)
     await shot('state')
     const status = await page.evaluate(() => fetch('/v1.0/state/store', { method: 'POST', headers: { 'Penstock-Console': localStorage.getItem('penstock-console-key') }, body: '[]' }).then((r) => r.status))
-    assert.equal(status, 404)
+    assert.equal(status, 403)
+    assert.equal(await page.getByRole('button', { name: 'New key' }).count(), 0)
+    assert.equal(await page.getByRole('button', { name: 'Delete' }).count(), 0)
     errors.pop()
+  })
+
+  test('where it is allowed state is set and deleted, and nobody else is overwritten', async () => {
+    const open = await (await new Sidecar().prepare()).start(['--console-write-state'])
+    const wide = watched(await context.newPage())
+    try {
+      const read = (k) => fetch(`http://127.0.0.1:${open.port}/v1.0/state/store/${encodeURIComponent(k)}`).then((r) => r.text())
+      const set = (key, value) => open.api('POST', '/v1.0/state/store', [{ key, value }])
+      await set('cart-1', { items: ['pears'] })
+      await wide.goto(open.url())
+      await wide.evaluate(() => (location.hash = '#/state'))
+      // A key that is new, with a number that JavaScript does not have.
+      await wide.getByRole('button', { name: 'New key' }).click()
+      await wide.getByLabel('Key', { exact: true }).fill('big/one')
+      await wide.getByLabel('Value, JSON').fill('{"n": 123')
+      assert.ok(await wide.getByRole('button', { name: 'Save' }).isDisabled())
+      await wide.getByLabel('Value, JSON').fill('{"n": 12345678901234567890}')
+      await wide.getByRole('button', { name: 'Save' }).click()
+      await wide.getByText('Saved big/one').waitFor()
+      assert.match(await read('big/one'), /12345678901234567890/)
+      // One that is there is not taken for new.
+      await wide.getByRole('button', { name: 'New key' }).click()
+      await wide.getByLabel('Key', { exact: true }).fill('cart-1')
+      await wide.getByLabel('Value, JSON').fill('0')
+      await wide.getByRole('button', { name: 'Save' }).click()
+      await wide.getByText('There is such a key already.').waitFor()
+      await wide.getByRole('button', { name: 'Take the other one' }).click()
+      await wide.getByText('"pears"').waitFor()
+      // Somebody else is faster.
+      await wide.getByRole('button', { name: 'Edit' }).click()
+      await wide.getByLabel('Value, JSON').fill('{"items": ["mine"]}')
+      await set('cart-1', { items: ['theirs'] })
+      await wide.getByRole('button', { name: 'Save' }).click()
+      await wide.getByText('Somebody else has changed it meanwhile.').waitFor()
+      await wide.getByRole('alert').getByText('theirs').waitFor()
+      assert.match(await read('cart-1'), /theirs/)
+      for (const theme of ['light', 'dark']) {
+        await wide.emulateMedia({ colorScheme: theme })
+        await wide.screenshot({ path: `${shots}/state-conflict-${theme}.png` })
+      }
+      await wide.evaluate(axeSource)
+      assert.deepEqual(await wide.evaluate(async () => (await window.axe.run(document, { resultTypes: ['violations'] })).violations
+        .filter((v) => ['serious', 'critical'].includes(v.impact)).map((v) => `${v.id}: ${v.nodes[0].html.slice(0, 160)}`)), [])
+      await wide.getByRole('button', { name: 'Keep mine' }).click()
+      await wide.getByRole('button', { name: 'Save' }).click()
+      await until('mine', async () => /mine/.test(await read('cart-1')))
+      await wide.getByRole('button', { name: 'Edit' }).waitFor()
+      for (const theme of ['light', 'dark']) {
+        await wide.emulateMedia({ colorScheme: theme })
+        await wide.screenshot({ path: `${shots}/state-writable-${theme}.png` })
+      }
+      // And when it is to be deleted.
+      await set('cart-1', 'theirs again')
+      const remove = async () => {
+        await wide.getByRole('button', { name: 'Delete' }).click()
+        await wide.getByRole('button', { name: 'Yes' }).click()
+      }
+      await remove()
+      await wide.getByText('Somebody else has changed it meanwhile.').waitFor()
+      assert.match(await read('cart-1'), /theirs again/)
+      await wide.getByRole('button', { name: 'Take the other one' }).click()
+      await wide.getByText('theirs again').first().waitFor()
+      await remove()
+      await wide.getByText('Deleted cart-1').waitFor()
+      assert.equal(await read('cart-1'), '')
+      await until('it is off the list', async () => (await wide.getByRole('button', { name: 'cart-1' }).count()) === 0)
+      const refusals = errors.splice(0).filter((e) => !e.includes('409'))
+      assert.deepEqual(refusals, [])
+    } finally {
+      await wide.close()
+      await open.stop()
+      open.app.server.closeAllConnections()
+      open.app.server.close()
+    }
   })
 })
 

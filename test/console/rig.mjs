@@ -113,9 +113,11 @@ export class Sidecar {
     return this
   }
 
-  async start() {
+  // more are flags that this one has besides.
+  async start(more = this.more ?? []) {
+    this.more = more
     const args = ['serve', '--app-id', 'shop', '--app-port', this.app.port, '--dapr-http-port', this.port, '--dapr-grpc-port', 0, '--no-enable-metrics',
-      '--console-port', this.page, '--resources-path', 'resources', '--data-dir', 'data']
+      '--console-port', this.page, '--resources-path', 'resources', '--data-dir', 'data', ...more]
     this.env = { ...process.env, HOME: this.dir, XDG_CACHE_HOME: join(this.dir, 'cache') }
     this.process = spawn(penstock, args.map(String), { cwd: this.dir, env: this.env })
     for (const out of [this.process.stdout, this.process.stderr]) out.on('data', (d) => (this.log += d))

@@ -36,6 +36,15 @@ export async function ask(method, path, body, more = {}) {
   return text === '' ? null : JSON.parse(text)
 }
 
+// item reads one key of a state store: its text as it is, for numbers may not
+// fit into what JavaScript has, its ETag and when it expires. Null: there is none.
+export async function item(path) {
+  const response = await fetch(path, { headers: headers() })
+  if (!response.ok) throw await refused(response)
+  if (response.status === 204) return null
+  return { text: await response.text(), etag: response.headers.get('ETag') ?? '', expires: response.headers.get('metadata.ttlExpireTime') ?? '' }
+}
+
 // lines calls each for every JSON document of an answer that goes on.
 export async function lines(method, path, body, each) {
   const response = await fetch(path, {
