@@ -69,7 +69,8 @@ metadata: {name: c}
 spec:
   tracing:
     samplingRate: "1"
-    zipkin: {endpointAddress: "http://user:ZIPKIN@127.0.0.1:1/api/v2/spans?key=ZIPKINQUERY"}
+    stdout: true
+    zipkin: {endpointAddress: "http://user:ZIPKIN@COLLECTOR/api/v2/spans?key=ZIPKINQUERY"}
   logging: {apiLogging: {enabled: true}}
   nameResolution:
     component: consul
@@ -86,6 +87,9 @@ type instance struct {
 	token   string // what callers must send
 	grpc    string // address
 	scrapes string // address
+	console string // address
+	pass    string // the token of the console
+	spans   *collector
 	app     *app
 }
 
@@ -125,10 +129,11 @@ func (a *app) seen() int {
 	return a.events
 }
 
-// start writes the configuration and starts the program in the way w.
-func start(t *testing.T, w way, flags ...string) *instance {
+// start writes the configuration and starts the program in the way w, with a
+// collector of its traces or with none that answers.
+func start(t *testing.T, w way, spans *collector, flags ...string) *instance {
 	t.Helper()
-	in := &instance{c: &canaries{}, dir: t.TempDir(), app: newApp(t)}
+	in := &instance{c: &canaries{}, dir: t.TempDir(), app: newApp(t), spans: spans}
 	resources := filepath.Join(in.dir, "resources")
 	store, env := map[string]string{}, map[string]string{}
 	var text strings.Builder
@@ -150,19 +155,20 @@ func start(t *testing.T, w way, flags ...string) *instance {
 	write(t, filepath.Join(in.dir, "vault.json"), string(secrets))
 	write(t, filepath.Join(in.dir, "secrets.json"), `{"a":"b"}`)
 	write(t, filepath.Join(in.dir, "settings.yaml"), "a: b\n")
-	write(t, filepath.Join(in.dir, "config.yaml"), in.fill(configuration))
+	write(t, filepath.Join(in.dir, "config.yaml"), in.fill(strings.ReplaceAll(configuration, "COLLECTOR", in.spans.address())))
 	os.MkdirAll(filepath.Join(in.dir, "keys"), 0o700)
 	in.side.Path = binary
 	in.side.Args = append([]string{
 		"serve", "--app-id", "shop", "--app-port", fmt.Sprint(in.app.server.Listener.Addr().(*net.TCPAddr).Port), "--dapr-http-port", "0", "--dapr-grpc-port", "0",
-		"--metrics-port", "0", "--resources-path", resources, "--data-dir", filepath.Join(in.dir, "data"), "--config", filepath.Join(in.dir, "config.yaml"),
+		"--metrics-port", "0", "--console-port", "0", "--resources-path", resources, "--data-dir", filepath.Join(in.dir, "data"), "--config", filepath.Join(in.dir, "config.yaml"),
 		"--log-level", "debug", "--dapr-graceful-shutdown-seconds", "1",
 	}, flags...)
 	for k, v := range env {
 		in.side.Env = append(in.side.Env, k+"="+v)
 	}
-	in.side.Env = append(in.side.Env, "DAPR_API_TOKEN="+in.token, "APP_API_TOKEN="+in.c.plant("the token of the app"), "PENSTOCK_CONSOLE_TOKEN="+in.c.plant("the token of the console"),
-		"OTEL_EXPORTER_OTLP_HEADERS=authorization="+in.c.plant("a header of OTLP"), "OTEL_EXPORTER_OTLP_ENDPOINT=http://user:"+in.c.plant("the endpoint of OTLP")+"@127.0.0.1:1",
+	in.pass = in.c.plant("the token of the console")
+	in.side.Env = append(in.side.Env, "DAPR_API_TOKEN="+in.token, "APP_API_TOKEN="+in.c.plant("the token of the app"), "PENSTOCK_CONSOLE_TOKEN="+in.pass,
+		"OTEL_EXPORTER_OTLP_HEADERS=authorization="+in.c.plant("a header of OTLP"), "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "OTEL_EXPORTER_OTLP_ENDPOINT="+in.otlp(),
 		"HOME="+in.dir, "XDG_RUNTIME_DIR="+in.dir, "XDG_STATE_HOME="+in.dir, "TMPDIR="+in.dir)
 	in.run(t)
 	return in
@@ -202,7 +208,7 @@ func (in *instance) run(t *testing.T) {
 	}
 	_, port, _ := net.SplitHostPort(address(`HTTP server listening`))
 	fmt.Sscan(port, &in.side.Port)
-	in.grpc, in.scrapes = address(`gRPC server listening`), address(`Metrics server listening`)
+	in.grpc, in.scrapes, in.console = address(`gRPC server listening`), address(`Metrics server listening`), address(`Console listening`)
 	eventually(t, "the start", func() bool {
 		if !in.side.Running() {
 			t.Fatal(in.side.Log())
@@ -315,11 +321,18 @@ func (in *instance) payload() string { return in.c.plant("a payload") }
 // requests carry secrets of their own, which the log must not have.
 func (in *instance) requests() []call {
 	secret := func(what string) string { return in.c.plant("a request's %s", what) }
+	inPath := func(what string) string { return in.c.plant("a request's path: %s", what) }
 	return []call{
 		{http.MethodGet, "/v1.0/metadata", "", map[string]string{"dapr-api-token": secret("wrong token")}},
 		{http.MethodGet, "/v1.0/state/cache/k?metadata.apiKey=" + secret("query"), "", map[string]string{"Authorization": "Bearer " + secret("bearer token"), "Cookie": "id=" + secret("cookie")}},
 		{http.MethodPost, "/v1.0/publish/mem/orders", `{"broken": ` + secret("broken JSON"), map[string]string{"Content-Type": "application/cloudevents+json"}},
 		{http.MethodPost, "/v1.0/state/cache", `[{"key": "k", "value": ` + secret("broken JSON"), map[string]string{"Content-Type": "application/json"}},
+		{http.MethodGet, "/v1.0/state/cache/" + inPath("key"), "", nil},
+		{http.MethodDelete, "/v1.0/state/cache/" + inPath("key"), "", nil},
+		{http.MethodGet, "/v1.0/secrets/vault/" + inPath("key"), "", nil},
+		{http.MethodGet, "/v1.0/none/" + inPath("path that is none"), "", nil},
+		{http.MethodPost, "/v1.0/invoke/shop/method/" + inPath("path of a call"), "x", nil},
+		{http.MethodPost, "/v1.0/invoke/http://user:" + inPath("password of a URL") + "@127.0.0.1:1/method/" + inPath("path of a URL"), "x", nil},
 		{http.MethodPost, "/v1.0/bindings/none", `{"operation": "` + secret("body of a wrong call") + `"`, nil},
 		{http.MethodPost, "/v1.0/invoke/shop/method/order?code=" + secret("query of a call"), secret("body of a call"), map[string]string{"Authorization": secret("header of a call")}},
 		{http.MethodPost, "/v1.0/publish/mem/orders?metadata.ttlInSeconds=" + secret("metadata"), "x", map[string]string{"Content-Type": "text/plain"}},
@@ -371,24 +384,28 @@ func TestProgram(t *testing.T) {
 	t.Parallel()
 	for name, w := range map[string]struct {
 		way   way
+		spans *collector
 		flags []string
 	}{
-		"inline and JSON":      {inline, []string{"--log-as-json"}},
-		"from a store":         {fromStore, nil},
-		"environment and JSON": {fromEnv, []string{"--log-as-json"}},
+		"inline and JSON":      {inline, nil, []string{"--log-as-json"}},
+		"from a store":         {fromStore, newCollector(t), nil},
+		"environment and JSON": {fromEnv, newCollector(t), []string{"--log-as-json"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			in := start(t, w.way, w.flags...)
+			in := start(t, w.way, w.spans, w.flags...)
 			in.each(t, in.calls(), "the token of the app")
 			in.each(t, in.requests(), "a request's")
 			in.overGRPC(t)
 			eventually(t, "events that fail", func() bool { return in.app.seen() >= 4 })
 			in.outputs(t)
+			in.onConsole(t)
 			if err := in.side.Stop(patience); err != nil {
 				t.Error(err)
 			}
-			in.c.search(t, "the log", in.side.Log())
+			// The log of calls has paths as they came, unless obfuscateURLs is set.
+			in.c.search(t, "the log", in.side.Log(), "a request's path")
+			in.traced(t)
 			t.Logf("%d canaries in %d components, %d bytes of log", in.c.count(), len(in.planted), len(in.side.Log()))
 		})
 	}
