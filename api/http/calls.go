@@ -64,8 +64,23 @@ func (h *handler) logged(r *http.Request, path string, w *statusWriter, start ti
 	if h.api.Log().Obfuscate {
 		path = cmp.Or(h.pattern(r, path), noAPI)
 	}
-	h.log.Info("HTTP API Called", "method", cut(r.Method)+" "+cut(path), "code", w.code(), "size", w.size,
+	h.log.Info("HTTP API Called", "method", cut(r.Method)+" "+cut(withoutUser(path)), "code", w.code(), "size", w.size,
 		"duration", time.Since(start).Milliseconds(), "useragent", cut(r.UserAgent()))
+}
+
+// withoutUser takes the user and password out of a URL in a path, which is called
+// through the API.
+func withoutUser(path string) string {
+	_, rest, ok := strings.Cut(path, ":/")
+	if !ok {
+		return path
+	}
+	host, _, _ := strings.Cut(strings.TrimLeft(rest, "/"), "/")
+	user := strings.LastIndexByte(host, '@')
+	if user < 0 {
+		return path
+	}
+	return strings.Replace(path, host[:user], "***", 1)
 }
 
 // cut keeps log lines readable whatever a client sends.

@@ -78,6 +78,7 @@ func TestAPILogging(t *testing.T) {
 	ask(h, "POST", "/v1.0/publish/bus/panics", "body-canary", token...)
 	ask(h, "POST", "/v1.0/publish/bus/"+strings.Repeat("long", 1000), "", "dapr-api-token", "wrong-canary")
 	ask(h, "GET", "/v1.0/healthz?appid=canary", "")
+	ask(h, "POST", "/v1.0/invoke/http://user:canary@127.0.0.1:1/method/orders", "", token...)
 	a.SetSurface(api.Surface{Log: api.CallLog{Enabled: true, Obfuscate: true, OmitHealth: true}})
 	ask(h, "GET", "/v1.0/healthz/outbound", "")
 	ask(h, "POST", "/v1.0/publish/bus/hidden-canary", "", token...)
@@ -89,7 +90,7 @@ func TestAPILogging(t *testing.T) {
 	for _, want := range []string{
 		`msg="HTTP API Called" method="POST /v1.0/publish/bus/t%2Fu" code=204 size=0 duration=`, `method="POST /v1.0/publish/bus/panics" code=500`,
 		`method="POST /v1.0/publish/{bus}/*" code=204`, `method="GET /v1.0/secrets/{store}/{key}" code=500`, `method="GET (no API)" code=404`,
-		`method="PUT /v1.0/publish/{bus}/*" code=404`, `method="GET /v1.0/healthz" code=`, "broker lost its mind", "code=401", `sdk\nlevel=ERROR`,
+		`method="PUT /v1.0/publish/{bus}/*" code=404`, `method="GET /v1.0/healthz" code=`, `127.0.0.1:1/method/orders" code=`, "broker lost its mind", "code=401", `sdk\nlevel=ERROR`,
 	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("%q is not in the log:\n%s", want, log)
