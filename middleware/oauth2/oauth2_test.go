@@ -282,7 +282,8 @@ func TestForgedReturns(t *testing.T) {
 	}{
 		"as it was": {func(_ *testing.T, _ *browser, back string) string { return back }, 302},
 		"other state": {func(_ *testing.T, _ *browser, back string) string {
-			return set(back, "state", "x"+of(back, "state")[1:])
+			state := of(back, "state")
+			return set(back, "state", state[1:]+state[:1])
 		}, 400},
 		"short state":  {func(_ *testing.T, _ *browser, back string) string { return set(back, "state", "AAAA") }, 400},
 		"no such code": {func(_ *testing.T, _ *browser, back string) string { return set(back, "code", "x") }, 400},
