@@ -6,6 +6,8 @@ LDFLAGS := -s -w
 TAGS    := grpcnotrace
 FUZZTIME  ?= 10s
 FUZZPROCS ?= 2
+FUZZDIRS  ?= . # where the targets are
+CALLS     := invoke api client/http test/attack # what a call from outside goes through
 
 .DEFAULT_GOAL := help
 
@@ -96,13 +98,16 @@ ledger: ## prove that nothing is lost: every fault with every broker, at full le
 	$(GO) test -count=1 -v -timeout 60m -tags services -run 'TestLedger$$' ./test/ledger -args -full
 
 fuzz: ## let every fuzz target look for FUZZTIME, 10s unless it is given
-	@bad=; for dir in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	@bad=; for dir in $$(git grep -l '^func Fuzz' -- $(FUZZDIRS) | grep '_test\.go$$' | xargs -n1 dirname | sort -u); do \
 	  for name in $$($(GO) test -list '^Fuzz' ./$$dir | grep '^Fuzz'); do \
 	    echo "== $$dir $$name"; \
 	    $(GO) test ./$$dir -run "^$$" -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 0s -parallel $(FUZZPROCS) || bad="$$bad $$dir/$$name"; \
 	  done; done; test -z "$$bad" || { echo "found something:$$bad"; exit 1; }
 
+fuzz-calls: ## do that with the targets of what a call from outside goes through
+	@$(MAKE) fuzz FUZZDIRS="$(CALLS)"
+
 clean: ## remove what was built
 	rm -rf bin .penstock
 
-.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers bench-state test-sdk console console-check test-console test-services test-interop crash ledger fuzz clean
+.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers bench-state test-sdk console console-check test-console test-services test-interop crash ledger fuzz fuzz-calls clean
