@@ -108,3 +108,33 @@ func TestAProcessThatStoodStillLetsGo(t *testing.T) {
 		t.Errorf("got %v, want %v", texts, want)
 	}
 }
+
+// A connection that was lost and came back before a request was sent is not the loss
+// of that request: it would be sent twice, and twice as much would come.
+func TestWhatCameBackBeforeARequestIsNoNewsForIt(t *testing.T) {
+	t.Parallel()
+	s := natsserver.Start(t, natsserver.Options{})
+	c := opened(t, component.Env{}, Options{URL: s.URL()})
+	r := c.Consumer(t.Context(), ConsumerOptions{}, func(msg string, args ...any) { t.Log(msg, args) })
+	t.Cleanup(func() { _ = r.Close(t.Context()) })
+	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "news", Subjects: []string{"news"}}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.bind(t.Context(), "news", "news", "group")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.puller(b, time.Second, r.held.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.js.Publish(t.Context(), "news", []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	p.back <- nats.CONNECTED
+	p.back <- nats.CONNECTED
+	got := 0
+	if err := p.pull(t.Context(), 1, func(*nats.Msg) { got++ }); err != nil || got != 1 {
+		t.Errorf("the first request brought %d messages: %v", got, err)
+	}
+}

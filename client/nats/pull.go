@@ -143,9 +143,14 @@ func (p *puller) wash() error {
 	}
 }
 
-// ask sends a request. Without a connection it waits for the next.
+// ask sends a request. Without a connection it waits for the next. One that came
+// back before the request is no news for it: nobody may take it for lost then and
+// ask once more.
 func (p *puller) ask(ctx context.Context, reply string, body []byte) error {
 	for {
+		for len(p.back) > 0 {
+			<-p.back // only this goroutine receives
+		}
 		err := p.nc.PublishRequest(p.request, reply, body)
 		if err == nil || p.nc.IsConnected() || p.nc.IsClosed() {
 			return err
