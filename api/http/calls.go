@@ -71,16 +71,16 @@ func (h *handler) logged(r *http.Request, path string, w *statusWriter, start ti
 // withoutUser takes the user and password out of a URL in a path, which is called
 // through the API.
 func withoutUser(path string) string {
-	_, rest, ok := strings.Cut(path, ":/")
+	before, url, ok := strings.Cut(path, ":/")
 	if !ok {
 		return path
 	}
-	host, _, _ := strings.Cut(strings.TrimLeft(rest, "/"), "/")
+	host, rest, _ := strings.Cut(strings.TrimLeft(url, "/"), "/")
 	user := strings.LastIndexByte(host, '@')
 	if user < 0 {
 		return path
 	}
-	return strings.Replace(path, host[:user], "***", 1)
+	return before + "://***" + host[user:] + "/" + rest
 }
 
 // cut keeps log lines readable whatever a client sends.
