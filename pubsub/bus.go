@@ -165,8 +165,9 @@ func (b *Bus) BulkPublish(ctx context.Context, topic string, rs []PublishRequest
 		b.calls.Done(topic, began, err)
 		return nil, err
 	}
+	trace := span.TraceID()
 	for _, err := range k.errs {
-		b.calls.DoneIn(span.TraceID(), topic, began, err)
+		b.calls.DoneIn(trace, topic, began, err)
 	}
 	return k.errs, nil
 }
