@@ -272,11 +272,11 @@ func TestScopesAllow(t *testing.T) {
 
 func TestBulkPublishSaysWhichFailed(t *testing.T) {
 	t.Parallel()
-	s := &shelf{refuse: "bad"}
+	s := &shelf{refuse: "unwanted"} // no hexadecimal, which ids are
 	b := open(t, s)
 	errs, err := b.BulkPublish(t.Context(), "t", []pubsub.PublishRequest{
 		{Data: []byte("good")},
-		{Data: []byte("bad")},
+		{Data: []byte("unwanted")},
 		{Data: []byte("late"), Metadata: map[string]string{"ttlInSeconds": "0"}},
 		{Data: []byte("fine")},
 	})
