@@ -77,11 +77,26 @@ func within(t *testing.T, of http.Header, method, url, body string) {
 }
 
 // find waits for the span of a service with that name and kind.
-func find(t *testing.T, c *collector.Collector, service, kind, name string) (found collector.Span) {
+func find(t *testing.T, c *collector.Collector, service, kind, name string) collector.Span {
 	t.Helper()
-	eventually(t, service+" has the span "+kind+" "+name, func() bool {
+	return await(t, c, service+" has the span "+kind+" "+name, func(s collector.Span) bool {
+		return s.Service == service && s.Kind == kind && s.Name == name
+	})
+}
+
+// findBelow waits for the span of the same service that is below another.
+func findBelow(t *testing.T, c *collector.Collector, parent collector.Span, kind, name string) collector.Span {
+	t.Helper()
+	return await(t, c, parent.Name+" has the span "+kind+" "+name+" below it", func(s collector.Span) bool {
+		return s.Service == parent.Service && s.Trace == parent.Trace && s.Parent == parent.ID && s.Kind == kind && s.Name == name
+	})
+}
+
+func await(t *testing.T, c *collector.Collector, what string, is func(collector.Span) bool) (found collector.Span) {
+	t.Helper()
+	eventually(t, what, func() bool {
 		spans := c.Spans()
-		i := slices.IndexFunc(spans, func(s collector.Span) bool { return s.Service == service && s.Kind == kind && s.Name == name })
+		i := slices.IndexFunc(spans, is)
 		if i >= 0 {
 			found = spans[i]
 		}
@@ -160,11 +175,12 @@ func wantOneTrace(t *testing.T, c *collector.Collector, till *app, again <-chan 
 		t.Errorf("the other app got the baggage %q", baggage)
 	}
 
-	below(t, find(t, c, "shop", "server", "/v1.0/invoke/*"), sentTrace, hook.ID)
-	calling := find(t, c, "shop", "client", "invoke till")
-	below(t, calling, sentTrace, find(t, c, "shop", "server", "/v1.0/invoke/*").ID)
-	called := find(t, c, "till", "server", "invoke till")
-	below(t, called, sentTrace, calling.ID)
+	served := find(t, c, "shop", "server", "/v1.0/invoke/*") // of two calls any
+	below(t, served, sentTrace, hook.ID)
+	calling := findBelow(t, c, served, "client", "invoke till")
+	await(t, c, "till has a span below the call", func(s collector.Span) bool {
+		return s.Service == "till" && s.Kind == "server" && s.Name == "invoke till" && s.Trace == sentTrace && s.Parent == calling.ID
+	})
 
 	second := next(t, again)
 	eventually(t, "the second call has a span", func() bool {

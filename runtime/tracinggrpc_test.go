@@ -64,12 +64,12 @@ func TestOneTraceOverGRPC(t *testing.T) {
 			t.Errorf("the app got the baggage %q", md["baggage"])
 		}
 	}
+	// Two traces look alike: of each kind the span that is below the one before.
 	server := find(t, c, "shop", "server", "/dapr.proto.runtime.v1.Dapr/PublishEvent")
 	below(t, server, sentTrace, sentSpan)
 	if a := server.Attributes; a["rpc.system"] != "grpc" || a["rpc.grpc.status_code"] != "0" {
 		t.Errorf("attributes %v", a)
 	}
-	produced := find(t, c, "shop", "producer", "publish orders")
-	below(t, produced, sentTrace, server.ID)
-	below(t, find(t, c, "shop", "consumer", "pubsub/orders"), sentTrace, produced.ID)
+	produced := findBelow(t, c, server, "producer", "publish orders")
+	findBelow(t, c, produced, "consumer", "pubsub/orders")
 }
