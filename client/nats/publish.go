@@ -46,13 +46,16 @@ func (c *Conn) Publisher(streams StreamOptions) *Publisher {
 
 // Publish writes messages in order and returns when each is confirmed or not:
 // nil when all are stored, else one error per message. A subject that no stream
-// has gets one.
+// has gets one. Nothing is written when ctx has ended.
 func (p *Publisher) Publish(ctx context.Context, subject string, ms []Message) []error {
 	if len(ms) == 0 {
 		return nil
 	}
 	if err := ValidSubject(subject); err != nil {
 		return all(len(ms), err)
+	}
+	if err := ctx.Err(); err != nil {
+		return all(len(ms), Classify(err))
 	}
 	errs := p.round(ctx, subject, ms, nil)
 	if !slices.ContainsFunc(errs, noStream) {
