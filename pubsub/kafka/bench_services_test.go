@@ -40,7 +40,7 @@ func BenchmarkAgainstBareLoop(b *testing.B) {
 		}
 		d := opened(b, brokers, map[string]string{"initialOffset": "oldest"})
 		w := &bareWriter{b: b, client: admin(brokers), topic: topic}
-		w.client.Transport = &kafka.Transport{}
+		w.connect()
 		w.spread(benchEvents)
 		ourPublish(b, d, topic, benchEvents/10, 1)
 		one := func() { ourPublish(b, d, topic, benchEvents, 1) }
@@ -103,8 +103,40 @@ type bareWriter struct {
 
 const benchPartitions = 3
 
+// connect waits until the library knows the topic: a broker may hear of a new one
+// late, and the library remembers for seconds that there is none.
+func (w *bareWriter) connect() {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for last := time.After(time.Minute); ; {
+		to := &kafka.Transport{}
+		w.client.Transport = to
+		var err error
+		for p := range benchPartitions {
+			if err = w.try(p, 1); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			return
+		}
+		to.CloseIdleConnections()
+		select {
+		case <-tick.C:
+		case <-last:
+			w.b.Fatal(err)
+		}
+	}
+}
+
 // produce writes messages to a partition, and waits for all replicas.
 func (w *bareWriter) produce(partition, n int) {
+	if err := w.try(partition, n); err != nil {
+		w.b.Error(err)
+	}
+}
+
+func (w *bareWriter) try(partition, n int) error {
 	body := make([]byte, 256)
 	records := make([]kafka.Record, n)
 	for i := range records {
@@ -116,9 +148,7 @@ func (w *bareWriter) produce(partition, n int) {
 	if err == nil {
 		err = res.Error
 	}
-	if err != nil {
-		w.b.Error(err)
-	}
+	return err
 }
 
 // each writes one message a call from benchCallers callers. The Writer waits for
