@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"maps"
 	"strings"
 
 	"github.com/penstock-io/penstock/app"
@@ -66,7 +67,7 @@ func toBinding(ps *parts, name, operation string, metadata map[string]*expr.Temp
 		if err != nil {
 			return outcomeOf(err)
 		}
-		resp, err := invoke(ctx, ps, name, &bindings.Request{Operation: operation, Data: d.Event.Data(), Metadata: rendered})
+		resp, err := invoke(ctx, ps, name, &bindings.Request{Operation: operation, Data: d.Event.Data(), Metadata: along(rendered, d)})
 		if resp != nil && d.Answer != nil {
 			d.Answer("", resp.Data)
 		}
@@ -95,7 +96,7 @@ func render(templates map[string]*expr.Template, e *cloudevents.Event) (map[stri
 // values of the request metadata.
 func toTopic(ps *parts, name string, topic *expr.Template, metadata map[string]*expr.Template) sendFunc {
 	return func(ctx context.Context, d *cloudevents.Delivery) cloudevents.Outcome {
-		r, err := onward(d.Event, topic, metadata)
+		r, err := onward(d, topic, metadata)
 		if err != nil {
 			return outcomeOf(err)
 		}
@@ -115,7 +116,7 @@ func toTopicAll(ps *parts, name string, topic *expr.Template, metadata map[strin
 		var topics []string
 		lots := map[string]*lot{}
 		for i, d := range ds {
-			r, err := onward(d.Event, topic, metadata)
+			r, err := onward(d, topic, metadata)
 			if err != nil {
 				outcomes[i] = outcomeOf(err)
 				continue
@@ -161,15 +162,61 @@ func (l *lot) publish(ctx context.Context, ps *parts, name, topic string) []erro
 }
 
 // onward is the request that publishes an event once more.
-func onward(e *cloudevents.Event, topic *expr.Template, metadata map[string]*expr.Template) (r pubsub.PublishRequest, err error) {
+func onward(d *cloudevents.Delivery, topic *expr.Template, metadata map[string]*expr.Template) (r pubsub.PublishRequest, err error) {
+	e := d.Event
 	if r.Topic, err = topic.Render(e); err != nil {
 		return r, fault.New(fault.Invalid, "render topic: %w", err)
 	}
 	if r.Metadata, err = render(metadata, e); err != nil {
 		return r, err
 	}
+	if own, _ := e.Attr(traceParent); own == "" {
+		r.TraceParent, r.TraceState = d.Trace()
+	}
+	if bag := baggageOf(d); bag != "" {
+		r.Metadata = with(r.Metadata, map[string]string{baggage: bag})
+	}
 	r.Event, err = router.Hop(e)
 	return r, err
+}
+
+// What W3C calls the parts of a trace context.
+const (
+	traceParent = "traceparent"
+	traceState  = "tracestate"
+	baggage     = "baggage"
+)
+
+// maxBaggage is what the recommendation has everybody hand on, in bytes.
+const maxBaggage = 8192
+
+// baggageOf returns the baggage that stands beside an event; what is too much or no
+// header is none.
+func baggageOf(d *cloudevents.Delivery) string {
+	bag := d.Metadata[baggage]
+	if len(bag) > maxBaggage || strings.ContainsFunc(bag, func(c rune) bool { return c < ' ' || c > '~' }) {
+		return ""
+	}
+	return bag
+}
+
+// along returns the metadata of a request that hands an event on to a binding, with
+// the trace and the baggage that it came with.
+func along(metadata map[string]string, d *cloudevents.Delivery) map[string]string {
+	parent, state := d.Trace()
+	bag := baggageOf(d)
+	if parent == "" && bag == "" {
+		return metadata
+	}
+	return with(metadata, map[string]string{traceParent: parent, traceState: state, baggage: bag})
+}
+
+// with returns metadata with what is not empty of some more; what they say
+// themselves wins.
+func with(metadata, more map[string]string) map[string]string {
+	maps.DeleteFunc(more, func(_, v string) bool { return v == "" })
+	maps.Copy(more, metadata)
+	return more
 }
 
 // invoke calls an output binding by name.
@@ -203,14 +250,14 @@ func toHandler(a *app.App, ps *parts, to *app.Address, replies bool) sendFunc {
 		if o.Verdict != cloudevents.Ack || reply == nil || !replies {
 			return o
 		}
-		return outcomeOf(carryOut(ctx, ps, reply))
+		return outcomeOf(carryOut(ctx, ps, d, reply))
 	}
 }
 
 // carryOut does what the app's reply asks for. A failure that may pass makes the
 // whole delivery be tried again, so outputs may see an event twice; one that
 // cannot pass gives it up like that of any other target.
-func carryOut(ctx context.Context, ps *parts, r *app.Reply) error {
+func carryOut(ctx context.Context, ps *parts, d *cloudevents.Delivery, r *app.Reply) error {
 	if r.Err != nil {
 		return fault.New(fault.Unavailable, "carry out the app's reply: %w", r.Err)
 	}
@@ -220,7 +267,7 @@ func carryOut(ctx context.Context, ps *parts, r *app.Reply) error {
 		}
 	}
 	send := func(ctx context.Context, name string) error {
-		_, err := invoke(ctx, ps, name, &bindings.Request{Operation: r.Operation, Data: r.Data, Metadata: r.Metadata})
+		_, err := invoke(ctx, ps, name, &bindings.Request{Operation: r.Operation, Data: r.Data, Metadata: along(r.Metadata, d)})
 		return fault.Wrap(ps.held(name, err), "send the app's reply to %s", name)
 	}
 	if strings.EqualFold(r.Concurrency, "parallel") {
