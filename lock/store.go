@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
 // Limits of a request, the same for every store.
@@ -32,6 +33,7 @@ type Store struct {
 	prefix   string // with the separator
 	instance *component.Instance[Driver]
 	policy   atomic.Pointer[resilience.Policy] // nil: none
+	tracer   *trace.Tracer
 }
 
 // New makes the store of a component; nothing is opened before Run of its
@@ -45,7 +47,7 @@ func New(def component.Definition, env component.Env, c config.Component) (*Stor
 	if err != nil {
 		return nil, err
 	}
-	return &Store{name: c.Name, prefix: prefix, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout)}, nil
+	return &Store{name: c.Name, prefix: prefix, instance: component.NewInstance[Driver](def, env, c.Metadata, c.InitTimeout), tracer: env.Tracer}, nil
 }
 
 // prefixOf returns what stands before every name of a store. Words count
@@ -83,7 +85,7 @@ func (s *Store) SetPolicy(p *resilience.Policy) { s.policy.Store(p) }
 // until its expiry.
 func (s *Store) TryLock(ctx context.Context, name, owner string, expiry time.Duration) (Grant, error) {
 	var g Grant
-	err := s.do(ctx, name, owner, func(ctx context.Context, d Driver) (err error) {
+	err := s.do(ctx, "try_lock", name, owner, func(ctx context.Context, d Driver) (err error) {
 		g, err = d.TryLock(ctx, s.prefix+name, owner, expiry)
 		return err
 	})
@@ -97,7 +99,7 @@ func (s *Store) TryLock(ctx context.Context, name, owner string, expiry time.Dur
 // as TryLock.
 func (s *Store) Renew(ctx context.Context, name, owner string, expiry time.Duration) (Status, error) {
 	st := Failed
-	err := s.do(ctx, name, owner, func(ctx context.Context, d Driver) (err error) {
+	err := s.do(ctx, "renew", name, owner, func(ctx context.Context, d Driver) (err error) {
 		st, err = d.Renew(ctx, s.prefix+name, owner, expiry)
 		return err
 	})
@@ -110,7 +112,7 @@ func (s *Store) Renew(ctx context.Context, name, owner string, expiry time.Durat
 // Unlock lets go of the lock that owner holds. Kinds as TryLock.
 func (s *Store) Unlock(ctx context.Context, name, owner string) (Status, error) {
 	st := Failed
-	err := s.do(ctx, name, owner, func(ctx context.Context, d Driver) (err error) {
+	err := s.do(ctx, "unlock", name, owner, func(ctx context.Context, d Driver) (err error) {
 		st, err = d.Unlock(ctx, s.prefix+name, owner)
 		return err
 	})
@@ -124,7 +126,7 @@ func (s *Store) Unlock(ctx context.Context, name, owner string) (Status, error) 
 // there is nothing. Kinds as TryLock, and Invalid for a store that keeps no notes.
 func (s *Store) Note(ctx context.Context, name string) (string, error) {
 	var text string
-	err := s.do(ctx, name, "anybody", func(ctx context.Context, d Driver) error {
+	err := s.do(ctx, "get_note", name, "anybody", func(ctx context.Context, d Driver) error {
 		n, err := noter(d)
 		if err != nil {
 			return err
@@ -142,7 +144,7 @@ func (s *Store) Note(ctx context.Context, name string) (string, error) {
 // is gone. Kinds as Note.
 func (s *Store) SetNote(ctx context.Context, name, owner, text string) (Status, error) {
 	st := Failed
-	err := s.do(ctx, name, owner, func(ctx context.Context, d Driver) error {
+	err := s.do(ctx, "set_note", name, owner, func(ctx context.Context, d Driver) error {
 		n, err := noter(d)
 		if err != nil {
 			return err
@@ -167,11 +169,14 @@ func noter(d Driver) (Noter, error) {
 	return n, nil
 }
 
-// do checks the names and runs fn with the driver, under the policy.
-func (s *Store) do(ctx context.Context, name, owner string, fn func(context.Context, Driver) error) error {
+// do checks the names and runs fn with the driver, under the policy; word is what
+// is done.
+func (s *Store) do(ctx context.Context, word, name, owner string, fn func(context.Context, Driver) error) (err error) {
 	if err := check(name, owner); err != nil {
 		return err
 	}
+	ctx, span := s.tracer.Call(ctx, "lock", s.name, word)
+	defer func() { span.Done(err) }()
 	try := func(ctx context.Context) error {
 		d, err := s.instance.Acquire()
 		if err != nil {

@@ -135,12 +135,14 @@ func TestOneTrace(t *testing.T) {
 			till.answer("/again", func(_ http.ResponseWriter, r *http.Request) { again <- call{header: r.Header} })
 			traced(t, till, "till", folder, settings, shared)
 			shop := newApp(t, `[]`)
-			in := traced(t, shop, "shop", folder, settings, shared+things+store+hook("hook", "/h", at))
+			locks := strings.Replace(strings.Replace(things, "name: things", "name: locks", 1), "state.in-memory, version: v1, metadata: []", "lock.sqlite, version: v1, metadata: [{name: connectionString, value: DIR/locks.db}]", 1)
+			in := traced(t, shop, "shop", folder, settings, shared+things+store+locks+hook("hook", "/h", at))
 			shop.answer("/hook", func(_ http.ResponseWriter, r *http.Request) {
 				within(t, r.Header, http.MethodPost, in.url+"/publish/bus/orders", `{"n":1}`)
 				within(t, r.Header, http.MethodPost, in.url+"/invoke/till/method/price", `1`)
 				within(t, r.Header, http.MethodPost, in.url+"/invoke/till/method/again", `1`) // goes another way
 				within(t, r.Header, http.MethodPost, in.url+"/state/things", `[{"key":"k-secret-key","value":1}]`)
+				within(t, r.Header, http.MethodPost, in.url+"-alpha1/lock/locks", `{"resourceId":"l-secret-key","lockOwner":"o-secret-key","expiryInSeconds":5}`)
 				within(t, r.Header, http.MethodPost, in.url+"/bindings/store", `{"operation":"create","data":1,"metadata":{"fileName":"f-secret-key"}}`)
 			})
 			in.logged(t, 1, "route=binding/hook") // the hook refuses until then
@@ -191,6 +193,7 @@ func wantOneTrace(t *testing.T, c *collector.Collector, till *app, again <-chan 
 
 	saved := find(t, c, "shop", "server", "/v1.0/state/{store}")
 	below(t, find(t, c, "shop", "client", "state/things"), sentTrace, saved.ID)
+	below(t, find(t, c, "shop", "client", "lock/locks"), sentTrace, find(t, c, "shop", "server", "/v1.0-alpha1/lock/{store}").ID)
 	below(t, find(t, c, "shop", "client", "bindings/store"), sentTrace, find(t, c, "shop", "server", "/v1.0/bindings/{name}").ID)
 	if text := fmt.Sprint(c.Spans()); strings.Contains(text, "secret-key") {
 		t.Errorf("a key is in %s", text)
