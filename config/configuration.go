@@ -9,7 +9,7 @@ import (
 // configuration reads a Configuration document and returns what merges it into
 // the set: each field that it has wins over earlier files.
 func (r *reader) configuration(d *fields, h header) (put func()) {
-	if r.config {
+	if r.config || r.draft {
 		r.expandNames(d.n)
 		r.expand(d.n)
 	}

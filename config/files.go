@@ -24,6 +24,7 @@ type source struct {
 	name    string
 	data    []byte
 	config  bool // given as a configuration file
+	draft   bool // a text that is being written
 	problem *Problem
 }
 

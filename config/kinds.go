@@ -150,7 +150,7 @@ func (r *reader) ours(n *node, version, kind string) {
 	put := r.body(d, h, version)
 	d.done()
 	switch {
-	case (kind == "Configuration") != r.config:
+	case !r.draft && (kind == "Configuration") != r.config:
 		for i := range r.problems[before:] {
 			r.problems[before+i].Lenient = true // a mistake in what nobody uses
 		}
@@ -163,10 +163,10 @@ func (r *reader) ours(n *node, version, kind string) {
 		r.skip(n, kind, "it is for namespace "+namespace)
 		r.elsewhere(h)
 	case put == nil || kind != "Configuration" && !r.take(h):
-	case r.sound(before):
-		put()
-	default:
+	case !r.sound(before):
 		r.broken(put)
+	case kind != "Configuration" || r.taken(h.name):
+		put()
 	}
 }
 

@@ -58,6 +58,9 @@ type reader struct {
 	lines   []string
 	tokens  int      // of this file so far
 	config  bool     // this file was given as a configuration file
+	draft   bool     // this is a text that is being written
+	drafted []string // the names of the Configurations in it
+	instead []string // those that count instead of the ones of the files
 	secret  []string // what no message may show of the document being read
 	covered []string // what its source lines are shown without
 	filled  []string // values that no message may quote
@@ -70,13 +73,7 @@ const (
 )
 
 func read(sources []source, o Options) (*Set, Problems) {
-	if o.UUID == "" {
-		o.UUID = newUUID()
-	}
-	if o.Env == nil {
-		o.Env = func(string) (string, bool) { return "", false }
-	}
-	r := &reader{o: o, set: &Set{Sum: sum(sources)}, names: map[string]Place{}}
+	r := newReader(sources, o)
 	for _, s := range sources {
 		if s.problem != nil {
 			r.add(*s.problem)
@@ -86,6 +83,16 @@ func read(sources []source, o Options) (*Set, Problems) {
 		r.read(s)
 	}
 	return r.set, r.problems
+}
+
+func newReader(sources []source, o Options) *reader {
+	if o.UUID == "" {
+		o.UUID = newUUID()
+	}
+	if o.Env == nil {
+		o.Env = func(string) (string, bool) { return "", false }
+	}
+	return &reader{o: o, set: &Set{Sum: sum(sources)}, names: map[string]Place{}}
 }
 
 // newUUID makes a version 4 UUID.
@@ -125,7 +132,7 @@ func (r *reader) place(line, column int) Place {
 
 // read reads the documents of one file.
 func (r *reader) read(s source) {
-	r.file, r.config, r.lines, r.tokens = s.name, s.config, nil, 0
+	r.file, r.config, r.draft, r.lines, r.tokens = s.name, s.config, s.draft, nil, 0
 	text, ok := r.plain(s.data)
 	if !ok {
 		return

@@ -35,9 +35,10 @@ type Problem struct {
 	Warning bool `json:"warning"`
 }
 
-// Change is one document.
+// Change is one document, or one part of the Configuration.
 type Change struct {
 	Kind string `json:"kind"`
+	// Name is metadata.name, or the name of the part, as in "spec.tracing".
 	Name string `json:"name"`
 	// Change is added, changed or removed.
 	Change string `json:"change"`

@@ -17,16 +17,17 @@ const draftFile = "this text"
 func (r *Runtime) draft(text []byte) console.Draft {
 	o := r.o.reader()
 	before, known := Load(r.o.Components, o)
-	hidden := o
-	hidden.Env = func(name string) (string, bool) {
+	written, configurations, problems := config.ParseDraft(draftFile, text, o, func(name string) (string, bool) {
 		value, ok := r.o.Env(name)
 		if ok && name != "DAPR_ENV_KEYS" { // which says what may be looked at
 			value = "***"
 		}
 		return value, ok
-	}
-	written, problems := config.Parse(draftFile, text, hidden)
+	})
 	after := withDraft(before, written)
+	if len(configurations) > 0 {
+		after.Configuration = written.Configuration
+	}
 	old := map[string]bool{}
 	for _, p := range known {
 		old[p.Place.String()+p.Text] = true
@@ -47,6 +48,16 @@ func (r *Runtime) draft(text []byte) console.Draft {
 		out.Notes = append(out.Notes, s.String())
 	}
 	out.Changes = append(out.Changes, changesOf(config.Diff(before, after))...)
+	parts := configurationChanges(before.Configuration, after.Configuration)
+	out.Changes = append(out.Changes, parts...)
+	for _, name := range configurations {
+		out.Notes = append(out.Notes, "Configuration "+name+" belongs in a file that --config names; in a resource folder it is not used")
+	}
+	for _, c := range parts {
+		if c.Name == "spec.mtls" || c.Name == "spec.metric" {
+			out.Notes = append(out.Notes, c.Name+" is taken over with the next start, not by a reload")
+		}
+	}
 	return out
 }
 
@@ -79,6 +90,31 @@ func changesOf(c config.Changes) []console.Change {
 		changed("Resiliency", c.Resiliencies, func(r config.Resiliency) string { return r.Name }),
 		changed("HTTPEndpoint", c.HTTPEndpoints, func(e config.HTTPEndpoint) string { return e.Name }),
 	)
+}
+
+// configurationChanges names the parts of the Configuration that differ.
+func configurationChanges(before, after config.Configuration) (list []console.Change) {
+	for _, part := range []struct {
+		name string
+		same bool
+	}{
+		{"spec.accessControl", config.Equal(before.Access, after.Access)},
+		{"spec.api", config.Equal(before.API, after.API)},
+		{"spec.appHttpPipeline", config.Equal(before.ToApp, after.ToApp)},
+		{"spec.components", config.Equal(before.Denied, after.Denied)},
+		{"spec.httpPipeline", config.Equal(before.Inbound, after.Inbound)},
+		{"spec.logging", config.Equal(before.APILog, after.APILog)},
+		{"spec.metric", config.Equal(before.Metric, after.Metric)},
+		{"spec.mtls", config.Equal(before.MTLS, after.MTLS)},
+		{"spec.nameResolution", config.Equal(before.Names, after.Names)},
+		{"spec.secrets", config.Equal(before.SecretScopes, after.SecretScopes)},
+		{"spec.tracing", config.Equal(before.Tracing, after.Tracing)},
+	} {
+		if !part.same {
+			list = append(list, console.Change{Kind: "Configuration", Name: part.name, Change: "changed"})
+		}
+	}
+	return list
 }
 
 func changed[T any](kind string, d config.Delta[T], name func(T) string) (list []console.Change) {
