@@ -20,6 +20,7 @@ type doctorCommand struct {
 	AppID         string        `name:"app-id" short:"a" env:"APP_ID" default:"app" help:"The app: of what runs, or of what is to run."`
 	AppPort       int           `name:"app-port" help:"Port of the app; that of the running instance when it is not given."`
 	AppHost       string        `name:"app-channel-address" default:"127.0.0.1" help:"Host the app listens on."`
+	AppProtocol   string        `name:"app-protocol" help:"http, https, h2c, grpc or grpcs; that of the running instance, or else http, when it is not given."`
 	HTTPPort      int           `name:"dapr-http-port" env:"DAPR_HTTP_PORT" default:"3500" help:"Port of the HTTP API."`
 	GRPCPort      int           `name:"dapr-grpc-port" default:"50001" help:"Port of the gRPC API."`
 	ResourcesPath []string      `name:"resources-path" aliases:"components-path" help:"Folder of YAML resources; may be repeated."`

@@ -143,7 +143,7 @@ func (p *patient) app(ctx context.Context) {
 		return
 	}
 	conn.Close()
-	p.add("app", sound, "", "something listens at %s", address)
+	p.greetApp(ctx, address)
 }
 
 // Free room below which a data folder is warned about, and called broken.
