@@ -37,6 +37,7 @@ export async function until(what, f, limit = 10_000) {
 // App answers as it is told, and notes what it gets.
 class App {
   orders = []
+  trouble = '' // what it says beside a status that is none of success
   answer = () => ({ status: 'SUCCESS' })
 
   async start() {
@@ -49,7 +50,7 @@ class App {
           const said = this.answer(event)
           if (said.status === 'SUCCESS') this.orders.push(event)
           if (typeof said === 'number') {
-            res.writeHead(said).end()
+            res.writeHead(said).end(this.trouble)
             return
           }
           out = said
@@ -104,12 +105,13 @@ export class Sidecar {
   app = new App()
   log = ''
 
-  async prepare(extra = []) {
+  // extra are documents beside the usual ones, only those that are there instead.
+  async prepare(extra = [], only = undefined) {
     await this.app.start()
     this.dir = mkdtempSync(join(folder, 'run-'))
     ;[this.port, this.page, this.hook] = [await freePort(), await freePort(), await freePort()]
     mkdirSync(join(this.dir, 'resources'))
-    writeFileSync(join(this.dir, 'resources', 'all.yaml'), resources(this.hook, extra))
+    writeFileSync(join(this.dir, 'resources', 'all.yaml'), only ?? resources(this.hook, extra))
     return this
   }
 
@@ -127,7 +129,12 @@ export class Sidecar {
 
   // url is what penstock console prints.
   url() {
-    return execFileSync(penstock, ['console', '--app-id', 'shop'], { cwd: this.dir, env: this.env, encoding: 'utf8' }).trim()
+    return this.command('console', '--app-id', 'shop').trim()
+  }
+
+  // command is what the program prints for the one who runs the sidecar.
+  command(...args) {
+    return execFileSync(penstock, args, { cwd: this.dir, env: { ...this.env, DAPR_HTTP_PORT: String(this.port) }, encoding: 'utf8' })
   }
 
   token() {
