@@ -13,7 +13,7 @@ import (
 func FuzzReadEntries(f *testing.F) {
 	for _, s := range []string{
 		`[]`, `[{"entryId":"1","event":{ "a" : 1.0 },"contentType":"application/json"}]`, `[{"entryId":"1","event":"x"},{"event":null}]`,
-		`[{"entryId":"1","event":"AA==","contentType":"application/octet-stream","metadata":{"a":"b"}}]`, `[[`, `[{}`, `[] x`, `{`, `[{"event":"\ud800"}]`,
+		`[{"entryId":"1","event":"AA==","contentType":"application/octet-stream","metadata":{"a":"b"}}]`, `[[`, `[{}`, `[] x`, `{`, `[{"event":"\ud800"}]`, "[]\u00a0",
 	} {
 		f.Add([]byte(s))
 	}

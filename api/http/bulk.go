@@ -73,6 +73,9 @@ type entry struct {
 	Metadata    map[string]string `json:"metadata"`
 }
 
+// jsonSpace is what JSON takes for space; Unicode has more.
+const jsonSpace = " \t\r\n"
+
 // readEntries reads the elements one by one and stops at the first bad one, and
 // at the first too many, so that a hostile body costs no more than its own size.
 func readEntries(b *api.Bulk, body []byte) error {
@@ -100,7 +103,7 @@ func readEntries(b *api.Bulk, body []byte) error {
 	if _, err := dec.Token(); err != nil {
 		return b.Malformed("read events: the array does not end: %w", err)
 	}
-	if rest := bytes.TrimSpace(body[dec.InputOffset():]); len(rest) > 0 {
+	if rest := bytes.TrimLeft(body[dec.InputOffset():], jsonSpace); len(rest) > 0 {
 		return b.Malformed("read events: something follows the array")
 	}
 	return nil

@@ -255,7 +255,7 @@ func strictly(body []byte, v any) error {
 	if err := dec.Decode(v); err != nil {
 		return api.Errorf(api.Malformed, "read body: %w", err)
 	}
-	if len(bytes.TrimSpace(body[dec.InputOffset():])) > 0 {
+	if len(bytes.TrimLeft(body[dec.InputOffset():], jsonSpace)) > 0 {
 		return api.Errorf(api.Malformed, "read body: something follows the object")
 	}
 	return nil
