@@ -68,19 +68,44 @@ func (h *handler) logged(r *http.Request, path string, w *statusWriter, start ti
 		"duration", time.Since(start).Milliseconds(), "useragent", cut(r.UserAgent()))
 }
 
-// withoutUser takes the user and password out of a URL in a path, which is called
-// through the API.
+// withoutUser takes the user and password out of each URL in a path, which may be
+// called through the API. All else stays as it is.
 func withoutUser(path string) string {
-	before, url, ok := strings.Cut(path, ":/")
-	if !ok {
-		return path
+	for from := 0; ; {
+		colon := strings.IndexByte(path[from:], ':')
+		if colon < 0 {
+			return path
+		}
+		from += colon + 1
+		host := from + slashes(path[from:])
+		if host == from {
+			continue
+		}
+		end := host
+		for end < len(path) && slashes(path[end:]) == 0 {
+			end++
+		}
+		from = host
+		if user := max(strings.LastIndexByte(path[host:end], '@'), strings.LastIndex(path[host:end], "%40")); user >= 0 {
+			path = path[:host] + "***" + path[host+user:]
+			from += len("***")
+		}
 	}
-	host, rest, _ := strings.Cut(strings.TrimLeft(url, "/"), "/")
-	user := strings.LastIndexByte(host, '@')
-	if user < 0 {
-		return path
+}
+
+// slashes is the length of the slashes that a text begins with, as they are or
+// escaped.
+func slashes(text string) (n int) {
+	for {
+		switch rest := text[n:]; {
+		case strings.HasPrefix(rest, "/"):
+			n++
+		case len(rest) >= 3 && strings.EqualFold(rest[:3], "%2f"):
+			n += 3
+		default:
+			return n
+		}
 	}
-	return before + "://***" + host[user:] + "/" + rest
 }
 
 // cut keeps log lines readable whatever a client sends.
