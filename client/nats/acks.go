@@ -25,6 +25,8 @@ type acks struct {
 	ended   chan struct{} // closed when watch has ended
 	next    uint64
 	waiting map[uint64]waiter
+
+	calls sync.Pool // of *call that have ended
 }
 
 // waiter is one message whose answer is not there yet. It has a place in its
@@ -42,10 +44,13 @@ func (w waiter) answer(a answered) {
 
 // call is several messages that are awaited together.
 type call struct {
+	tokens   []uint64 // of those that are under way; 0: it could not begin
+	patience *time.Timer
+	done     chan struct{} // gets one when all are answered
+
 	mu      sync.Mutex
 	left    int
 	answers []answered
-	done    chan struct{}
 }
 
 // answered is how one message fared: err, or a duplicate of another.
@@ -54,8 +59,23 @@ type answered struct {
 	duplicate *jetstream.PubAck
 }
 
-func newCall(n int) *call {
-	return &call{left: n, answers: make([]answered, n), done: make(chan struct{})}
+// call begins one of n messages; give ends it when all are answered.
+func (a *acks) call(n int) *call {
+	c, ok := a.calls.Get().(*call)
+	if !ok {
+		c = &call{done: make(chan struct{}, 1), patience: time.NewTimer(publishTimeout)}
+	}
+	c.patience.Reset(publishTimeout)
+	c.left = n
+	c.tokens, c.answers = append(c.tokens[:0], make([]uint64, n)...), append(c.answers[:0], make([]answered, n)...)
+	return c
+}
+
+// give keeps a call that has ended for the next one.
+func (a *acks) give(c *call) {
+	c.patience.Stop()
+	clear(c.answers) // what they hold is not kept
+	a.calls.Put(c)
 }
 
 // answer notes the answer to one message. The last one ends the call.
@@ -66,7 +86,7 @@ func (c *call) answer(at int, a answered) {
 	last := c.left == 0
 	c.mu.Unlock()
 	if last {
-		close(c.done)
+		c.done <- struct{}{}
 	}
 }
 
@@ -156,19 +176,17 @@ func read(m *nats.Msg) answered {
 }
 
 // wait waits for all answers of a call. What has none by then has an error.
-func (a *acks) wait(ctx context.Context, c *call, tokens []uint64) {
-	patience := time.NewTimer(publishTimeout)
-	defer patience.Stop()
+func (a *acks) wait(ctx context.Context, c *call) {
 	var err error
 	select {
 	case <-c.done:
 		return
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-patience.C:
+	case <-c.patience.C:
 		err = nats.ErrTimeout
 	}
-	for _, token := range tokens {
+	for _, token := range c.tokens {
 		if w, ok := a.forget(token); ok {
 			w.answer(answered{err: err})
 		}

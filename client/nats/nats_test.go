@@ -494,3 +494,15 @@ func TestKinds(t *testing.T) {
 		t.Error("no error has become one")
 	}
 }
+
+// TestTooLongIsInvalid: it cannot succeed by trying again, and what comes behind it
+// is stored.
+func TestTooLongIsInvalid(t *testing.T) {
+	t.Parallel()
+	s := natsserver.Start(t, natsserver.Options{MaxPayload: 64 << 10})
+	p := opened(t, component.Env{}, Options{URL: s.URL()}).Publisher(StreamOptions{})
+	errs := p.Publish(t.Context(), "orders", []Message{{Data: make([]byte, 64<<10+1)}, {Data: []byte("x")}})
+	if len(errs) != 2 || fault.KindOf(errs[0]) != fault.Invalid || !strings.Contains(errs[0].Error(), "max_payload") || errs[1] != nil {
+		t.Errorf("errors %v", errs)
+	}
+}

@@ -91,16 +91,16 @@ func (p *Publisher) round(ctx context.Context, subject string, ms []Message, bef
 	if err := p.conn.acks.open(); err != nil {
 		return all(len(ms), Classify(err))
 	}
-	c := newCall(len(ms))
-	tokens := make([]uint64, len(ms))
+	c := p.conn.acks.call(len(ms))
+	defer p.conn.acks.give(c)
 	for i := range ms {
 		if before != nil && !noStream(before[i]) {
 			c.answer(i, answered{err: before[i]})
 			continue
 		}
-		tokens[i] = p.send(ctx, subject, &ms[i], c, i)
+		c.tokens[i] = p.send(ctx, subject, &ms[i], c, i)
 	}
-	p.conn.acks.wait(ctx, c, tokens)
+	p.conn.acks.wait(ctx, c)
 	for i := range c.answers {
 		err := c.answers[i].err
 		if ack := c.answers[i].duplicate; ack != nil {
@@ -116,10 +116,6 @@ func (p *Publisher) round(ctx context.Context, subject string, ms []Message, bef
 // send begins a publish, which keeps a place in the window until it is answered.
 // The token is 0 when it could not begin, which is answered then.
 func (p *Publisher) send(ctx context.Context, subject string, m *Message, c *call, at int) (token uint64) {
-	if limit := p.conn.nc.MaxPayload(); limit > 0 && int64(len(m.Data)) > limit {
-		c.answer(at, answered{err: fault.New(fault.Invalid, "publish %d bytes: the server takes %d (max_payload)", len(m.Data), limit)})
-		return 0
-	}
 	select {
 	case p.window <- struct{}{}:
 	default:
@@ -134,6 +130,9 @@ func (p *Publisher) send(ctx context.Context, subject string, m *Message, c *cal
 	err := p.conn.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Data: m.Data, Header: Headers(m.Metadata, m.Key, m.ID)})
 	if err == nil {
 		return token
+	}
+	if errors.Is(err, nats.ErrMaxPayload) {
+		err = fault.New(fault.Invalid, "publish %d bytes: the server takes %d with the headers (max_payload)", len(m.Data), p.conn.nc.MaxPayload())
 	}
 	if w, ok := p.conn.acks.forget(token); ok {
 		w.answer(answered{err: err})
