@@ -71,14 +71,11 @@ func (h *handler) logged(r *http.Request, path string, w *statusWriter, start ti
 // withoutUser takes the user and password out of each URL in a path, which may be
 // called through the API. All else stays as it is.
 func withoutUser(path string) string {
-	for from := 0; ; {
-		colon := strings.IndexByte(path[from:], ':')
-		if colon < 0 {
-			return path
-		}
-		from += colon + 1
-		host := from + slashes(path[from:])
-		if host == from {
+	for from := 0; from < len(path); {
+		colon := written(path[from:], ":", "%3a")
+		host := from + colon + slashes(path[from+colon:])
+		if colon == 0 || host == from+colon {
+			from++
 			continue
 		}
 		end := host
@@ -91,20 +88,30 @@ func withoutUser(path string) string {
 			from += len("***")
 		}
 	}
+	return path
+}
+
+// written is the length of the character that a text begins with, as it is or
+// escaped; 0: it begins with another one.
+func written(text, plain, escaped string) int {
+	switch {
+	case strings.HasPrefix(text, plain):
+		return len(plain)
+	case len(text) >= len(escaped) && strings.EqualFold(text[:len(escaped)], escaped):
+		return len(escaped)
+	}
+	return 0
 }
 
 // slashes is the length of the slashes that a text begins with, as they are or
 // escaped.
 func slashes(text string) (n int) {
 	for {
-		switch rest := text[n:]; {
-		case strings.HasPrefix(rest, "/"):
-			n++
-		case len(rest) >= 3 && strings.EqualFold(rest[:3], "%2f"):
-			n += 3
-		default:
+		one := written(text[n:], "/", "%2f")
+		if one == 0 {
 			return n
 		}
+		n += one
 	}
 }
 

@@ -27,7 +27,7 @@ func FuzzPaths(f *testing.F) {
 	for _, s := range []string{
 		"/v1.0/bindings/out", "/v1.0/bindings/o%75t", "/v1.0/bindings//out", "/v1.0/secrets/vault/db", "/v1.0/secrets/vault/bulk",
 		"/v1.0/secrets/vault/a%2Fb", "/v1.0/secrets/vault/../vault/db", "/v1.0/shutdown", "/v1.0/shutdown/", "/v1.0/metadata/key",
-		"/v1.0/invoke/http://u:p@h/method/x", "/v1.0/invoke/http:%2F%2fu:p%40h/method/x", "/v1.0/publish/bus/http://.@x", "/v1.0/invoke/a:/b@c://d@e@f//g",
+		"/v1.0/invoke/http://u:p@h/method/x", "/v1.0/invoke/http:%2F%2fu:p%40h/method/x", "/v1.0/publish/bus/http://.@x", "/v1.0/invoke/http%3A%2F%2fu:p@h/method/x", "/v1.0/invoke/a:/b@c://d@e@f//g",
 	} {
 		for _, denied := range []string{"bindings", "secrets", "shutdown", "metadata", "publish", "publish/bulk", ""} {
 			f.Add("GET", s, denied)
@@ -84,11 +84,11 @@ func checkLogged(t *testing.T, log, method, sent string, u *url.URL) {
 // withoutUsers has *** for what stands before the last @ of a segment that follows
 // one with a colon at its end.
 func withoutUsers(path string) string {
-	slash := regexp.MustCompile(`(?i)(/|%2f)+`)
+	slash, colon := regexp.MustCompile(`(?i)(/|%2f)+`), regexp.MustCompile(`(?i)(:|%3a)$`)
 	segments, between := slash.Split(path, -1), slash.FindAllString(path, -1)
 	var b strings.Builder
 	for i, s := range segments {
-		if user := regexp.MustCompile(`^.*(@|%40)`).FindStringSubmatch(s); user != nil && i > 0 && strings.HasSuffix(segments[i-1], ":") {
+		if user := regexp.MustCompile(`^.*(@|%40)`).FindStringSubmatch(s); user != nil && i > 0 && colon.MatchString(segments[i-1]) {
 			s = "***" + user[1] + s[len(user[0]):]
 		}
 		b.WriteString(s)

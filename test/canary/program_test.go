@@ -333,6 +333,7 @@ func (in *instance) requests() []call {
 		{http.MethodGet, "/v1.0/none/" + inPath("path that is none"), "", nil},
 		{http.MethodPost, "/v1.0/invoke/shop/method/" + inPath("path of a call"), "x", nil},
 		{http.MethodPost, "/v1.0/invoke/http://user:" + secret("password of a URL") + "@127.0.0.1:1/method/" + inPath("path of a URL"), "x", nil},
+		{http.MethodPost, "/v1.0/invoke/http%3A%2F%2Fuser:" + secret("password of a URL with escapes") + "@127.0.0.1:1/method/" + inPath("path of a URL"), "x", nil},
 		{http.MethodPost, "/v1.0/bindings/none", `{"operation": "` + secret("body of a wrong call") + `"`, nil},
 		{http.MethodPost, "/v1.0/invoke/shop/method/order?code=" + secret("query of a call"), secret("body of a call"), map[string]string{"Authorization": secret("header of a call")}},
 		{http.MethodPost, "/v1.0/publish/mem/orders?metadata.ttlInSeconds=" + secret("metadata"), "x", map[string]string{"Content-Type": "text/plain"}},
