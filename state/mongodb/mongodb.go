@@ -99,7 +99,7 @@ func open(ctx context.Context, env component.Env, o options) (state.Driver, erro
 		return nil, fault.Wrap(err, "connect to MongoDB")
 	}
 	if !s.transactions && env.Logger != nil {
-		env.Logger.Info("the server has no transactions: MongoDB has them on replica sets and sharded clusters only", "component", env.Name)
+		env.Logger.Info("the server has no transactions: MongoDB has them on replica sets and sharded clusters only")
 	}
 	if s.sweeps {
 		stop = state.Sweep(ctx, env.Logger, sweepEvery, s.sweep)
