@@ -50,6 +50,7 @@ var others = map[string]string{
 	"test/services/cassandra/":       "what Maven fetches, and its sums",
 	"test/services/zipkin/":          "what Maven fetches, and its sums",
 	"test/services/ferretdb/":        "a program with a module of its own, which is built where servers are kept",
+	"test/services/vault/":           "a program with a module of its own, which is built where servers are kept",
 	"test/services/requirements.txt": "what pip fetches, with its sums",
 	"test/services/smtp.py":          "the SMTP server of the tests, made from aiosmtpd",
 	"test/sdk/node/":                 "the official JavaScript SDK against the binary",

@@ -20,7 +20,7 @@ import (
 // into a cache folder, each in a folder that is named after the sum of what it
 // is made from: a new list makes a new folder.
 
-//go:embed requirements.txt kafka/pom.xml kafka/jars.sha256 cassandra/pom.xml cassandra/jars.sha256 zipkin/pom.xml zipkin/jars.sha256 azurite/package.json azurite/package-lock.json ferretdb/*.txt
+//go:embed requirements.txt kafka/pom.xml kafka/jars.sha256 cassandra/pom.xml cassandra/jars.sha256 zipkin/pom.xml zipkin/jars.sha256 azurite/package.json azurite/package-lock.json ferretdb/*.txt vault/*.txt
 var lists embed.FS
 
 // cache is the folder of what was installed: PENSTOCK_SERVICES_CACHE, else
@@ -173,7 +173,7 @@ func verify(dir, sums string) error {
 const (
 	fetches    = 4
 	fetchPause = time.Second
-	fetchTime  = 20 * time.Minute // for one try; building FerretDB is one
+	fetchTime  = 20 * time.Minute // for one try; building Vault is one
 )
 
 // fetch is command for a program that asks the network.

@@ -121,7 +121,7 @@ func forbidStart() (allow func(), err error) {
 // registries makes what comes from package registries, all at once.
 func registries(ctx context.Context, none map[string]tool, say func(string)) error {
 	makers := map[string]func(context.Context, func(string)) error{
-		python().name: makePython, azuriteModules().name: fetchAzurite, ferretdb().name: buildFerretDB,
+		python().name: makePython, azuriteModules().name: fetchAzurite, ferretdb().name: buildGo("ferretdb"), vault().name: buildGo("vault"),
 		kafkaJars().name: fetchJars("kafka"), cassandraJars().name: fetchJars("cassandra"),
 		zipkinJars().name: fetchJars("zipkin"),
 	}

@@ -30,7 +30,7 @@ type recipe struct {
 func recipes() []recipe {
 	return []recipe{
 		redis(), nats(), mqtt(), memcached(), etcd(), postgres(), rabbitmq(),
-		kafka(), sftp(), smtp(), aws(), mysql(), zookeeper(), azurite(), mongodb(), cassandra(), prometheus(), zipkin(),
+		kafka(), sftp(), smtp(), aws(), mysql(), zookeeper(), azurite(), mongodb(), cassandra(), prometheus(), zipkin(), hashicorp(),
 	}
 }
 

@@ -48,6 +48,7 @@ func Names() []string {
 //	PENSTOCK_TEST_MONGODB    127.0.0.1:27017, FerretDB
 //	PENSTOCK_TEST_CASSANDRA  127.0.0.1:9042
 //	PENSTOCK_TEST_ZIPKIN     http://127.0.0.1:9411
+//	PENSTOCK_TEST_VAULT      http://127.0.0.1:8200, with the token VaultToken
 //	PENSTOCK_TEST_PROMETHEUS http://127.0.0.1:9090?targets=file, which a test writes
 //	PENSTOCK_TEST_SFTP       sftp://user@127.0.0.1:2222/folder?key=file&hostkey=file;
 //	                         the folder is the server's own path, so a test may look into it
