@@ -10,6 +10,12 @@ require (
 	github.com/nats-io/nats.go v1.39.1
 	github.com/rabbitmq/amqp091-go v1.10.0
 	github.com/redis/go-redis/v9 v9.6.3
+	go.mongodb.org/mongo-driver v1.14.0
+)
+
+require (
+	github.com/montanaflynn/stats v0.7.0 // indirect
+	github.com/youmark/pkcs8 v0.0.0-20240726163527-a2c0da244d78 // indirect
 )
 
 require (
