@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,6 +19,8 @@ import (
 // that, which costs five times as much for each message.
 type acks struct {
 	nc *nats.Conn
+
+	listens atomic.Bool // open has been there
 
 	mu      sync.Mutex
 	prefix  string // of the reply subjects; empty before the first publish
@@ -34,17 +38,31 @@ type acks struct {
 type waiter struct {
 	call   *call
 	at     int
-	window <-chan struct{}
+	window *window
 }
 
-func (w waiter) answer(a answered) {
-	<-w.window
-	w.call.answer(w.at, a)
+func (w waiter) answer(a answered) { w.call.answer(w.at, a) }
+
+// window bounds the publishes of one publisher that are under way; the lock of
+// acks guards it.
+type window struct {
+	under int
+	room  chan struct{} // closed when there is a place again; nil when nobody waits
+}
+
+// leave makes a place free.
+func (w *window) leave() {
+	w.under--
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
 }
 
 // call is several messages that are awaited together.
 type call struct {
 	tokens   []uint64 // of those that are under way; 0: it could not begin
+	letters  []letter // that are not sent yet
 	patience *time.Timer
 	done     chan struct{} // gets one when all are answered
 
@@ -66,7 +84,7 @@ func (a *acks) call(n int) *call {
 		c = &call{done: make(chan struct{}, 1), patience: time.NewTimer(publishTimeout)}
 	}
 	c.patience.Reset(publishTimeout)
-	c.left = n
+	c.left, c.letters = n, c.letters[:0]
 	c.tokens, c.answers = append(c.tokens[:0], make([]uint64, n)...), append(c.answers[:0], make([]answered, n)...)
 	return c
 }
@@ -75,6 +93,7 @@ func (a *acks) call(n int) *call {
 func (a *acks) give(c *call) {
 	c.patience.Stop()
 	clear(c.answers) // what they hold is not kept
+	clear(c.letters)
 	a.calls.Put(c)
 }
 
@@ -92,6 +111,9 @@ func (c *call) answer(at int, a answered) {
 
 // open begins to listen for answers.
 func (a *acks) open() error {
+	if a.listens.Load() {
+		return nil
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sub != nil {
@@ -106,6 +128,7 @@ func (a *acks) open() error {
 	a.prefix, a.sub, a.waiting = prefix, sub, map[uint64]waiter{}
 	a.lost, a.ended = a.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED), make(chan struct{})
 	go a.watch(a.lost, a.ended)
+	a.listens.Store(true)
 	return nil
 }
 
@@ -116,6 +139,9 @@ func (a *acks) watch(lost <-chan nats.Status, ended chan<- struct{}) {
 		a.mu.Lock()
 		gone := a.waiting
 		a.waiting = map[uint64]waiter{}
+		for _, w := range gone {
+			w.window.leave()
+		}
 		a.mu.Unlock()
 		for _, w := range gone {
 			w.answer(answered{err: nats.ErrDisconnected})
@@ -123,13 +149,34 @@ func (a *acks) watch(lost <-chan nats.Status, ended chan<- struct{}) {
 	}
 }
 
-// expect makes the reply subject of one message.
-func (a *acks) expect(w waiter) (token uint64, reply string) {
+// expect takes a place in the window and makes the reply subject of one message.
+// Without a place it returns what is closed when there is one again.
+func (a *acks) expect(w waiter) (token uint64, reply string, room <-chan struct{}) {
+	a.mu.Lock()
+	if w.window.under >= mostPending {
+		if w.window.room == nil {
+			w.window.room = make(chan struct{})
+		}
+		room = w.window.room
+		a.mu.Unlock()
+		return 0, "", room
+	}
+	w.window.under++
+	a.next++
+	token = a.next
+	a.waiting[token] = w
+	a.mu.Unlock()
+	return token, a.prefix + strconv.FormatUint(token, 36), nil
+}
+
+// awaited leaves out of letters those whose answer nobody wants any more.
+func (a *acks) awaited(letters []letter) []letter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.next++
-	a.waiting[a.next] = w
-	return a.next, a.prefix + strconv.FormatUint(a.next, 36)
+	return slices.DeleteFunc(letters, func(l letter) bool {
+		_, ok := a.waiting[l.token]
+		return !ok
+	})
 }
 
 // forget gives up waiting; false when there is an answer already.
@@ -137,7 +184,10 @@ func (a *acks) forget(token uint64) (waiter, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w, ok := a.waiting[token]
-	delete(a.waiting, token)
+	if ok {
+		delete(a.waiting, token)
+		w.window.leave()
+	}
 	return w, ok
 }
 

@@ -33,15 +33,16 @@ type Message struct {
 type Publisher struct {
 	conn    *Conn
 	streams StreamOptions
-	window  chan struct{} // a place for each publish under way
+	window  window
+	out     outbox
 }
 
 // Publisher returns a publisher. Streams that are missing are made as the options
 // say.
 func (c *Conn) Publisher(streams StreamOptions) *Publisher {
-	return &Publisher{
-		conn: c, streams: streams, window: make(chan struct{}, mostPending),
-	}
+	p := &Publisher{conn: c, streams: streams}
+	p.out.post = p.post
+	return p
 }
 
 // Publish writes messages in order and returns when each is confirmed or not:
@@ -98,8 +99,26 @@ func (p *Publisher) round(ctx context.Context, subject string, ms []Message, bef
 			c.answer(i, answered{err: before[i]})
 			continue
 		}
-		c.tokens[i] = p.send(ctx, subject, &ms[i], c, i)
+		token, reply, room := p.conn.acks.expect(waiter{c, i, &p.window})
+		for room != nil && ctx.Err() == nil {
+			p.out.send(c.letters) // it may be their places that become free
+			clear(c.letters)
+			c.letters = c.letters[:0]
+			select {
+			case <-room:
+				token, reply, room = p.conn.acks.expect(waiter{c, i, &p.window})
+			case <-ctx.Done():
+			}
+		}
+		if room != nil {
+			c.answer(i, answered{err: ctx.Err()})
+			continue
+		}
+		c.tokens[i] = token
+		m := &ms[i]
+		c.letters = append(c.letters, letter{token, &nats.Msg{Subject: subject, Reply: reply, Data: m.Data, Header: Headers(m.Metadata, m.Key, m.ID)}})
 	}
+	p.out.send(c.letters)
 	p.conn.acks.wait(ctx, c)
 	for i := range c.answers {
 		err := c.answers[i].err
@@ -113,31 +132,20 @@ func (p *Publisher) round(ctx context.Context, subject string, ms []Message, bef
 	return errs
 }
 
-// send begins a publish, which keeps a place in the window until it is answered.
-// The token is 0 when it could not begin, which is answered then.
-func (p *Publisher) send(ctx context.Context, subject string, m *Message, c *call, at int) (token uint64) {
-	select {
-	case p.window <- struct{}{}:
-	default:
-		select {
-		case p.window <- struct{}{}:
-		case <-ctx.Done():
-			c.answer(at, answered{err: ctx.Err()})
-			return 0
+// post begins publishes, but for those whose callers have given up already.
+func (p *Publisher) post(letters []letter) {
+	for _, l := range p.conn.acks.awaited(letters) {
+		err := p.conn.nc.PublishMsg(l.msg)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, nats.ErrMaxPayload) {
+			err = fault.New(fault.Invalid, "publish %d bytes: the server takes %d with the headers (max_payload)", len(l.msg.Data), p.conn.nc.MaxPayload())
+		}
+		if w, ok := p.conn.acks.forget(l.token); ok {
+			w.answer(answered{err: err})
 		}
 	}
-	token, reply := p.conn.acks.expect(waiter{c, at, p.window})
-	err := p.conn.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Data: m.Data, Header: Headers(m.Metadata, m.Key, m.ID)})
-	if err == nil {
-		return token
-	}
-	if errors.Is(err, nats.ErrMaxPayload) {
-		err = fault.New(fault.Invalid, "publish %d bytes: the server takes %d with the headers (max_payload)", len(m.Data), p.conn.nc.MaxPayload())
-	}
-	if w, ok := p.conn.acks.forget(token); ok {
-		w.answer(answered{err: err})
-	}
-	return 0
 }
 
 // recognized looks at what the server takes for the same message. The server
