@@ -4,12 +4,18 @@ BIN     := bin/penstock
 TOOL    := $(GO) tool -modfile=tools.mod
 LDFLAGS := -s -w
 TAGS    := grpcnotrace
+# Everything is built in one way, so that it is compiled once: static and without
+# the paths of this machine. Only the race detector needs another.
+export CGO_ENABLED := 0
+export GOFLAGS     := -trimpath -tags=$(TAGS)
 FUZZTIME  ?= 10s
 FUZZPROCS ?= 1 # of each target
 FUZZJOBS  ?= 2 # targets at a time
 FUZZDIRS  ?= . # where the targets are
-WITHOUT   ?= (none) # of test/: a package that make test leaves out
 CALLS     := invoke api client/http test/attack # what a call from outside goes through
+# What builds programs or measures: the race detector sees nothing of the first
+# and spoils the second.
+ALONE := /test/crash|/test/ledger|/test/bench|/test/walkthrough|/test/contract|/cmd/penstock
 
 .DEFAULT_GOAL := help
 
@@ -17,7 +23,7 @@ help: ## print the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/penstock, stripped and static
-	CGO_ENABLED=0 $(GO) build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/penstock
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/penstock
 
 demo: build ## run the demo until Ctrl-C: cron, webhook, folder, pipeline, app, outputs
 	$(GO) build -o bin/shop ./examples/shop
@@ -27,28 +33,32 @@ demo: build ## run the demo until Ctrl-C: cron, webhook, folder, pipeline, app, 
 
 test: ## run the tests; needs only Go
 	$(GO) test $$($(GO) list ./... | grep -v /penstock/test/)
-	$(GO) test -count=1 $$($(GO) list ./test/... | grep -v "$(WITHOUT)") # these build the program, which go does not see
+	$(GO) test -count=1 ./test/... # these build the program, which go does not see
 	cd test/sdk && $(GO) test -count=1 ./...
 
-check: format vet lint house ## everything that must hold before a change lands
-	@$(MAKE) WITHOUT=/test/house test race
+check: format vet lint house race alone ## everything that must hold before a change lands: each test once
 
 format: ## fail when a file is not gofumpt-formatted
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted (run make fix):"; echo "$$out"; exit 1; }
 
 vet: ## go vet, and go fix for old idioms
 	$(GO) vet ./...
-	$(GO) vet -tags services ./...
+	$(GO) vet -tags services,$(TAGS) ./...
 	$(GO) fix -diff ./...
 
 lint: ## staticcheck
-	$(TOOL) staticcheck -tags services ./...
+	$(TOOL) staticcheck -tags services,$(TAGS) ./...
 
 house: ## the project's own rules: floors, sizes, docs, modules
 	$(GO) test -count=1 ./test/house
 
-race: ## the tests of everything concurrent, with the race detector
-	$(GO) test -race -p 3 $$($(GO) list ./... | grep -v -e /test/house -e /test/crash -e /test/ledger -e /test/bench -e /test/walkthrough -e /test/contract -e /cmd/penstock)
+race: ## the tests with the race detector, but for those of alone and house
+	CGO_ENABLED=1 $(GO) test -race -p 3 $$($(GO) list ./... | grep -vE '/penstock/test/|$(ALONE)')
+	CGO_ENABLED=1 $(GO) test -race -p 3 -count=1 $$($(GO) list ./test/... | grep -vE '/test/house|$(ALONE)')
+
+alone: ## the tests that the race detector has no part in: of the program as a whole
+	$(GO) test -count=1 $$($(GO) list ./... | grep -E '$(ALONE)')
+	cd test/sdk && $(GO) test -count=1 ./...
 
 fix: ## format and modernise
 	$(TOOL) gofumpt -w $$(git ls-files '*.go')
@@ -92,13 +102,13 @@ test-services: ## install and start the real servers, run the tests that need th
 
 test-interop: ## let Dapr's components and ours read what the other wrote; fetches 1 GB of modules
 	$(GO) build -o bin/services ./test/services/run
-	bin/services -only redis,rabbitmq,kafka,nats,postgres,mysql $(GO) test -C test/interop -count=1 -v -tags services .
+	bin/services -only redis,rabbitmq,kafka,nats,postgres,mysql,mongodb $(GO) test -C test/interop -count=1 -v -tags services .
 
 crash: build ## kill -9, SIGTERM and reloads under load, at full length
 	$(GO) test -count=1 -v ./test/crash -args -full
 
 ledger: ## prove that nothing is lost: every fault with every broker, at full length
-	$(GO) test -count=1 -v -timeout 60m -tags services -run 'TestLedger$$' ./test/ledger -args -full
+	$(GO) test -count=1 -v -timeout 60m -tags services,$(TAGS) -run 'TestLedger$$' ./test/ledger -args -full
 
 fuzz: ## let every fuzz target look for FUZZTIME, 10s unless it is given
 	@git grep -E '^func Fuzz' -- $(FUZZDIRS) | sed -nE 's|(.*)/[^/]*_test\.go:func (Fuzz[A-Za-z0-9_]*)\(.*|\1 \2|p' | \
@@ -111,4 +121,4 @@ fuzz-calls: ## do that with the targets of what a call from outside goes through
 clean: ## remove what was built
 	rm -rf bin .penstock
 
-.PHONY: help build demo test check format vet lint house race fix docs bench bench-brokers bench-state test-sdk console console-check test-console test-services test-interop crash ledger fuzz fuzz-calls clean
+.PHONY: help build demo test check format vet lint house race alone fix docs bench bench-brokers bench-state test-sdk console console-check test-console test-services test-interop crash ledger fuzz fuzz-calls clean

@@ -33,7 +33,7 @@ func brokers() []measurement {
 // broker runs the benchmark of one component, which measures both ways in one
 // process, and judges the medians of its ratios.
 func (b *bench) broker(ctx context.Context, name string) error {
-	cmd := exec.CommandContext(ctx, "go", "test", "-tags", "services", "-run", "^$", "-bench", "^"+brokerBench+"$",
+	cmd := exec.CommandContext(ctx, "go", "test", "-tags", "services,grpcnotrace", "-run", "^$", "-bench", "^"+brokerBench+"$",
 		"-benchtime", "1x", "-count", strconv.Itoa(brokerRounds), "-timeout", "10m", "./pubsub/"+name)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()

@@ -19,7 +19,9 @@ import (
 // of the module.
 func Build(root, dir string) (string, error) {
 	path := filepath.Join(dir, "penstock")
-	out, err := exec.Command("go", "build", "-C", root, "-o", path, "./cmd/penstock").CombinedOutput()
+	build := exec.Command("go", "build", "-C", root, "-o", path, "./cmd/penstock")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does, also where the tests have the race detector
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build penstock: %w\n%s", err, out)
 	}
