@@ -63,8 +63,9 @@ func (r *observed) Tried(o cloudevents.Outcome) {
 }
 
 func (r *observed) End(e router.End) {
-	r.count.end(r.trace, r.began, e.Outcome.Verdict)
-	r.entry.End(endingOf(&e), time.Since(r.began))
+	took := time.Since(r.began)
+	r.count.end(r.trace, took, e.Outcome.Verdict)
+	r.entry.End(endingOf(&e), took)
 	r.count, r.delivery, r.trace = roundCount{}, nil, ""
 	r.of.rounds.Put(r)
 }

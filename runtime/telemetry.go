@@ -36,12 +36,12 @@ func countOf(m *telemetry.Metrics, s *router.Start) roundCount {
 }
 
 // end counts it; trace is the id of the trace that its last try was recorded in.
-func (c roundCount) end(trace string, began time.Time, v cloudevents.Verdict) {
+func (c roundCount) end(trace string, took time.Duration, v cloudevents.Verdict) {
 	if c.subscribed {
-		c.calls.EndIn(trace, c.topic, began, statusWord(v))
+		c.calls.EndIn(trace, c.topic, took, statusWord(v))
 		return
 	}
-	c.calls.EndIn(trace, "", began, strconv.FormatBool(v == cloudevents.Ack))
+	c.calls.EndIn(trace, "", took, strconv.FormatBool(v == cloudevents.Ack))
 }
 
 // statusWord is Dapr's word for how a round ended; it has none for an event that is

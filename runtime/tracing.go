@@ -48,7 +48,7 @@ func (r *observed) beginSpan(ctx context.Context, target string) context.Context
 		from.Parent = d.Began
 	}
 	component, topic, subscribed := strings.Cut(d.Origin, "/")
-	b := trace.Begin{Kind: trace.Consumer, Group: "bindings/", Name: component, From: from, Root: true}
+	b := trace.Begin{Kind: trace.Consumer, Group: "bindings/", Name: component, From: from, Alone: true, Root: true}
 	if subscribed {
 		b.Group, b.Name = "pubsub/", topic
 	}

@@ -137,26 +137,28 @@ func (c *Calls) Done(word string, began time.Time, err error) {
 // DoneIn is Done of a call in a recorded trace, whose id goes beside the time as an
 // exemplar; without one it is Done.
 func (c *Calls) DoneIn(trace, word string, began time.Time, err error) {
-	c.EndIn(trace, word, began, strconv.FormatBool(err == nil))
+	if c != nil {
+		c.EndIn(trace, word, time.Since(began), strconv.FormatBool(err == nil))
+	}
 }
 
 // End counts a call that ended as the word end says; for [Deliver] that is success,
 // retry, drop or leave, for all others true or false.
-func (c *Calls) End(word string, began time.Time, end string) { c.EndIn("", word, began, end) }
+func (c *Calls) End(word string, took time.Duration, end string) { c.EndIn("", word, took, end) }
 
 // EndIn is End of a call in a recorded trace, as [Calls.DoneIn] is Done.
-func (c *Calls) EndIn(trace, word string, began time.Time, end string) {
+func (c *Calls) EndIn(trace, word string, took time.Duration, end string) {
 	if c == nil {
 		return
 	}
 	b := c.bound(series{word, end})
 	b.count.Inc()
-	took := milliseconds(began)
+	ms := milliseconds(took)
 	if trace == "" {
-		b.times.Observe(took)
+		b.times.Observe(ms)
 		return
 	}
-	b.times.(prometheus.ExemplarObserver).ObserveWithExemplar(took, prometheus.Labels{"trace_id": trace}) // histograms are
+	b.times.(prometheus.ExemplarObserver).ObserveWithExemplar(ms, prometheus.Labels{"trace_id": trace}) // histograms are
 }
 
 func (c *Calls) bound(s series) bound {

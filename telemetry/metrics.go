@@ -147,6 +147,4 @@ func (m *Metrics) labels() prometheus.Labels {
 }
 
 // milliseconds since began.
-func milliseconds(began time.Time) float64 {
-	return float64(time.Since(began)) / float64(time.Millisecond)
-}
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -76,7 +76,7 @@ func (r *requests) count(q request, began time.Time, values func() []string) {
 	for _, c := range b.counts {
 		c.Inc()
 	}
-	b.times.Observe(milliseconds(began))
+	b.times.Observe(milliseconds(time.Since(began)))
 }
 
 func (r *requests) bind(q request, values []string) boundRequest {

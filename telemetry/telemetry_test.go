@@ -118,7 +118,7 @@ func TestExemplars(t *testing.T) {
 	m.Read([]telemetry.Gauge{{Name: "ended_total", Help: "e", Counter: true}}, func() []telemetry.Sample { return []telemetry.Sample{{Value: 7}} })
 	c := m.Calls(telemetry.Deliver, "bus")
 	const trace = "0af7651916cd43dd8448eb211c80319c"
-	c.EndIn(trace, "orders", time.Now().Add(-3500*time.Microsecond), "success")
+	c.EndIn(trace, "orders", 3500*time.Microsecond, "success")
 	m.Calls(telemetry.Output, "disk").DoneIn("", "create", time.Now(), nil)
 	ask := func(accept string) (kind, text string) {
 		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody)

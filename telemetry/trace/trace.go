@@ -80,6 +80,8 @@ type Begin struct {
 	// From is the context that came in. It counts when there is no span in the
 	// context.Context.
 	From Context
+	// Alone says that there is none, so that nobody looks for it.
+	Alone bool
 	// Root lets a trace begin here when there is no context at all.
 	Root bool
 	// Links are other contexts that led to this one, as of a batch; what is no
@@ -110,9 +112,12 @@ func (t *Tracer) Start(ctx context.Context, b Begin) (context.Context, Span) {
 	if l == nil {
 		return ctx, Span{on: b.From}
 	}
-	parent := trace.SpanContextFromContext(ctx)
+	var parent trace.SpanContext
+	if !b.Alone {
+		parent = trace.SpanContextFromContext(ctx)
+	}
 	if !parent.IsValid() {
-		if b.From.Parent == "" {
+		if b.From.Parent == "" && !b.Alone {
 			b.From = Given(ctx)
 		}
 		parent = b.From.parse()
