@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/penstock-io/penstock/fault"
 )
@@ -251,6 +252,33 @@ func (p Problem) row() row {
 
 // Code returns Dapr's legacy error code: "ERR_PUBSUB_NOT_FOUND".
 func (p Problem) Code() string { return p.row().code }
+
+// Category returns Dapr's word for what the code is about: "pubsub".
+func (p Problem) Category() string {
+	code := p.Code()
+	for _, c := range [][2]string{
+		{"ERR_STATE_", "state"},
+		{"ERR_CONFIGURATION_", "configuration"},
+		{"ERR_CRYPTO", "crypto"},
+		{"ERR_SECRET_", "secret"},
+		{"ERR_PERMISSION_DENIED", "secret"},
+		{"ERR_PUBSUB_", "pubsub"},
+		{"ERR_TOPIC_NAME_EMPTY", "pubsub"},
+		{"ERR_PUBLISH_OUTBOX", "pubsub"},
+		{"ERR_DIRECT_INVOKE", "service-invocation"},
+		{"ERR_INVOKE_OUTPUT_BINDING", "binding"},
+		{"ERR_HEALTH_", "health"},
+		{"ERR_OUTBOUND_HEALTH_", "health"},
+		{"ERR_LOCK_", "lock"},
+		{"ERR_TRY_LOCK", "lock"},
+		{"ERR_UNLOCK", "lock"},
+	} {
+		if strings.HasPrefix(code, c[0]) {
+			return c[1]
+		}
+	}
+	return "common"
+}
 
 // Reason returns the reason of the rich form: "DAPR_PUBSUB_NOT_FOUND". It is
 // empty where Dapr has no rich form.

@@ -92,6 +92,9 @@ func (i *Instance[D]) Run(ctx context.Context) error {
 	defer i.known.Do(func() { close(i.outcome) })
 	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
 		d, err := i.try(ctx)
+		if err == nil || ctx.Err() == nil {
+			i.env.Metrics.Opened(i.def.Type, i.env.Name, err)
+		}
 		switch {
 		case err == nil:
 			return i.ready(ctx, d)

@@ -17,6 +17,8 @@ type Metric struct {
 	Buckets []float64
 	// ExcludeVerbs leaves the method of HTTP out of labels.
 	ExcludeVerbs bool
+	// ErrorCodes counts the codes of the API's errors.
+	ErrorCodes bool
 	// Rules change the values of labels, in their order.
 	Rules []MetricRule
 }
@@ -57,9 +59,7 @@ func (r *reader) metric(spec *fields) (m Metric, given bool) {
 		r.lenient(http.place(unused), "", "%s has no effect: a path in a label is always the pattern of an API", http.name(unused))
 	}
 	http.done()
-	for _, unused := range f.skip("recordErrorCodes") {
-		r.lenient(f.place(unused), "", "%s has no effect: answers are counted by status", f.name(unused))
-	}
+	m.ErrorCodes = f.bool("recordErrorCodes")
 	for i, n := range f.items("rules") {
 		m.Rules = append(m.Rules, r.metricRule(n, fmt.Sprintf("%s[%d]", f.name("rules"), i))...)
 	}

@@ -45,7 +45,6 @@ func TestMetric(t *testing.T) {
 		"rules: [{name: m, labels: [{regex: {a: b}}]}]":            "labels[0].name is missing",
 		"http: {pathMatching: [/a]}":                               "pathMatching has no effect",
 		"http: {increasedCardinality: true}":                       "increasedCardinality has no effect",
-		"recordErrorCodes: true":                                   "recordErrorCodes has no effect",
 		"enable: true":                                             `did you mean "enabled"?`,
 	} {
 		if _, problems := loadText(t, head+"  metric: {"+text+"}\n"); !strings.Contains(problems.Error(), want) {

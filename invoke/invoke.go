@@ -24,6 +24,7 @@ import (
 	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry"
 	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
@@ -80,6 +81,8 @@ type Options struct {
 	Policies Policies
 	// Tracer makes spans of calls; nil: none.
 	Tracer *trace.Tracer
+	// Metrics counts calls of other apps; nil: nobody does.
+	Metrics *telemetry.Metrics
 	// Address and Host are this machine's, for the headers of forwarded requests;
 	// may be empty.
 	Address, Host string
@@ -282,10 +285,13 @@ func (v *Invoker) toPeer(ctx context.Context, app names.App, r *message.Request,
 	}
 	v.introduce(r.Header, app.ID)
 	v.forward(r.Header)
+	began := time.Now()
+	v.o.Metrics.CallSent(app.ID, false)
 	answer, err := v.o.Peers.Call(ctx, at.address, app, r)
 	if err != nil {
 		return nil, at.missed(ctx, err)
 	}
+	v.o.Metrics.CallAnswered(app.ID, false, StatusOf(answer), time.Since(began))
 	answer.OnClose(func() { at.done(nil) })
 	return answer, nil
 }

@@ -53,6 +53,18 @@ func EndCall(s trace.Span, answer *message.Response, err error, failure int) {
 	}
 }
 
+// StatusOf is the status of an answer, one of HTTP or of gRPC; without an answer it
+// is gRPC's for an error of ours.
+func StatusOf(answer *message.Response) int {
+	switch {
+	case answer == nil:
+		return int(codes.Internal)
+	case answer.RPC != nil:
+		return int(status.Code(answer.RPC.Err()))
+	}
+	return answer.Status
+}
+
 // EndRPC ends the span of what ended with a status of gRPC.
 func EndRPC(s trace.Span, err error) {
 	code := status.Code(err)

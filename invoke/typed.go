@@ -3,6 +3,7 @@ package invoke
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc/status"
 
@@ -120,7 +121,12 @@ func (v *Invoker) forwardToPeer(ctx context.Context, app names.App, c *proxy.Cal
 	if err != nil {
 		return err
 	}
+	began := time.Now()
+	v.o.Metrics.CallSent(app.ID, c.Lasting)
 	err = peers.Forward(ctx, at.address, app, c)
+	if err == nil || proxy.IsAnswer(err) {
+		v.o.Metrics.CallAnswered(app.ID, c.Lasting, int(status.Code(err)), time.Since(began))
+	}
 	switch {
 	case err == nil:
 		at.done(nil)

@@ -33,7 +33,8 @@ func (r *Runtime) connectHTTP() error {
 	a := r.o.App
 	client, err := apphttp.New(apphttp.Options{
 		Port: a.Port, Address: a.Address, Protocol: a.Protocol, Token: a.Token, MaxConcurrency: a.MaxConcurrency,
-		MaxBody: r.o.MaxBody, HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Pipeline: r.toApp, Logger: telemetry.Part(r.log, "app"),
+		MaxBody: r.o.MaxBody, HealthPath: a.HealthPath, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Pipeline: r.toApp, Metrics: r.metrics,
+		Logger: telemetry.Part(r.log, "app"),
 	})
 	if err != nil {
 		return err
@@ -46,7 +47,7 @@ func (r *Runtime) connectGRPC() error {
 	a := r.o.App
 	client, err := appgrpc.New(appgrpc.Options{
 		Port: a.Port, Address: a.Address, Protocol: a.Protocol, Token: a.Token,
-		MaxBody: r.o.MaxBody, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Logger: telemetry.Part(r.log, "app"),
+		MaxBody: r.o.MaxBody, ProbeTimeout: a.ProbeTimeout, Disable: a.Disable, Metrics: r.metrics, Logger: telemetry.Part(r.log, "app"),
 	})
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func (r *Runtime) connectCalls() {
 	r.calls.peers = sidecars.NewClient(sidecars.ClientOptions{Identity: r.calls.identity, MaxBody: r.o.MaxBody, Logger: telemetry.Part(r.log, "invoke")})
 	o := calling.Options{
 		AppID: r.o.AppID, Namespace: r.o.Namespace, Finder: r.names.directory, Peers: r.calls.peers, Policies: r.parts.policies,
-		Endpoints: r.endpoints, Access: r.calls.access, Address: r.ownHost(), Tracer: r.tracer,
+		Endpoints: r.endpoints, Access: r.calls.access, Address: r.ownHost(), Tracer: r.tracer, Metrics: r.metrics,
 	}
 	if r.app != nil {
 		o.App = r.app
@@ -82,7 +82,7 @@ func (r *Runtime) limitCalls(c config.AccessControl) {
 // servePeers takes calls of other sidecars until ctx ends.
 func (r *Runtime) servePeers(ctx context.Context, cut <-chan struct{}) error {
 	o := sidecars.ServerOptions{
-		AppID: r.o.AppID, Namespace: r.o.Namespace, Access: r.calls.access, Identity: r.calls.identity, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Tracer: r.tracer, Logger: telemetry.Part(r.log, "invoke"),
+		AppID: r.o.AppID, Namespace: r.o.Namespace, Access: r.calls.access, Identity: r.calls.identity, MaxBody: r.o.MaxBody, Drain: r.o.Grace, Cut: cut, Tracer: r.tracer, Metrics: r.metrics, Logger: telemetry.Part(r.log, "invoke"),
 	}
 	if r.app != nil {
 		o.App = r.app

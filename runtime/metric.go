@@ -20,7 +20,7 @@ func (r *Runtime) setMetrics(c config.Metric) {
 		r.o.Scrapes = nil
 		return
 	}
-	s := telemetry.Settings{Buckets: c.Buckets, ExcludeVerbs: c.ExcludeVerbs}
+	s := telemetry.Settings{Buckets: c.Buckets, ExcludeVerbs: c.ExcludeVerbs, ErrorCodes: c.ErrorCodes}
 	for _, rule := range c.Rules {
 		s.Rules = append(s.Rules, telemetry.Rule{Metric: rule.Metric, Label: rule.Label, Match: rule.Pattern.MatchString, Value: rule.Value})
 	}

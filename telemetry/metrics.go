@@ -25,6 +25,8 @@ type Settings struct {
 	Buckets []float64
 	// ExcludeVerbs leaves the methods of HTTP out.
 	ExcludeVerbs bool
+	// ErrorCodes counts the codes of errors that the API answers.
+	ErrorCodes bool
 	// Rules change the values of labels. The first that matches counts.
 	Rules []Rule
 }
@@ -48,8 +50,13 @@ type Metrics struct {
 	mu    sync.RWMutex
 	calls map[counted]*Calls // kept, so that a reload begins no new bound of words
 
-	http *requests
-	grpc *requests
+	http    *requests
+	grpc    *requests
+	between between
+	toApp   toApp
+	errors  *tally // nil: they are not counted
+	opened  *tally
+	failed  *tally
 }
 
 // NewMetrics makes a registry with the metrics of the process in it.
@@ -64,7 +71,41 @@ func (m *Metrics) make() {
 	for f := range familyNames() {
 		m.families[f] = newFamily(m, f)
 	}
-	m.http, m.grpc = newHTTPRequests(m), newGRPCCalls(m)
+	m.http, m.grpc, m.between = newHTTPRequests(m), newGRPCCalls(m), newBetween(m)
+	m.toApp = newToApp(m)
+	m.opened = newTally(m, "dapr_runtime_component_init_total", "Number of components that were opened.", "component")
+	m.failed = newTally(m, "dapr_runtime_component_init_fail_total", "Number of times that a component was not opened.", "component", "reason", "componentName")
+	m.errors = nil
+	if m.settings.ErrorCodes {
+		m.errors = newTally(m, "dapr_error_code_total", "Number of answers with a code of an error.", "error_code", "category")
+	}
+}
+
+// tallies are all there are.
+func (m *Metrics) tallies() []*tally {
+	all := append(append(m.between.all(), m.toApp.all()...), m.opened, m.failed)
+	if m.errors != nil {
+		all = append(all, m.errors)
+	}
+	return all
+}
+
+// ErrorCode counts an answer of the API with a code, where the settings ask for it.
+func (m *Metrics) ErrorCode(code, category string) {
+	if m != nil && !m.off && m.errors != nil {
+		m.errors.add(values{code, category})
+	}
+}
+
+// Opened counts that a component of a type was opened, or failed to.
+func (m *Metrics) Opened(kind, name string, err error) {
+	switch {
+	case m == nil || m.off:
+	case err != nil:
+		m.failed.add(values{kind, "init", name})
+	default:
+		m.opened.add(values{kind})
+	}
 }
 
 // Apply takes over settings. It comes before anything is counted.
@@ -78,6 +119,9 @@ func (m *Metrics) Apply(s Settings) {
 	}
 	m.http.unregister(m.registry)
 	m.grpc.unregister(m.registry)
+	for _, t := range m.tallies() {
+		t.unregister(m.registry)
+	}
 	m.settings, m.calls = s, map[counted]*Calls{}
 	m.make()
 }

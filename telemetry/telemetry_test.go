@@ -227,3 +227,66 @@ func BenchmarkHTTPRequest(b *testing.B) {
 		m.HTTPRequest(http.MethodPost, "/v1.0/publish/{bus}/*", 204, time.Now())
 	}
 }
+
+// TestDaprsOtherNames: calls between apps and of the app, codes of errors, and
+// components, under the names and labels that Dapr's dashboards ask for; also after
+// settings have been applied.
+func TestDaprsOtherNames(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	m.ErrorCode("ERR_A", "common") // nobody asked for these
+	m.Apply(telemetry.Settings{ErrorCodes: true, Buckets: []float64{10}})
+	m.CallSent("stock", false)
+	m.CallSent("stock", true)
+	m.CallAnswered("stock", false, 200, 5*time.Millisecond)
+	m.CallAnswered("stock", true, 0, time.Hour)
+	m.CallReceived("till")
+	m.AnswerSent("till", 404)
+	m.AppCalled(http.MethodPost, 200, 5*time.Millisecond)
+	m.AppCalled("BREW", 500, 50*time.Millisecond)
+	m.Probed(200, time.Millisecond)
+	m.AppRPC("/dapr.proto.runtime.v1.AppCallback/OnTopicEvent", false, "OK", time.Millisecond)
+	m.AppRPC("/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck", true, "OK", time.Millisecond)
+	m.ErrorCode("ERR_PUBSUB_NOT_FOUND", "pubsub")
+	m.Opened("pubsub.redis", "bus", nil)
+	m.Opened("state.redis", "store", errors.New("no"))
+	text := scrape(t, m)
+	for _, line := range []string{
+		`dapr_runtime_service_invocation_req_sent_total{app_id="shop",dst_app_id="stock",type="unary"} 1`,
+		`dapr_runtime_service_invocation_req_sent_total{app_id="shop",dst_app_id="stock",type="streaming"} 1`,
+		`dapr_runtime_service_invocation_res_recv_total{app_id="shop",src_app_id="stock",status="200",type="unary"} 1`,
+		`dapr_runtime_service_invocation_res_recv_total{app_id="shop",src_app_id="stock",status="0",type="streaming"} 1`,
+		`dapr_runtime_service_invocation_res_recv_latency_ms_bucket{app_id="shop",src_app_id="stock",status="200",le="10"} 1`,
+		`dapr_runtime_service_invocation_req_recv_total{app_id="shop",src_app_id="till"} 1`,
+		`dapr_runtime_service_invocation_res_sent_total{app_id="shop",dst_app_id="till",status="404"} 1`,
+		`dapr_http_client_completed_count{app_id="shop",method="POST",path="",status="200"} 1`,
+		`dapr_http_client_completed_count{app_id="shop",method="(others)",path="",status="500"} 1`,
+		`dapr_http_client_roundtrip_latency_bucket{app_id="shop",method="(others)",path="",status="500",le="10"} 0`,
+		`dapr_http_healthprobes_completed_count{app_id="shop",status="200"} 1`,
+		`dapr_http_healthprobes_roundtrip_latency_count{app_id="shop",status="200"} 1`,
+		`dapr_grpc_io_client_completed_rpcs{app_id="shop",grpc_client_method="/dapr.proto.runtime.v1.AppCallback/OnTopicEvent",grpc_client_status="OK"} 1`,
+		`dapr_grpc_io_healthprobes_completed_count{app_id="shop",grpc_client_status="OK"} 1`,
+		`dapr_error_code_total{app_id="shop",category="pubsub",error_code="ERR_PUBSUB_NOT_FOUND"} 1`,
+		`dapr_runtime_component_init_total{app_id="shop",component="pubsub.redis"} 1`,
+		`dapr_runtime_component_init_fail_total{app_id="shop",component="state.redis",componentName="store",reason="init"} 1`,
+	} {
+		wantLine(t, text, line)
+	}
+	if strings.Contains(text, "ERR_A") {
+		t.Error("a code was counted that nobody asked for")
+	}
+}
+
+// TestManyNames: apps whose names nobody knows before are not told apart without end.
+func TestManyNames(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics(telemetry.Options{AppID: "shop"})
+	for i := range 1500 {
+		m.CallReceived("app-" + strconv.Itoa(i))
+	}
+	text := scrape(t, m)
+	wantLine(t, text, `dapr_runtime_service_invocation_req_recv_total{app_id="shop",src_app_id="(others)"} 500`)
+	if n := strings.Count(text, "\ndapr_runtime_service_invocation_req_recv_total{"); n != 1001 {
+		t.Errorf("%d series, want 1001", n)
+	}
+}

@@ -148,6 +148,10 @@ func (g *guard) answer(ctx context.Context, method string, err error) error {
 	if _, ours := err.(*api.Error); !ours && method != rtv1.Dapr_InvokeService_FullMethodName && status.Code(err) == codes.Unimplemented {
 		err = api.Errorf(api.Unimplemented, "the method %s is not in this build of Penstock", path.Base(method))
 	}
+	if _, ready := err.(interface{ GRPCStatus() *status.Status }); !ready {
+		p := api.AsError(err).Problem
+		g.metrics.ErrorCode(p.Code(), p.Category())
+	}
 	return statusOf(ctx, err)
 }
 

@@ -52,6 +52,9 @@ const noAPI = "(no API)"
 func (h *handler) ended(r *http.Request, path string, w *statusWriter, start time.Time, logs bool) {
 	if h.metrics != nil {
 		h.metrics.HTTPRequest(r.Method, cmp.Or(h.pattern(r, path), noAPI), w.code(), start)
+		if w.problem != nil {
+			h.metrics.ErrorCode(w.problem.Code(), w.problem.Category())
+		}
 	}
 	if logs {
 		h.logged(r, path, w, start)
@@ -129,6 +132,8 @@ type statusWriter struct {
 	http.ResponseWriter
 	status int
 	size   int64 // of the body, in bytes
+	// problem is what the answer says is wrong; nil: nothing.
+	problem *api.Problem
 }
 
 // WriteHeader implements [http.ResponseWriter].

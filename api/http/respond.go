@@ -15,6 +15,9 @@ import (
 // message, and details where Dapr has them.
 func respondError(w http.ResponseWriter, err error) {
 	e := api.AsError(err)
+	if sw, ok := w.(*statusWriter); ok {
+		sw.problem = &e.Problem
+	}
 	setRetryAfter(w, e)
 	respondJSON(w, e.Problem.HTTPStatus(), e)
 }

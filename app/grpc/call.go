@@ -142,6 +142,7 @@ func (k *call) failed(ctx context.Context, method string, err error) error {
 // since the last call, and deliveries are made at least once.
 func (c *Channel) invoke(ctx context.Context, m method, in, out any, k *call) error {
 	options := k.options()
+	began := time.Now()
 	err := c.conn.Invoke(ctx, m.path, in, out, options...)
 	if err != nil && c.wasGood(k, err) {
 		*k = call{}
@@ -149,6 +150,9 @@ func (c *Channel) invoke(ctx context.Context, m method, in, out any, k *call) er
 	}
 	if local, ok := k.peer.LocalAddr.(*net.TCPAddr); ok && k.answered() && c.good.Load() != local {
 		c.good.Store(local)
+	}
+	if err == nil || k.answered() {
+		c.o.Metrics.AppRPC(m.path, m == healthMethod(), status.Code(err).String(), time.Since(began))
 	}
 	if err != nil {
 		return k.failed(ctx, m.name, err)

@@ -36,6 +36,7 @@ import (
 
 	"github.com/penstock-io/penstock/app"
 	"github.com/penstock-io/penstock/fault"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // Options say where the app is and how it wants to be asked.
@@ -56,6 +57,8 @@ type Options struct {
 	DiscoveryTimeout time.Duration
 	// Disable lists questions not to ask: "subscribe".
 	Disable []string
+	// Metrics counts calls and questions for health; nil: nobody does.
+	Metrics *telemetry.Metrics
 	Logger  *slog.Logger
 }
 

@@ -199,7 +199,11 @@ func (c *Channel) WantsBinding(ctx context.Context, to *app.Address) (bool, erro
 
 // Health asks the app for its health; any success means that it is well.
 func (c *Channel) Health(ctx context.Context) error {
-	answer, err := c.call(ctx, &Request{Method: http.MethodGet, Path: c.o.HealthPath})
+	began := time.Now()
+	answer, err := c.ask(ctx, &Request{Method: http.MethodGet, Path: c.o.HealthPath})
+	if err == nil {
+		c.o.Metrics.Probed(answer.Status, time.Since(began))
+	}
 	if err == nil && answer.Status/100 != 2 {
 		err = badStatus(c.o.HealthPath, answer.Status)
 	}

@@ -34,6 +34,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	msg "github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/middleware"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // Options say where the app is and how it wants to be asked.
@@ -61,7 +62,9 @@ type Options struct {
 	// Pipeline is what calls pass on their way to the app, all but the question
 	// for its health; nil is nothing.
 	Pipeline *middleware.Pipeline
-	Logger   *slog.Logger
+	// Metrics counts calls and questions for health; nil: nobody does.
+	Metrics *telemetry.Metrics
+	Logger  *slog.Logger
 }
 
 const (
@@ -218,6 +221,16 @@ func (c *Channel) Call(ctx context.Context, r *Request) (*Answer, error) {
 
 // call is Call without the pipeline.
 func (c *Channel) call(ctx context.Context, r *Request) (*Answer, error) {
+	began := time.Now()
+	answer, err := c.ask(ctx, r)
+	if err == nil {
+		c.o.Metrics.AppCalled(cmp.Or(r.Method, http.MethodPost), answer.Status, time.Since(began))
+	}
+	return answer, err
+}
+
+// ask is call without being counted.
+func (c *Channel) ask(ctx context.Context, r *Request) (*Answer, error) {
 	u, err := c.url(r.Path)
 	if err != nil {
 		return nil, err

@@ -1,11 +1,13 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -113,10 +115,16 @@ func (s *Server) call(ctx context.Context, r *message.Request) (*message.Respons
 	}
 	ctx, span := s.begin(ctx, trace.FromHeader(r.Header))
 	span.Context().Header(r.Header)
+	from := cmp.Or(strings.Join(r.Header[message.CallerID], ","), nobody)
+	s.o.Metrics.CallReceived(from)
 	answer, err := s.o.App.Invoke(ctx, r)
 	invoke.EndCall(span, answer, err, http.StatusInternalServerError)
+	s.o.Metrics.AnswerSent(from, invoke.StatusOf(answer))
 	return answer, err
 }
+
+// nobody is who calls without saying who it is, in Dapr's word.
+const nobody = "unknown"
 
 // begin begins the span of a call of the app.
 func (s *Server) begin(ctx context.Context, from trace.Context) (context.Context, trace.Span) {

@@ -28,6 +28,7 @@ import (
 	"github.com/penstock-io/penstock/invoke/access"
 	"github.com/penstock-io/penstock/invoke/identity"
 	"github.com/penstock-io/penstock/invoke/message"
+	"github.com/penstock-io/penstock/telemetry"
 	"github.com/penstock-io/penstock/telemetry/trace"
 )
 
@@ -58,7 +59,9 @@ type ServerOptions struct {
 	Cut <-chan struct{}
 	// Tracer makes spans of calls; nil: none.
 	Tracer *trace.Tracer
-	Logger *slog.Logger
+	// Metrics counts calls; nil: nobody does.
+	Metrics *telemetry.Metrics
+	Logger  *slog.Logger
 }
 
 // Server takes the calls of other sidecars. It is used once.

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/penstock-io/penstock/fault"
 	"github.com/penstock-io/penstock/invoke"
 	"github.com/penstock-io/penstock/invoke/identity"
+	"github.com/penstock-io/penstock/invoke/message"
 	"github.com/penstock-io/penstock/invoke/names"
 	"github.com/penstock-io/penstock/invoke/proxy"
 	"github.com/penstock-io/penstock/telemetry/trace"
@@ -64,7 +66,10 @@ func (s *Server) forward(_ any, in grpc.ServerStream) (err error) {
 	}
 	ctx, span := s.begin(in.Context(), trace.FromMetadata(c.Metadata))
 	span.Context().Metadata(c.Metadata)
+	from := cmp.Or(strings.Join(c.Metadata[strings.ToLower(message.CallerID)], ","), nobody)
+	s.o.Metrics.CallReceived(from)
 	err = app.Forward(ctx, c)
+	s.o.Metrics.AnswerSent(from, int(status.Code(err)))
 	if span.Recording() {
 		invoke.EndRPC(span, err)
 	}
