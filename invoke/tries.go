@@ -41,7 +41,7 @@ func (c *call[A]) run(ctx context.Context, p resilience.Policy, judged bool) (A,
 	for n := 1; ; n++ {
 		var now tried[A]
 		failed := p.Try(ctx, func(ctx context.Context) error {
-			if now.answer, now.err = c.once(ctx, limit); now.err == nil && judged {
+			if now.answer, now.err = c.once(ctx, limit, p.Observer); now.err == nil && judged {
 				return c.failure(now.answer)
 			}
 			return now.err
@@ -70,16 +70,22 @@ var errSlow = fault.New(fault.Timeout, "wait for the answer: time is up")
 func isSlow(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errSlow) }
 
 // once makes one try. Its context lives on until the answer was read.
-func (c *call[A]) once(ctx context.Context, limit time.Duration) (A, error) {
+func (c *call[A]) once(ctx context.Context, limit time.Duration, told resilience.Observer) (A, error) {
 	cancel := func() {}
 	outer := ctx
 	if limit > 0 {
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, errSlow)
+		if told != nil {
+			told.Applied(resilience.TimeoutPart, "")
+		}
 	}
 	answer, err := c.reach(ctx)
 	if err != nil {
 		if outer.Err() == nil && isSlow(ctx) {
 			err = fault.New(fault.Timeout, "no answer within %s: %w", limit, err)
+			if told != nil {
+				told.Acted(resilience.TimeoutPart, "")
+			}
 		}
 		cancel()
 		return answer, err

@@ -27,6 +27,25 @@ type Policy struct {
 	Retry   Retry
 	// Breaker is nil when there is none.
 	Breaker *Breaker
+	// Observer hears what the parts do, but for the breaker's changes, of which
+	// [BreakerConfig.Changed] hears; nil: nobody does.
+	Observer Observer
+}
+
+// The parts of a policy, as an [Observer] hears of them.
+const (
+	TimeoutPart = "timeout"
+	RetryPart   = "retry"
+	BreakerPart = "circuitbreaker"
+)
+
+// Observer hears what the parts of a policy do.
+type Observer interface {
+	// Applied tells that a try is under a part; state is that of a breaker.
+	Applied(part, state string)
+	// Acted tells that a part did something: a try ran out of time, or a call is tried
+	// again for the first time.
+	Acted(part, state string)
 }
 
 // Do runs op until it succeeds, its error is not to be tried again (see
@@ -54,10 +73,25 @@ func (p Policy) Do(ctx context.Context, op func(context.Context) error) error {
 // returns an error of kind [fault.Timeout]; one that the breaker refused
 // returns one that is [ErrOpen], and op was not called.
 func (p Policy) Try(ctx context.Context, op func(context.Context) error) error {
+	if p.Observer != nil {
+		p.applied()
+	}
 	if p.Breaker == nil {
 		return p.timed(ctx, op)
 	}
 	return p.Breaker.run(ctx, func() error { return p.timed(ctx, op) })
+}
+
+func (p Policy) applied() {
+	if p.Timeout > 0 {
+		p.Observer.Applied(TimeoutPart, "")
+	}
+	if p.Retry.Limit != 0 {
+		p.Observer.Applied(RetryPart, "")
+	}
+	if p.Breaker != nil {
+		p.Observer.Applied(BreakerPart, p.Breaker.State())
+	}
 }
 
 // Next tells whether another try may follow the n-th failed one, which ended
@@ -65,6 +99,9 @@ func (p Policy) Try(ctx context.Context, op func(context.Context) error) error {
 func (p Policy) Next(n int, err error) (pause time.Duration, again bool) {
 	if errors.Is(err, ErrOpen) || errors.Is(err, errFinal) || !p.Retry.Again(n, err) {
 		return 0, false
+	}
+	if n == 1 && p.Observer != nil {
+		p.Observer.Acted(RetryPart, "")
 	}
 	return p.Retry.Delay(n, fault.RetryAfter(err)), true
 }
@@ -80,6 +117,9 @@ func (p Policy) timed(ctx context.Context, op func(context.Context) error) error
 	// that came in with the bell is still an answer.
 	if err == nil || ctx.Err() != nil || timed.Err() == nil || !aboutContext(err) {
 		return err
+	}
+	if p.Observer != nil {
+		p.Observer.Acted(TimeoutPart, "")
 	}
 	return fault.New(fault.Timeout, "no result within %s: %w", p.Timeout, err)
 }

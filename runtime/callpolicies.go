@@ -66,7 +66,7 @@ func (ps *policies) Target(name, method string) *resilience.Policy {
 	if c == (chosen{}) {
 		return nil
 	}
-	p := &resilience.Policy{Timeout: c.Timeout}
+	p := &resilience.Policy{Timeout: c.Timeout, Observer: ps.watcher(config.Outbound, "app_"+name)}
 	if c.Retry != nil {
 		p.Retry = retryOf(*c.Retry)
 	}
@@ -115,7 +115,7 @@ func (ps *policies) breakerOf(t *target, name, method string, most int, c config
 		for len(t.byMethod) >= most {
 			delete(t.byMethod, oldest(t.byMethod, func(b *usedBreaker) uint64 { return b.turn }))
 		}
-		b = &usedBreaker{Breaker: ps.newBreaker(c, "app", name)}
+		b = &usedBreaker{Breaker: ps.newBreaker(c, ps.watcher(config.Outbound, "app_"+name), "app", name)}
 		t.byMethod[method] = b
 	}
 	b.turn = t.turn

@@ -3,12 +3,14 @@ package runtime
 import (
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/penstock-io/penstock/cloudevents/expr"
 	"github.com/penstock-io/penstock/config"
 	"github.com/penstock-io/penstock/resilience"
+	"github.com/penstock-io/penstock/telemetry"
 )
 
 // The kinds of components, as names of default policies have them.
@@ -38,8 +40,9 @@ type way struct{ name, kind, direction string }
 // belongs to one way and lives on as long as its settings stay as they are; so does
 // a budget.
 type policies struct {
-	expr *expr.Compiler
-	log  *slog.Logger
+	expr    *expr.Compiler
+	log     *slog.Logger
+	metrics *telemetry.Metrics
 
 	mu       sync.Mutex // guards what follows
 	doc      config.Resiliency
@@ -60,8 +63,8 @@ type keptBudget struct {
 	budget *resilience.Budget
 }
 
-func newPolicies(x *expr.Compiler, log *slog.Logger) *policies {
-	return &policies{expr: x, log: log, doc: config.MergeResiliency(nil), breakers: map[way]keptBreaker{}, budgets: map[way]keptBudget{}, targets: map[string]*target{}}
+func newPolicies(x *expr.Compiler, log *slog.Logger, metrics *telemetry.Metrics) *policies {
+	return &policies{expr: x, log: log, metrics: metrics, doc: config.MergeResiliency(nil), breakers: map[way]keptBreaker{}, budgets: map[way]keptBudget{}, targets: map[string]*target{}}
 }
 
 // set takes over new documents.
@@ -71,6 +74,7 @@ func (ps *policies) set(docs []config.Resiliency) {
 	ps.doc, ps.names = config.MergeResiliency(docs), nil
 	for _, d := range docs {
 		ps.names = append(ps.names, d.Name)
+		ps.metrics.Loaded(d.Name)
 	}
 	slices.Sort(ps.names)
 	for name, t := range ps.targets {
@@ -138,7 +142,7 @@ func (ps *policies) of(w way) *resilience.Policy {
 	if c == (chosen{}) {
 		return nil
 	}
-	p := &resilience.Policy{Timeout: c.Timeout}
+	p := &resilience.Policy{Timeout: c.Timeout, Observer: ps.watcher(w.direction, w.kind+"_"+w.name)}
 	if c.Retry != nil {
 		p.Retry = retryOf(*c.Retry)
 		p.Retry.Budget = ps.budget(w, c.Retry.Budget)
@@ -170,18 +174,41 @@ func (ps *policies) breaker(w way, c config.BreakerPolicy) *resilience.Breaker {
 	if kept, ok := ps.breakers[w]; ok && kept.sum == sum {
 		return kept.breaker
 	}
-	b := ps.newBreaker(c, "component", w.name, "direction", w.direction)
+	b := ps.newBreaker(c, ps.watcher(w.direction, w.kind+"_"+w.name), "component", w.name, "direction", w.direction)
 	ps.breakers[w] = keptBreaker{sum, b}
 	return b
 }
 
 // newBreaker makes a breaker that says in the log what it is about.
-func (ps *policies) newBreaker(c config.BreakerPolicy, about ...any) *resilience.Breaker {
+func (ps *policies) newBreaker(c config.BreakerPolicy, told watcher, about ...any) *resilience.Breaker {
 	return resilience.NewBreaker(resilience.BreakerConfig{
 		MaxRequests: uint32(c.MaxRequests), Interval: c.Interval, Timeout: c.Timeout, Trip: ps.trip(c.Trip),
-		Changed: func(state string) { ps.log.Warn("Circuit breaker is "+state, about...) },
+		Changed: func(state string) {
+			ps.log.Warn("Circuit breaker is "+state, about...)
+			told.Acted(resilience.BreakerPart, state)
+		},
 	})
 }
+
+// watcher counts what policies do. It implements resilience.Observer.
+type watcher struct {
+	metrics *telemetry.Metrics
+	of      telemetry.Resiliency
+}
+
+// watcher makes one. It runs under mu. With several resources it says the first
+// one's name, since policies are merged.
+func (ps *policies) watcher(direction, target string) watcher {
+	w := watcher{ps.metrics, telemetry.Resiliency{Direction: strings.ToLower(direction), Target: target}}
+	if len(ps.names) > 0 {
+		w.of.Name = ps.names[0]
+	}
+	return w
+}
+
+func (w watcher) Applied(part, state string) { w.metrics.Applied(w.of, part, state) }
+
+func (w watcher) Acted(part, state string) { w.metrics.Acted(w.of, part, state) }
 
 // trip compiles the condition of a breaker; nil is the default one. Check saw
 // that it compiles.
@@ -213,6 +240,29 @@ func rangesOf(list []config.CodeRange) []resilience.Range {
 	out := make([]resilience.Range, len(list))
 	for i, r := range list {
 		out[i] = resilience.Range(r)
+	}
+	return out
+}
+
+// circuitStates are those of a breaker, the worst last, and one that none is in but
+// Dapr's dashboards ask for.
+func circuitStates() []string { return []string{"unknown", "closed", "half-open", "open"} }
+
+// circuits are the states of the breakers; of an app that of its worst method.
+func (ps *policies) circuits() map[telemetry.Resiliency]string {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	out := map[telemetry.Resiliency]string{}
+	for w, kept := range ps.breakers {
+		out[ps.watcher(w.direction, w.kind+"_"+w.name).of] = kept.breaker.State()
+	}
+	for name, t := range ps.targets {
+		of := ps.watcher(config.Outbound, "app_"+name).of
+		for _, b := range t.byMethod {
+			if s := b.State(); slices.Index(circuitStates(), s) > slices.Index(circuitStates(), out[of]) {
+				out[of] = s
+			}
+		}
 	}
 	return out
 }

@@ -265,7 +265,7 @@ func newRig(t *testing.T, docs []config.Resiliency, say ...int) *rig {
 	compiler := expr.New()
 	g.parts = &parts{
 		list: list, log: log, byName: map[string]*part{}, lacks: map[string]string{}, opened: func() {},
-		env: component.Env{AppID: "app", Shared: &component.Shared{}}, policies: newPolicies(compiler, log),
+		env: component.Env{AppID: "app", Shared: &component.Shared{}}, policies: newPolicies(compiler, log, nil),
 	}
 	g.parts.delays = &delays{parts: g.parts}
 	g.parts.obey(docs)

@@ -140,7 +140,7 @@ func New(o Options) (*Runtime, error) {
 	r.parts.delays = r.delays
 	r.inbound, r.toApp = middleware.NewPipeline(r.parts.middlewareOf), middleware.NewPipeline(r.parts.middlewareOf)
 	compiler := expr.New()
-	r.parts.policies = newPolicies(compiler, telemetry.Part(o.Logger, "resilience"))
+	r.parts.policies = newPolicies(compiler, telemetry.Part(o.Logger, "resilience"), r.metrics)
 	var err error
 	if r.router, err = router.New(router.Options{Logger: telemetry.Part(o.Logger, "router"), DrainTimeout: o.Grace, Observer: &observer{metrics: r.metrics, journal: r.journal, tracer: r.tracer, system: r.parts.kindOf}}); err != nil {
 		return nil, err

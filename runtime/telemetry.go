@@ -9,6 +9,7 @@ import (
 	"github.com/penstock-io/penstock/api"
 	"github.com/penstock-io/penstock/cloudevents"
 	"github.com/penstock-io/penstock/component"
+	"github.com/penstock-io/penstock/resilience"
 	"github.com/penstock-io/penstock/router"
 	"github.com/penstock-io/penstock/telemetry"
 )
@@ -72,6 +73,7 @@ const (
 	routeOldest
 	draining
 	breakerState
+	circuitState
 	componentInit
 	componentLoaded
 )
@@ -79,18 +81,22 @@ const (
 func gauges() []telemetry.Gauge {
 	route := []string{"route"}
 	return []telemetry.Gauge{
-		routeInFlight:   {Name: "penstock_route_in_flight", Help: "Deliveries that are under way.", Labels: route},
-		routeHeld:       {Name: "penstock_route_held", Help: "Deliveries taken from the source and not settled.", Labels: route},
-		routeHeldBytes:  {Name: "penstock_route_held_bytes", Help: "Bytes of the bodies that are held.", Labels: route},
-		routeWaiting:    {Name: "penstock_route_waiting", Help: "Deliveries that wait for their back-off to pass.", Labels: route},
-		routePaused:     {Name: "penstock_route_paused", Help: "1 when somebody paused the route, else 0.", Labels: route},
-		routeEnded:      {Name: "penstock_route_deliveries_total", Help: "Deliveries that were settled, by what the source was told.", Labels: []string{"route", "outcome"}, Counter: true},
-		routeLetters:    {Name: "penstock_route_dead_letters_total", Help: "Dead letters that were written.", Labels: route, Counter: true},
-		routeRetried:    {Name: "penstock_route_retries_total", Help: "Rounds that another one followed.", Labels: route, Counter: true},
-		routeBacklog:    {Name: "penstock_route_backlog", Help: "Messages that wait at the broker for the route, those that are held among them; where it knows, as of 10 s ago.", Labels: route},
-		routeOldest:     {Name: "penstock_route_oldest_seconds", Help: "Age of the oldest of them, in seconds, where the broker knows.", Labels: route},
-		draining:        {Name: "penstock_draining", Help: "1 when the instance is stopping and takes no new events, else 0."},
-		breakerState:    {Name: "penstock_breaker_state", Help: "0 closed, 1 half-open, 2 open.", Labels: []string{"target", "direction"}},
+		routeInFlight:  {Name: "penstock_route_in_flight", Help: "Deliveries that are under way.", Labels: route},
+		routeHeld:      {Name: "penstock_route_held", Help: "Deliveries taken from the source and not settled.", Labels: route},
+		routeHeldBytes: {Name: "penstock_route_held_bytes", Help: "Bytes of the bodies that are held.", Labels: route},
+		routeWaiting:   {Name: "penstock_route_waiting", Help: "Deliveries that wait for their back-off to pass.", Labels: route},
+		routePaused:    {Name: "penstock_route_paused", Help: "1 when somebody paused the route, else 0.", Labels: route},
+		routeEnded:     {Name: "penstock_route_deliveries_total", Help: "Deliveries that were settled, by what the source was told.", Labels: []string{"route", "outcome"}, Counter: true},
+		routeLetters:   {Name: "penstock_route_dead_letters_total", Help: "Dead letters that were written.", Labels: route, Counter: true},
+		routeRetried:   {Name: "penstock_route_retries_total", Help: "Rounds that another one followed.", Labels: route, Counter: true},
+		routeBacklog:   {Name: "penstock_route_backlog", Help: "Messages that wait at the broker for the route, those that are held among them; where it knows, as of 10 s ago.", Labels: route},
+		routeOldest:    {Name: "penstock_route_oldest_seconds", Help: "Age of the oldest of them, in seconds, where the broker knows.", Labels: route},
+		draining:       {Name: "penstock_draining", Help: "1 when the instance is stopping and takes no new events, else 0."},
+		breakerState:   {Name: "penstock_breaker_state", Help: "0 closed, 1 half-open, 2 open.", Labels: []string{"target", "direction"}},
+		circuitState: {
+			Name: "dapr_resiliency_cb_state", Help: "1 for the state that a breaker is in, 0 for the others; of an app that of its worst method.",
+			Labels: []string{"name", "policy", "namespace", "flow_direction", "target", "status"},
+		},
 		componentInit:   {Name: "penstock_component_open", Help: "1 when the component is open, else 0.", Labels: []string{"component", "type"}},
 		componentLoaded: {Name: "dapr_runtime_component_loaded", Help: "Number of components that were loaded.", Labels: []string{"namespace"}},
 	}
@@ -118,6 +124,11 @@ func (r *Runtime) readings() []telemetry.Sample {
 	}
 	for target, state := range worstBreakers(r.parts.policies.breakerStates()) {
 		add(breakerState, state, target.name, target.direction)
+	}
+	for of, state := range r.parts.policies.circuits() {
+		for _, s := range circuitStates() {
+			add(circuitState, one(s == state), of.Name, resilience.BreakerPart, r.o.Namespace, of.Direction, of.Target, s)
+		}
 	}
 	all := r.parts.all()
 	for _, p := range all {

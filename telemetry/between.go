@@ -106,6 +106,43 @@ func (m *Metrics) Probed(status int, took time.Duration) {
 	}
 }
 
+// policies are the metrics of resiliency.
+type policies struct{ loaded, applied, acted *tally }
+
+func newPolicies(m *Metrics) policies {
+	labels := []string{"name", "policy", "namespace", "flow_direction", "target", "status"}
+	return policies{
+		loaded:  newTally(m, "dapr_resiliency_loaded", "Number of times that a Resiliency resource was loaded.", "name", "namespace"),
+		applied: newTally(m, "dapr_resiliency_count", "Number of tries that were under a policy.", labels...),
+		acted:   newTally(m, "dapr_resiliency_activations_total", "Number of times that a policy did something: ended a try, tried again, or changed its state.", labels...),
+	}
+}
+
+// Resiliency says what is counted of policies: the resource's name, and what they are
+// for.
+type Resiliency struct{ Name, Direction, Target string }
+
+// Loaded counts that a Resiliency resource was loaded.
+func (m *Metrics) Loaded(name string) {
+	if m != nil && !m.off {
+		m.policies.loaded.add(values{name, m.o.Namespace})
+	}
+}
+
+// Applied counts a try under a part of a policy. Status is the state of a breaker.
+func (m *Metrics) Applied(r Resiliency, part, status string) {
+	if m != nil && !m.off {
+		m.policies.applied.add(values{r.Name, part, m.o.Namespace, r.Direction, r.Target, status})
+	}
+}
+
+// Acted counts that a part of a policy did something.
+func (m *Metrics) Acted(r Resiliency, part, status string) {
+	if m != nil && !m.off {
+		m.policies.acted.add(values{r.Name, part, m.o.Namespace, r.Direction, r.Target, status})
+	}
+}
+
 // typeOfCall is Dapr's word.
 func typeOfCall(stream bool) string {
 	if stream {

@@ -50,13 +50,14 @@ type Metrics struct {
 	mu    sync.RWMutex
 	calls map[counted]*Calls // kept, so that a reload begins no new bound of words
 
-	http    *requests
-	grpc    *requests
-	between between
-	toApp   toApp
-	errors  *tally // nil: they are not counted
-	opened  *tally
-	failed  *tally
+	http     *requests
+	grpc     *requests
+	between  between
+	toApp    toApp
+	policies policies
+	errors   *tally // nil: they are not counted
+	opened   *tally
+	failed   *tally
 }
 
 // NewMetrics makes a registry with the metrics of the process in it.
@@ -72,7 +73,7 @@ func (m *Metrics) make() {
 		m.families[f] = newFamily(m, f)
 	}
 	m.http, m.grpc, m.between = newHTTPRequests(m), newGRPCCalls(m), newBetween(m)
-	m.toApp = newToApp(m)
+	m.toApp, m.policies = newToApp(m), newPolicies(m)
 	m.opened = newTally(m, "dapr_runtime_component_init_total", "Number of components that were opened.", "component")
 	m.failed = newTally(m, "dapr_runtime_component_init_fail_total", "Number of times that a component was not opened.", "component", "reason", "componentName")
 	m.errors = nil
@@ -83,7 +84,7 @@ func (m *Metrics) make() {
 
 // tallies are all there are.
 func (m *Metrics) tallies() []*tally {
-	all := append(append(m.between.all(), m.toApp.all()...), m.opened, m.failed)
+	all := append(append(m.between.all(), m.toApp.all()...), m.opened, m.failed, m.policies.loaded, m.policies.applied, m.policies.acted)
 	if m.errors != nil {
 		all = append(all, m.errors)
 	}

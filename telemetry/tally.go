@@ -12,7 +12,7 @@ import (
 const mostSeries = 1000
 
 // values are those of the labels of one series.
-type values [4]string
+type values [6]string
 
 // tally is a counter with labels, some of which may be what others say.
 type tally struct {

@@ -248,6 +248,10 @@ func TestDaprsOtherNames(t *testing.T) {
 	m.AppRPC("/dapr.proto.runtime.v1.AppCallback/OnTopicEvent", false, "OK", time.Millisecond)
 	m.AppRPC("/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck", true, "OK", time.Millisecond)
 	m.ErrorCode("ERR_PUBSUB_NOT_FOUND", "pubsub")
+	m.Loaded("r")
+	bus := telemetry.Resiliency{Name: "r", Direction: "inbound", Target: "Pubsub_bus"}
+	m.Applied(bus, "circuitbreaker", "closed")
+	m.Acted(bus, "retry", "")
 	m.Opened("pubsub.redis", "bus", nil)
 	m.Opened("state.redis", "store", errors.New("no"))
 	text := scrape(t, m)
@@ -266,6 +270,9 @@ func TestDaprsOtherNames(t *testing.T) {
 		`dapr_http_healthprobes_roundtrip_latency_count{app_id="shop",status="200"} 1`,
 		`dapr_grpc_io_client_completed_rpcs{app_id="shop",grpc_client_method="/dapr.proto.runtime.v1.AppCallback/OnTopicEvent",grpc_client_status="OK"} 1`,
 		`dapr_grpc_io_healthprobes_completed_count{app_id="shop",grpc_client_status="OK"} 1`,
+		`dapr_resiliency_loaded{app_id="shop",name="r",namespace=""} 1`,
+		`dapr_resiliency_count{app_id="shop",flow_direction="inbound",name="r",namespace="",policy="circuitbreaker",status="closed",target="Pubsub_bus"} 1`,
+		`dapr_resiliency_activations_total{app_id="shop",flow_direction="inbound",name="r",namespace="",policy="retry",status="",target="Pubsub_bus"} 1`,
 		`dapr_error_code_total{app_id="shop",category="pubsub",error_code="ERR_PUBSUB_NOT_FOUND"} 1`,
 		`dapr_runtime_component_init_total{app_id="shop",component="pubsub.redis"} 1`,
 		`dapr_runtime_component_init_fail_total{app_id="shop",component="state.redis",componentName="store",reason="init"} 1`,
