@@ -350,7 +350,9 @@ func TestCollectorIsAway(t *testing.T) {
 			if took := time.Since(began); took > 3*time.Second {
 				t.Errorf("the end took %s", took)
 			}
-			if n := tr.Counts(); n.Dropped == 0 || n.Sent != 0 || n.Dropped+n.Failed != spans {
+			// One that refuses may do so as fast as spans come.
+			n := tr.Counts()
+			if n.Sent != 0 || n.Dropped+n.Failed != spans || strings.HasPrefix(name, "silent") && n.Dropped == 0 {
 				t.Errorf("%+v of %d", n, spans)
 			}
 		})
