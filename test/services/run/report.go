@@ -86,12 +86,25 @@ func (r *report) output(k key, text string) {
 	r.outputs[k].WriteString(text)
 }
 
+// fail prints what a test said, or a package with those of its tests that never
+// ended: what stands in the output of one that was killed is theirs.
 func (r *report) fail(k key) {
 	r.broken[k] = true
-	if b := r.outputs[k]; b != nil {
-		fmt.Fprint(r.out, b.String())
+	of := []key{k}
+	if k.test == "" {
+		for o := range r.outputs {
+			if o.pkg == k.pkg && o != k {
+				of = append(of, o)
+			}
+		}
+		slices.SortFunc(of[1:], func(a, b key) int { return strings.Compare(a.test, b.test) })
 	}
-	delete(r.outputs, k)
+	for _, o := range of {
+		if b := r.outputs[o]; b != nil {
+			fmt.Fprint(r.out, b.String())
+		}
+		delete(r.outputs, o)
+	}
 }
 
 // failed tells whether anything did.
@@ -128,6 +141,7 @@ func (r *report) skip(k key) {
 	if b := r.outputs[k]; b != nil {
 		fmt.Fprint(r.out, b.String())
 	}
+	delete(r.outputs, k)
 }
 
 // tables prints what a package has to say after its tests, such as a table of

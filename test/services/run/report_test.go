@@ -142,3 +142,17 @@ func TestTestsOfServersAreFound(t *testing.T) {
 		t.Errorf("found (-want +got)\n%s%v", diff, err)
 	}
 }
+
+// TestWhatWasKilledIsPrinted: a test that never ends has no line of its own, and
+// what was said when its package was killed is all that there is.
+func TestWhatWasKilledIsPrinted(t *testing.T) {
+	t.Parallel()
+	r, out := read(stream + `{"Action":"run","Package":"p","Test":"TestHangs"}
+{"Action":"output","Package":"p","Test":"TestHangs","Output":"goroutine 1 [select]:\n"}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t900.000s\n"}
+{"Action":"fail","Package":"p"}
+`)
+	if r.good() || !strings.Contains(out, "goroutine 1 [select]:\n") {
+		t.Errorf("good is %t after:\n%s", r.good(), out)
+	}
+}

@@ -65,7 +65,7 @@ type set struct {
 // report.
 func (s set) run(ctx context.Context, env []string, r *report, atOnce string) error {
 	args := []string{
-		"test", "-json", "-tags", "services,grpcnotrace", "-count=1", "-timeout=40m", "-p", atOnce,
+		"test", "-json", "-tags", "services,grpcnotrace", "-count=1", "-timeout=15m", "-p", atOnce,
 		"-run", "^(" + strings.Join(s.names, "|") + ")$",
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, s.packages...)...)
