@@ -53,7 +53,8 @@ type shared struct {
 	transport *kafka.Transport
 	client    *kafka.Client
 	conns     *connections
-	stop      context.CancelFunc // of what the library does by itself
+	life      context.Context    // of what the library does by itself
+	stop      context.CancelFunc // ends it
 
 	mu        sync.Mutex
 	topics    map[string]topic
@@ -108,16 +109,14 @@ func connect(ctx context.Context, o Options) (*shared, error) {
 		addr: kafka.TCP(o.Brokers...), seeds: o.Brokers, topics: map[string]topic{},
 		conns: newConnections(o.DialTimeout, o.KeepAlive),
 	}
-	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c.stop = stop
+	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	c.transport = &kafka.Transport{
 		Dial: c.conns.dial, DialTimeout: o.DialTimeout, MetadataTTL: o.RefreshInterval,
-		ClientID: o.ClientID, TLS: tlsConfig, SASL: mechanism, Context: life,
+		ClientID: o.ClientID, TLS: tlsConfig, SASL: mechanism, Context: c.life,
 		IdleTimeout: 5 * time.Minute,
 	}
 	c.client = &kafka.Client{Addr: c.addr, Transport: c.transport}
-	_, err = c.transport.RoundTrip(ctx, c.addr, &metadata.Request{TopicNames: []string{}})
-	if err != nil {
+	if _, err = c.layout(ctx, &metadata.Request{TopicNames: []string{}}); err != nil {
 		_ = c.close() // there is nothing in it
 		return nil, classify(err)
 	}

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -44,7 +45,7 @@ func (c *shared) relearn(ctx context.Context) {
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	_, err := c.transport.RoundTrip(ctx, c.addr, &metadata.Request{TopicNames: []string{illegalTopic}, AllowAutoTopicCreation: true})
+	_, err := c.layout(ctx, &metadata.Request{TopicNames: []string{illegalTopic}, AllowAutoTopicCreation: true})
 	if err != nil && ctx.Err() == nil {
 		// The library keeps an error until its next look, which may be far; a new
 		// pool looks at once.
@@ -73,7 +74,7 @@ func (c *shared) partitions(ctx context.Context, name string) (int, error) {
 			c.mu.Unlock()
 			return n, nil
 		}
-		if !again(err) || time.Now().After(last) {
+		if !again(err) || errors.Is(err, errClosed) || time.Now().After(last) {
 			return 0, fault.Wrap(classify(err), "look up topic %s", name)
 		}
 		if err := pause(ctx, try); err != nil {
@@ -82,13 +83,29 @@ func (c *shared) partitions(ctx context.Context, name string) (int, error) {
 	}
 }
 
+// layout asks about topics. It ends with the connections to the cluster: the library
+// waits for its next look at the layout, and none comes any more.
+func (c *shared) layout(ctx context.Context, r *metadata.Request) (*metadata.Response, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.life, cancel)()
+	res, err := c.transport.RoundTrip(ctx, c.addr, r)
+	switch {
+	case c.life.Err() != nil:
+		return nil, errClosed
+	case err != nil:
+		return nil, err
+	}
+	return res.(*metadata.Response), nil
+}
+
 // ask looks up a topic, first in what is known.
 func (c *shared) ask(ctx context.Context, name string) (int, error) {
-	res, err := c.transport.RoundTrip(ctx, c.addr, &metadata.Request{TopicNames: []string{name}, AllowAutoTopicCreation: true})
+	res, err := c.layout(ctx, &metadata.Request{TopicNames: []string{name}, AllowAutoTopicCreation: true})
 	if err != nil {
 		return 0, err
 	}
-	for _, t := range res.(*metadata.Response).Topics {
+	for _, t := range res.Topics {
 		if t.Name != name {
 			continue
 		}
@@ -108,11 +125,11 @@ func (c *shared) ask(ctx context.Context, name string) (int, error) {
 // known returns how many partitions a topic has by what was last heard, 0 when
 // it is not there.
 func (c *shared) known(ctx context.Context, name string) (int, error) {
-	res, err := c.transport.RoundTrip(ctx, c.addr, &metadata.Request{TopicNames: []string{name}})
+	res, err := c.layout(ctx, &metadata.Request{TopicNames: []string{name}})
 	if err != nil {
 		return 0, err
 	}
-	for _, t := range res.(*metadata.Response).Topics {
+	for _, t := range res.Topics {
 		if t.Name == name && t.ErrorCode == 0 {
 			return len(t.Partitions), nil
 		}
