@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"time"
@@ -167,6 +168,32 @@ func TestInvokeAnswersAndErrors(t *testing.T) {
 	}
 }
 
+// TestInvokeAsksForABody: a client that waits to be asked for its body is. An app
+// that answers before it reads has no claim to it, as without a sidecar.
+func TestInvokeAsksForABody(t *testing.T) {
+	t.Parallel()
+	caller, _ := pair(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(w, r.Body)
+	})
+	asked := false
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { asked = true }})
+	r, err := http.NewRequestWithContext(ctx, "POST", caller.api+"/invoke/callee/method/echo", io.MultiReader(strings.NewReader("a body")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Expect", "100-continue")
+	patient := &http.Transport{ExpectContinueTimeout: time.Minute}
+	defer patient.CloseIdleConnections()
+	resp, err := patient.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "a body" || !asked {
+		t.Errorf("%q, %v, asked %t", body, err, asked)
+	}
+}
+
 func TestInvokeStreamsBothWays(t *testing.T) {
 	t.Parallel()
 	caller, _ := pair(t, func(w http.ResponseWriter, r *http.Request) {
@@ -189,7 +216,6 @@ func TestInvokeStreamsBothWays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("Expect", "100-continue")
 	r.Header.Set("Accept", "text/event-stream")
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
